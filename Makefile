@@ -1,0 +1,77 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# PYTHON chooses the interpreter of the virtual environments: `make test PYTHON=python3.12`.
+PYTHON ?= python3
+# TARGETS chooses integration targets: `make integration TARGETS="ppin_info ppin_secret"`; without it, all.
+TARGETS ?=
+
+# The name of the interpreter is part of the stamp's, so that another PYTHON makes the environment anew.
+STAMP := made-by-$(subst /,_,$(PYTHON))
+VENV := .venv
+# The demo needs few packages and has a small environment of its own, unless the large one is there.
+VENV_DEMO := $(if $(wildcard $(VENV)/$(STAMP)),$(VENV),.venv-demo)
+# The tools start each other (ansible-lint ansible-playbook, for one), so they must be found on PATH.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+# Ansible and Python find a collection by its full name only.
+COLLECTION := build/ansible_collections/hsmops/primus
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format unit integration bench build collection venv clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV_DEMO)/$(STAMP) $(COLLECTION) ## three emulated clients get their credentials, before your eyes
+	PATH="$(CURDIR)/$(VENV_DEMO)/bin:$$PATH" python tests/demo/demo.py
+
+test: lint unit integration ## all of the three that follow
+
+lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anything
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) yamllint --strict .
+	$(RUN) ansible-lint --strict
+	$(RUN) antsibull-changelog lint
+	$(RUN) reuse lint --quiet || $(RUN) reuse lint
+
+unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
+	$(RUN) pytest
+
+integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
+	$(RUN) python tests/integration/run.py $(TARGETS)
+
+bench: $(VENV)/$(STAMP) $(COLLECTION) ## what a run costs, against the bare command
+	$(RUN) python tests/benchmarks/bench.py
+
+build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
+	$(RUN) ansible-galaxy collection build --force --output-path build
+
+format: $(VENV)/$(STAMP) ## lay out the Python code as lint wants it
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
+
+collection: $(COLLECTION) ## make this tree findable as a collection, under build/
+
+venv: $(VENV)/$(STAMP) ## the virtual environment .venv with all tools
+
+clean: ## remove all that make has made
+	rm -rf build .venv .venv-demo .ansible .mypy_cache .pytest_cache .ruff_cache
+
+$(COLLECTION):
+	mkdir -p $(@D)
+	ln -sfn ../../.. $@
+
+define make_venv
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	touch $@
+endef
+
+$(VENV)/$(STAMP): requirements-dev.txt tests/demo/requirements.txt
+	$(make_venv)
+
+.venv-demo/$(STAMP): tests/demo/requirements.txt
+	$(make_venv)
