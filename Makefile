@@ -35,7 +35,7 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --strict
 	$(RUN) antsibull-changelog lint
-	$(RUN) reuse lint --quiet || $(RUN) reuse lint
+	$(RUN) reuse lint --lines
 
 unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
 	$(RUN) pytest
