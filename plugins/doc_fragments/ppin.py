@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Options that the ppin modules share. The code that implements them is module_utils/_ppin.py and _converge.py."""
+
+
+class ModuleDocFragment(object):
+    # module_utils/_ppin.py
+    DOCUMENTATION = r"""
+options:
+  executable:
+    description:
+      - Path of the C(ppin) command.
+      - By default C(bin/ppin) under O(primus_home), then what C(PATH) finds.
+    type: path
+  primus_home:
+    description:
+      - The folder that the provider is installed in (the vendor's C(PRIMUS_HOME)).
+      - By default the environment variable E(PRIMUS_HOME), then V(/usr/local/primus).
+    type: path
+  config_path:
+    description:
+      - Path of C(primus.cfg).
+      - By default as C(ppin) finds it, which is the environment variable E(SECUROSYS_PKCS11_CONF), then
+        V(/etc/primus/primus.cfg), then C(etc/primus.cfg) under O(primus_home).
+    type: path
+  secrets_path:
+    description:
+      - Path of C(.secrets.cfg).
+      - By default as C(ppin) finds it, which is the environment variable E(SECUROSYS_SECRETS_CONF), then
+        V(/etc/primus/.secrets.cfg), then C(etc/.secrets.cfg) under O(primus_home).
+    type: path
+  timeout:
+    description:
+      - Seconds that one C(ppin) may take before it is ended, and that another run on the same client is waited for.
+      - A C(ppin) that was ended is not run again, as the HSM may have judged the credential.
+    type: int
+    default: 60
+"""
+
+    # module_utils/_converge.py
+    CREDENTIAL = r"""
+options:
+  force:
+    description:
+      - With O(state=updated), set the credential again even if the password given is the one that set it.
+    type: bool
+    default: false
+  retries:
+    description:
+      - How often to try again, with a growing pause (1, 2, 4, … seconds), after an error that says that the HSM could
+        not be reached or was busy.
+      - A credential that was rejected is never tried again.
+    type: int
+    default: 2
+  backup:
+    description:
+      - Keep a copy of C(.secrets.cfg) as it was before the change, beside it, with the same owner and mode.
+    type: bool
+    default: false
+requirements:
+  - pexpect, on the host that runs C(ppin), for the runs that set a credential
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode and tell whether it would change something, without changing it.
+  diff_mode:
+    support: full
+    description: Shows the state of the credential before and after, never the credential.
+notes:
+  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
+    never in the arguments or the environment of a process.
+  - C(ppin) rewrites C(.secrets.cfg) in place, and removes the present entry when an update fails. The module copies the
+    file before, and puts the copy back when the change did not work. It needs write access to the folder of the file.
+  - Beside C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted PBKDF2
+    fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
+  - Works with Python 3.6 and later on the host.
+"""
+
+    ATTRIBUTES = r"""
+options: {}
+attributes:
+  action_group:
+    support: full
+    description: Use C(group/hsmops.primus.ppin) in C(module_defaults) to set defaults for this module.
+    membership:
+      - hsmops.primus.ppin
+  platform:
+    support: full
+    description: Linux, with the Primus PKCS#11 provider installed.
+    platforms: posix
+"""

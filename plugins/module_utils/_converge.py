@@ -1,0 +1,354 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""One run of ppin_secret or ppin_proxy: observe, plan, apply, verify."""
+
+import os
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+    CONFIGURED,
+    MISSING,
+    NOT_LISTED,
+    Entry,
+    Listing,
+    entry_state,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+    ARGUMENTS as PPIN_ARGUMENTS,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+    Ppin,
+    check_secret,
+    find_paths,
+    import_pexpect,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot, locked
+
+ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
+    PPIN_ARGUMENTS,
+    state={"type": "str", "choices": ["present", "updated", "absent"], "default": "present"},
+    force={"type": "bool", "default": False},
+    retries={"type": "int", "default": 2},
+    backup={"type": "bool", "default": False},
+)
+"""The options of the doc fragments C(ppin) and C(ppin.credential)."""
+
+_SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
+_DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
+_DOING = {_plan.ADD: "Adding", _plan.UPDATE: "Updating", _plan.REMOVE: "Removing"}
+
+
+class Credential:
+    """What differs between a permanent secret and a service proxy password. One instance per module run."""
+
+    kind = ""  # the part of the listing and of the ledger: "partitions" or "service_users"
+    label = ""  # "permanent secret" or "service proxy password"
+    passwords: t.Tuple[str, ...] = ()  # the options that an add or update needs; the ledger knows the first
+    result_key = ""  # under which key the result names it
+    verify = "never"  # "changed", "always" or "never"
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        self.params = params
+        self.name: str = params[self.result_key]
+
+    def check(self) -> None:
+        """Refuse bad input before anything runs. :raises PpinError:"""
+        for option in self.passwords:
+            check_secret(option, self.params[option])
+
+    def add(self, ppin: Ppin) -> None:
+        raise NotImplementedError
+
+    def update(self, ppin: Ppin) -> None:
+        raise NotImplementedError
+
+    def remove(self, ppin: Ppin) -> None:
+        raise NotImplementedError
+
+    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
+        """The service user whose password must be set first, or None."""
+        return None
+
+
+def run_credential_module(module: AnsibleModule, credential: Credential) -> None:
+    """Do what the module's parameters ask for and leave through exit_json or fail_json."""
+    run = _Run(module, credential)
+    try:
+        run.run()
+    except PpinError as exc:
+        run.fail(exc)
+    except OSError as exc:
+        run.fail(PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission"))
+    module.exit_json(**run.result)
+
+
+class _Run:
+    def __init__(self, module: AnsibleModule, credential: Credential) -> None:
+        self.module = module
+        self.params = module.params
+        self.credential = credential
+        self.result: t.Dict[str, t.Any] = {
+            "changed": False,
+            "action": "none",
+            credential.result_key: credential.name,
+            "entries": [],
+            "logins": 0,
+            "rolled_back": False,
+        }
+        if credential.kind == "partitions":
+            self.result["verified"] = None
+
+    def fail(self, exc: PpinError) -> None:
+        left = ""
+        if self.result["rolled_back"]:
+            left = " .secrets.cfg is as it was before."
+        elif not self.result["changed"]:
+            left = " Nothing was changed."
+        self.module.fail_json(msg="%s.%s %s" % (exc.msg.rstrip("."), left, exc.hint), error=exc.result(), **self.result)
+
+    def run(self) -> None:
+        self.credential.check()
+        for option, least in (("timeout", 1), ("retries", 0)):
+            if self.params[option] < least:
+                raise PpinError("%s must be at least %d" % (option, least), cls="config")
+        paths = find_paths(self.params, self.module.get_bin_path)
+        if self.params["state"] == "absent" and not os.path.lexists(paths.secrets):
+            return  # no secrets file, no secret: a host that was decommissioned, or never set up
+        ppin = Ppin(paths, self.params["timeout"])
+        ppin.check_files()
+        with locked(paths.secrets, self.params["timeout"]):
+            try:
+                self.converge(ppin, Snapshot(paths.secrets))
+            finally:
+                self.result["logins"] = ppin.logins
+
+    def converge(self, ppin: Ppin, snapshot: Snapshot) -> None:
+        look_at = self.recover(ppin, snapshot)
+        ledger = Ledger(snapshot.secrets_path)
+        if ledger.problem:
+            self.module.warn(
+                "%s. It counts as empty: a setup password that was spent already may be spent again." % ledger.problem
+            )
+        listing = ppin.listing(look_at)
+        self.observe(listing)
+        action, seen = self.decide(ppin, ledger, listing)
+        if action == _plan.NONE:
+            return
+        self.check_passwords(action)
+        diff = self.diff(action, seen, ledger)
+        if not self.module.check_mode:
+            self.apply(action, ppin, snapshot)
+            self.note(action, ledger)
+        self.result.update(changed=True, action=_DONE[action], diff=diff)
+        if action != _plan.REMOVE and self.credential.verify != "never" and not self.module.check_mode:
+            self.verify(ppin)
+
+    # Observe
+
+    def recover(self, ppin: Ppin, snapshot: Snapshot) -> t.Optional[str]:
+        """Deal with the snapshot of a run that died. Returns the file to look at if not the secrets file."""
+        if not snapshot.exists():
+            return None
+        try:
+            lost = _configured(ppin.listing(snapshot.path)) - _configured(ppin.listing())
+        except PpinError:
+            lost = {"everything"}
+        if not lost:
+            if not self.module.check_mode:
+                snapshot.drop()
+            return None
+        self.module.warn(
+            "An earlier run died while it wrote .secrets.cfg and %s was lost; the file %s put back from %s."
+            % (", ".join(sorted(lost)), "would be" if self.module.check_mode else "was", snapshot.path)
+        )
+        if self.module.check_mode:
+            return snapshot.path
+        snapshot.restore()
+        self.result.update(changed=True)
+        return None
+
+    def decide(self, ppin: Ppin, ledger: Ledger, listing: Listing) -> t.Tuple[str, Observed]:
+        """The action to take, and what it was decided on. :raises PpinError: when there is none."""
+        credential, state = self.credential, self.params["state"]
+        entry = entry_state(getattr(listing, credential.kind).get(credential.name))
+        wanted = state != "absent" and entry == CONFIGURED
+        password = self.params[credential.passwords[0]]
+        slots = ppin.slots() if credential.kind == "partitions" and state != "absent" else []
+        missing_proxy = credential.missing_proxy(listing, slots)
+
+        def observe(login: t.Optional[str]) -> Observed:
+            # The fingerprint costs some 50 ms: only when the plan asks for it.
+            asked = wanted and password is not None and (state == "updated" or login == "rejected")
+            same = asked and ledger.same(credential.kind, credential.name, password)
+            return Observed(entry, same, login, missing_proxy is not None)
+
+        seen = observe(None)
+        action = plan(state, self.params["force"], seen)
+        failure = None
+        if action == _plan.NONE and wanted and credential.verify == "always":
+            login, failure = self.login(ppin, slots)
+            self.result["verified"] = login == "ok"
+            seen = observe(login)
+            action = plan(state, self.params["force"], seen)
+        self.explain(action, listing, missing_proxy, failure)
+        return action, seen
+
+    def explain(
+        self, action: str, listing: Listing, missing_proxy: t.Optional[str], failure: t.Optional[PpinError]
+    ) -> None:
+        """Say why nothing can be done. :raises PpinError: for the plans that are failures."""
+        name, label = self.credential.name, self.credential.label
+        if action == _plan.FAIL_NOT_LISTED:
+            known = sorted(getattr(listing, self.credential.kind))
+            raise PpinError(
+                "'%s' is not in primus.cfg; it has %s" % (name, ", ".join("'%s'" % user for user in known) or "none"),
+                "0x80005012",
+            )
+        if action == _plan.FAIL_PROXY:
+            raise PpinError(
+                "The service proxy password of '%s', which stands before '%s', is MISSING" % (missing_proxy, name),
+                cls="config",
+                hint="Set it first with hsmops.primus.ppin_proxy. No login was spent.",
+            )
+        if failure and action == _plan.FAIL_UNREACHABLE:
+            raise PpinError(
+                "The %s of '%s' could not be verified: %s" % (label, name, failure.msg), failure.code, failure.cls
+            )
+        if failure and action == _plan.FAIL_SPENT:
+            raise PpinError(
+                "%s, and the setup password given is the one that made this secret" % failure.msg,
+                failure.code,
+                failure.cls,
+                HINTS["expired"],
+            )
+
+    def observe(self, listing: Listing) -> None:
+        entries: t.List[Entry] = getattr(listing, self.credential.kind).get(self.credential.name, [])
+        self.result["entries"] = [entry.as_result() for entry in entries]
+
+    def diff(self, action: str, seen: Observed, ledger: Ledger) -> t.Dict[str, str]:
+        credential = self.credential
+        before, after = _SHOWN[seen.entry], "MISSING" if action == _plan.REMOVE else "Configured"
+        if action == _plan.UPDATE:
+            before += ", since %s" % (ledger.since(credential.kind, credential.name) or "an unknown time")
+            after += ", with the %s given" % credential.passwords[0].replace("_", " ")
+        line = "%s of %s: %%s\n" % (credential.label, credential.name)
+        return {"before": line % before, "after": line % after}
+
+    # Apply
+
+    def check_passwords(self, action: str) -> None:
+        if action == _plan.REMOVE:
+            return
+        missing = [option for option in self.credential.passwords if self.params[option] is None]
+        if missing:
+            state = "no longer accepted by the HSM" if self.result.get("verified") is False else "to be set"
+            raise PpinError(
+                "The %s of '%s' is %s, which needs %s"
+                % (self.credential.label, self.credential.name, state, " and ".join(missing)),
+                cls="config",
+                hint="Give %s and run again. No login was spent on it." % " and ".join(missing),
+            )
+        import_pexpect()
+
+    def apply(self, action: str, ppin: Ppin, snapshot: Snapshot) -> None:
+        """Change the credential, or put everything back as it was. :raises PpinError:"""
+        credential = self.credential
+        do = {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action]
+        attempt = 0
+        while True:
+            snapshot.take()
+            try:
+                do(ppin)
+                listing = ppin.listing()
+                entry = entry_state(getattr(listing, credential.kind).get(credential.name))
+                if (entry == CONFIGURED) != (action != _plan.REMOVE):
+                    raise PpinError(
+                        "%s the %s of '%s' had no effect: ppin -l says %s afterwards"
+                        % (_DOING[action], credential.label, credential.name, _SHOWN[entry])
+                    )
+                break
+            except BaseException as exc:
+                snapshot.restore()
+                self.result["rolled_back"] = True
+                if not isinstance(exc, PpinError) or exc.cls != "transient" or attempt >= self.params["retries"]:
+                    raise
+            time.sleep(2**attempt)
+            attempt += 1
+        self.result["rolled_back"] = False
+        backup = "%s.%d.%s~" % (snapshot.secrets_path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
+        snapshot.drop(backup if self.params["backup"] else None)
+        if self.params["backup"]:
+            self.result["backup_file"] = backup
+        self.observe(listing)
+
+    def note(self, action: str, ledger: Ledger) -> None:
+        credential = self.credential
+        try:
+            if action == _plan.REMOVE:
+                ledger.forget(credential.kind, credential.name)
+            else:
+                ledger.remember(credential.kind, credential.name, self.params[credential.passwords[0]])
+        except OSError as exc:
+            self.module.warn(
+                "The ledger %s cannot be written (%s): state=updated will spend this password once more."
+                % (ledger.path, exc.strerror)
+            )
+
+    # Verify
+
+    def verify(self, ppin: Ppin) -> None:
+        """Log in once with what was fetched. :raises PpinError: when that is rejected; what was fetched stays."""
+        login, failure = self.login(ppin, ppin.slots())
+        self.result["verified"] = True if login == "ok" else (False if login == "rejected" else None)
+        if failure is None:
+            return
+        if login == "unreachable":
+            self.module.warn("The permanent secret was fetched but not verified: %s." % failure.msg)
+            return
+        raise PpinError(
+            "The permanent secret of '%s' was fetched and is in .secrets.cfg, but the login with it failed: %s"
+            % (self.credential.name, failure.msg),
+            failure.code,
+            failure.cls,
+        )
+
+    def login(self, ppin: Ppin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:
+        """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said."""
+        name = self.credential.name
+        failure: t.Optional[PpinError] = PpinError("primus.cfg does not tell at which HSM '%s' is" % name)
+        own = [slot for slot in slots if slot.user_name == name]
+        first_slots: t.Dict[str, Slot] = {}
+        for slot in own:
+            first_slots.setdefault(slot.hsm, slot)
+        for hsm, slot in first_slots.items():
+            several = [other.hsm for other in own].count(hsm) > 1
+            failure = ppin.login(name, hsm, slot.slot_id if several else None)
+            if failure is None:
+                return "ok", None
+            if failure.cls in ("rejected", "expired"):
+                return "rejected", failure
+            if failure.cls != "transient":
+                break
+        return "unreachable", failure
+
+
+def _configured(listing: Listing) -> t.Set[str]:
+    """The names that have their credential."""
+    return {
+        "%s '%s'" % (label, name)
+        for label, names in (
+            ("the permanent secret of", listing.partitions),
+            ("the proxy password of", listing.service_users),
+        )
+        for name, entries in names.items()
+        if entry_state(entries) == CONFIGURED
+    }

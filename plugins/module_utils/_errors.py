@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""The error codes that ppin prints, what each means and what a caller may do next.
+
+Source: the error list of the vendor's PKCS#11 provider documentation. The class is this collection's reading of it.
+"""
+
+import re
+import typing as t
+
+HINTS = {
+    "bug": "This is an internal error of the provider: send the whole message to the vendor's support.",
+    "config": "Correct the client's configuration, then run again.",
+    "dialogue": "Run the same ppin command by hand to see what it asks. No password was typed to a question that is not "
+    "known.",
+    "expired": "Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again with "
+    "it.",
+    "permission": "Give the user that runs this task read and write access to .secrets.cfg and its folder, then run "
+    "again.",
+    "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, then run again.",
+    "rejected": "Check the credential before the next run: every wrong one counts towards the lock-out "
+    "of this partition for all its clients.",
+    "state": "Look at the client with hsmops.primus.ppin_info, then run again.",
+    "timeout": "Look whether ppin hangs when it is run by hand; raise timeout if the HSM is only slow. It is not known "
+    "whether the HSM saw the credential: check that before the next run.",
+    "transient": "Nothing was judged, no attempt was counted. Check address, port, firewall and that the HSM runs, then "
+    "run again.",
+    "unknown": "ppin gave no error code: read what it printed.",
+}
+"""What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
+
+CODES = {
+    "0x80000001": ("unexpected data type", "bug"),
+    "0x80000002": ("buffer too small", "bug"),
+    "0x80000003": ("duplicate entry", "state"),
+    "0x8000000A": ("object not found", "state"),
+    "0x8000000B": ("login failed, wrong PKCS#11 PIN", "rejected"),
+    "0x8000000C": ("user not logged in", "state"),
+    "0x8000000D": ("user not found", "config"),
+    "0x80000018": ("maximum number of connections exceeded", "transient"),
+    "0x80000037": ("password expired", "expired"),
+    "0x8000003B": ("connect timeout", "transient"),
+    "0x80000069": ("access to the partition disabled by HSM configuration", "refused"),
+    "0x80005001": ("no HSM or user configured", "config"),
+    "0x80005002": ("HSM or user configuration already exists", "state"),
+    "0x80005003": ("primus.cfg not found", "config"),
+    "0x80005004": (".secrets.cfg not found", "config"),
+    "0x80005005": ("primus.cfg invalid", "config"),
+    "0x80005006": (".secrets.cfg invalid", "config"),
+    "0x80005007": ("no write access to .secrets.cfg", "permission"),
+    "0x80005008": ("failed to add the permanent secret to .secrets.cfg", "state"),
+    "0x80005009": ("invalid element in .secrets.cfg", "config"),
+    "0x80005010": ("failed to update .secrets.cfg", "state"),
+    "0x80005011": ("failed to remove the permanent secret from .secrets.cfg", "state"),
+    "0x80005012": ("user not found in primus.cfg", "config"),
+    "0x80005013": ("unsupported secret types", "config"),
+    "0x80005014": ("NULL list pointer", "bug"),
+    "0x80005015": ("connection to the HSM failed (network, address not reachable)", "transient"),
+    "0x80005017": ("login to the HSM failed with the credentials given (setup password)", "rejected"),
+    "0x80005018": ("setup password expired", "expired"),
+    "0x80005019": ("access to the partition disabled by HSM configuration", "refused"),
+    # Standard PKCS#11 return values that a login can end with (PKCS #11 v2.40, section 11.1).
+    "0x000000A0": ("CKR_PIN_INCORRECT", "rejected"),
+    "0x000000A3": ("CKR_PIN_EXPIRED", "expired"),
+    "0x000000A4": ("CKR_PIN_LOCKED", "refused"),
+}
+"""Code, as printed by ppin with upper-case digits: (meaning, class)."""
+
+DUPLICATE_CODES = ("0x80000003", "0x80005002")
+
+_CODE_HINTS = {
+    "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the next "
+    "run: too many wrong ones lock the privileged access of this partition for all its clients.",
+    "0x80005003": "Put primus.cfg in place or say where it is with config_path.",
+    "0x80005004": "Put the template .secrets.cfg of the provider in place or say where it is with secrets_path.",
+    "0x80005005": "Correct primus.cfg (libconfig syntax); ppin -l tells when it is right.",
+    "0x80005006": "Restore .secrets.cfg from a backup, or put the provider's template in its place and set every "
+    "credential of this client again.",
+}
+
+_CODE = re.compile(r"(?<![0-9A-Za-z])0[xX]([08C][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
+
+
+class PpinError(Exception):
+    """A failure to tell the operator about.
+
+    :arg msg: what happened, one sentence without a full stop.
+    :arg code: the vendor's code, C(0x8nnnnnnn), or V(None) when there is none.
+    :arg cls: a key of HINTS; taken from CODES for a known code, C(unknown) by default.
+    :arg hint: what to do next; taken from the code or the class by default.
+    """
+
+    def __init__(
+        self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
+    ) -> None:
+        super(PpinError, self).__init__(msg)
+        self.msg = msg
+        self.code = code
+        name, code_cls = CODES.get(code or "", ("", "unknown"))
+        self.name = name or msg
+        self.cls = cls or code_cls
+        self.hint = hint or _CODE_HINTS.get(code or "") or HINTS[self.cls]
+
+    def result(self) -> t.Dict[str, t.Optional[str]]:
+        """The C(error) that modules return: code, name, class and hint, all strings, code possibly V(None)."""
+        return {"code": self.code, "name": self.name, "class": self.cls, "hint": self.hint}
+
+
+def find_code(text: str) -> t.Optional[str]:
+    """The first error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error."""
+    for match in _CODE.finditer(text):
+        code = "0x" + match.group(1).upper()
+        if code != "0x00000000":
+            return code
+    return None
+
+
+def from_code(code: str, doing: str) -> PpinError:
+    """The error for a code that ppin printed while it was doing something ("adding the permanent secret of 'P'")."""
+    if code in CODES:
+        return PpinError("%s failed: %s %s" % (doing, code, CODES[code][0]), code)
+    kind = "an HSM system error" if code.startswith("0xC") else "an error code that is not in the vendor's list"
+    return PpinError("%s failed: %s, %s" % (doing, code, kind), code)

@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Remembers which password made each credential of a client, as a fingerprint, so that it is not spent twice.
+
+ppin cannot tell it, and without it C(state=updated) would spend the setup password at every run.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import replace_file
+
+ITERATIONS = 100000
+"""PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""
+
+VERSION = 1
+
+
+class Ledger:
+    """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
+
+    ``{"version": 1, "partitions": {NAME: {salt, iterations, hash, since}}, "service_users": {the same}}``; salt and
+    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. A lost or damaged file counts as empty: see problem.
+    """
+
+    def __init__(self, secrets_path: str) -> None:
+        self.path = secrets_path + ".ledger"
+        self.problem: t.Optional[str] = None
+        self._data = self._read()
+
+    def _read(self) -> t.Dict[str, t.Any]:
+        empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}}
+        try:
+            with open(self.path, "rb") as ledger:
+                data = json.loads(ledger.read().decode("utf-8"))
+            if data["version"] != VERSION:
+                raise ValueError("version %r is not known" % data["version"])
+            for kind in ("partitions", "service_users"):
+                for entry in data[kind].values():
+                    base64.b64decode(entry["salt"]), base64.b64decode(entry["hash"])
+                    if not 0 < entry["iterations"] <= 100 * ITERATIONS or not isinstance(entry["since"], str):
+                        raise ValueError("an entry is damaged")
+            return data  # type: ignore[no-any-return]
+        except IOError as exc:
+            if os.path.lexists(self.path):
+                self.problem = "The ledger %s cannot be read (%s)" % (self.path, exc.strerror)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            self.problem = "The ledger %s is damaged (%s)" % (self.path, exc)
+        return empty
+
+    def same(self, kind: str, name: str, password: str) -> bool:
+        """Whether this password made the present credential. kind: C(partitions) or C(service_users)."""
+        entry = self._data[kind].get(name)
+        if entry is None:
+            return False
+        salt = base64.b64decode(entry["salt"])
+        return hmac.compare_digest(_hash(password, salt, entry["iterations"]), base64.b64decode(entry["hash"]))
+
+    def since(self, kind: str, name: str) -> t.Optional[str]:
+        """When the present credential was set by this collection, or None when it does not know."""
+        entry = self._data[kind].get(name)
+        return entry["since"] if entry else None
+
+    def remember(self, kind: str, name: str, password: str) -> None:
+        """Note that this password made the credential. :raises OSError: when the file cannot be written."""
+        salt = os.urandom(16)
+        self._data[kind][name] = {
+            "salt": base64.b64encode(salt).decode("ascii"),
+            "iterations": ITERATIONS,
+            "hash": base64.b64encode(_hash(password, salt, ITERATIONS)).decode("ascii"),
+            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        self._write()
+
+    def forget(self, kind: str, name: str) -> None:
+        """Drop what is known of a removed credential. :raises OSError: when the file cannot be written."""
+        if self._data[kind].pop(name, None) is not None:
+            self._write()
+
+    def _write(self) -> None:
+        replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def _hash(password: str, salt: bytes, iterations: int) -> bytes:
+    return hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, iterations)

@@ -1,0 +1,108 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Reads what ppin prints: the listing of C(ppin -l) and the table of C(ppin --test).
+
+The published outputs differ in white space, so all white space is optional here; everything else is taken literally.
+"""
+
+import re
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+
+CONFIGURED = "configured"
+MISSING = "missing"
+NOT_LISTED = "not listed"
+
+_HEADER = "Primus Permanent PIN"
+_STATES = {"configured": True, "missing": False}
+_SLOT = re.compile(r"^\[(\d+)\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s+secret\s*:\s*(\S+)$")
+_PROXY = re.compile(r"^\[(\d+)\]\s*service/proxy\s+user\s*'(.*)'\s*permanent\s+secret\s*:\s*(\S+)$")
+_ANY_ENTRY = re.compile(r"^\[\d+\].*permanent\s+secret")
+_TESTED_SLOT = re.compile(r"^slot\d+\s*\(id=(\w+)\)\s*,\s*user=(.*?)\s*:\s*(\S.*)$")
+
+# What a terminal would act on instead of showing it: escape sequences (ECMA-48) and control characters but \t and \n.
+_INVISIBLE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+class Entry(t.NamedTuple):
+    """One line of the listing. slot_id is None on the line of a service user."""
+
+    number: int
+    slot_id: t.Optional[int]
+    configured: bool
+
+    def as_result(self) -> t.Dict[str, t.Any]:
+        """The C(entries) that modules return: index, configured and, for a partition, slot_id."""
+        result: t.Dict[str, t.Any] = {"index": self.number, "configured": self.configured}
+        return result if self.slot_id is None else dict(result, slot_id=self.slot_id)
+
+
+class Listing(t.NamedTuple):
+    """Entries by name, in the order of the listing. A partition has one entry per slot and HSM."""
+
+    partitions: t.Dict[str, t.List[Entry]]
+    service_users: t.Dict[str, t.List[Entry]]
+
+
+def printable(text: str) -> str:
+    """Text without escape sequences, carriage returns and other control characters."""
+    return _INVISIBLE.sub("", text)
+
+
+def entry_state(entries: t.Optional[t.Sequence[Entry]]) -> str:
+    """CONFIGURED when every line of a name says so, MISSING when one does not, NOT_LISTED when there is no line."""
+    if not entries:
+        return NOT_LISTED
+    return CONFIGURED if all(entry.configured for entry in entries) else MISSING
+
+
+def parse_listing(text: str) -> t.Optional[Listing]:
+    """The listing that an output of ppin ends with, or None when there is none.
+
+    :raises PpinError: for a line of a listing that does not have the documented form.
+    """
+    listing = Listing({}, {})
+    for raw_line in printable(text).rpartition(_HEADER)[2].splitlines():
+        line = raw_line.strip()
+        slot, proxy = _SLOT.match(line), _PROXY.match(line)
+        if slot:
+            index, slot_id, name, state = slot.groups()
+            entries = listing.partitions.setdefault(name, [])
+        elif proxy:
+            (index, name, state), slot_id = proxy.groups(), None
+            entries = listing.service_users.setdefault(name, [])
+        elif _ANY_ENTRY.match(line):
+            raise _not_understood(line)
+        else:
+            continue
+        try:
+            entries.append(Entry(int(index), int(slot_id, 0) if slot_id else None, _STATES[state.lower()]))
+        except (KeyError, ValueError):
+            raise _not_understood(line) from None
+    return listing if listing.partitions or listing.service_users else None
+
+
+def _not_understood(line: str) -> PpinError:
+    return PpinError(
+        "ppin printed a line that is not understood: %s" % line[:200],
+        cls="dialogue",
+        hint="This version of the collection does not know your provider's listing: report it with the output of ppin -l.",
+    )
+
+
+class TestedSlot(t.NamedTuple):
+    """A slot that C(ppin --test) logged in to, and whether that worked."""
+
+    slot_id: str
+    user_name: str
+    ok: bool
+
+
+def parse_test(text: str) -> t.List[TestedSlot]:
+    """The slots in an output of C(ppin --test)."""
+    matches = (_TESTED_SLOT.match(line.strip()) for line in printable(text).splitlines())
+    return [TestedSlot(match.group(1), match.group(2), match.group(3) == "OK") for match in matches if match]

@@ -1,0 +1,394 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Runs ppin. The one place that knows its command line, its prompts and where its files are.
+
+What the vendor does not document (exit statuses, which stream, white space, whether prompts are read from stdin or from
+the controlling terminal) is not relied on. Without a secret ppin runs with its output in a pipe; with one, in a
+pseudo-terminal that is its controlling terminal, stdin, stdout and stderr at once.
+"""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import termios
+import time
+import typing as t
+import unicodedata
+
+from ansible.module_utils.basic import missing_required_lib
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+    Listing,
+    parse_listing,
+    parse_test,
+    printable,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+
+PRIMUS_HOME = "/usr/local/primus"
+ETC = "/etc/primus"
+
+OUTPUT_LIMIT = 1024 * 1024
+"""Characters that are read from one ppin. A listing of a thousand slots has some 100,000."""
+
+SHOWN_LIMIT = 1000
+"""Characters of ppin's output that an error message shows."""
+
+SECRET_LIMIT = 1024
+"""Bytes of a password. A terminal line ends at 4,095 and would lose the rest in silence."""
+
+ECHO_TIMEOUT = 10
+"""Seconds that a prompt may stand before its echo is off."""
+
+SETUP_PASSWORD = re.compile(r"[A-Z0-9]{5}(-[A-Z0-9]{5}){4}\Z")
+
+ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
+    "executable": {"type": "path"},
+    "primus_home": {"type": "path"},
+    "config_path": {"type": "path"},
+    "secrets_path": {"type": "path"},
+    "timeout": {"type": "int", "default": 60},
+}
+"""The options of the doc fragment C(ppin)."""
+
+
+class Paths(t.NamedTuple):
+    """Where things are on this client. executable is None when there is no ppin. secrets is never a symbolic link."""
+
+    executable: t.Optional[str]
+    home: str
+    config: str
+    secrets: str
+
+
+def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.Optional[str]]) -> Paths:
+    """Look where ppin looks: the option, the environment variable, /etc/primus, then PRIMUS_HOME/etc.
+
+    :arg params: the module's parameters, with those of ARGUMENTS.
+    :arg find_in_path: C(AnsibleModule.get_bin_path).
+    :raises PpinError: when the executable that was named cannot be run.
+    """
+    home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
+
+    def find(option: str, variable: str, name: str) -> str:
+        named = params[option] or os.environ.get(variable)
+        if named:
+            return str(named)
+        places = [os.path.join(ETC, name), os.path.join(home, "etc", name)]
+        return next((place for place in places if os.path.exists(place)), places[0])
+
+    executable = params["executable"]
+    if executable is None:
+        executable = os.path.join(home, "bin", "ppin")
+        if not os.path.exists(executable):
+            executable = find_in_path("ppin")
+    elif not os.path.exists(executable):
+        raise PpinError("There is no %s" % executable, cls="config", hint=_INSTALL_HINT)
+    if executable is not None and not (os.path.isfile(executable) and os.access(executable, os.X_OK)):
+        raise PpinError(
+            "%s cannot be executed" % executable, cls="config", hint="Make it an executable file (mode 0750)."
+        )
+    return Paths(
+        executable,
+        home,
+        find("config_path", "SECUROSYS_PKCS11_CONF", "primus.cfg"),
+        os.path.realpath(find("secrets_path", "SECUROSYS_SECRETS_CONF", ".secrets.cfg")),
+    )
+
+
+_INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."
+
+
+def check_secret(option: str, secret: t.Optional[str]) -> None:
+    """Refuse what a terminal would not deliver as it is. :raises PpinError:"""
+    if secret is None:
+        return
+    if not secret:
+        raise PpinError("%s is empty" % option, cls="config", hint="Give the password, or leave the option out.")
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in secret):
+        raise PpinError(
+            "%s has a line break or another control character in it" % option,
+            cls="config",
+            hint="A terminal would not deliver it as it is. A line break at the end often comes from a file: use | trim.",
+        )
+    if len(secret.encode("utf-8")) > SECRET_LIMIT:
+        raise PpinError(
+            "%s is longer than %d bytes" % (option, SECRET_LIMIT), cls="config", hint="Check where it comes from."
+        )
+
+
+def check_setup_password(setup_password: t.Optional[str]) -> None:
+    """Refuse what cannot be a setup password before it costs an attempt. :raises PpinError:"""
+    if setup_password is not None and not SETUP_PASSWORD.match(setup_password):
+        raise PpinError(
+            "setup_password does not have the form of a setup password",
+            cls="config",
+            hint="It has 29 characters: five groups of five of A-Z and 0-9, joined by dashes. No attempt was spent. "
+            "If your device makes others, set setup_password_format_check to false.",
+        )
+
+
+class Ppin:
+    """The ppin of one client.
+
+    :ivar logins: how many credentials the HSM or the proxy may have judged so far.
+    """
+
+    def __init__(self, paths: Paths, timeout: int) -> None:
+        self.paths = paths
+        self.timeout = timeout
+        self.logins = 0
+
+    def check_files(self) -> None:
+        """:raises PpinError: when ppin or a file that it needs is not there."""
+        if self.paths.executable is None:
+            raise PpinError("There is no ppin in %s/bin or PATH" % self.paths.home, cls="config", hint=_INSTALL_HINT)
+        for path, code in ((self.paths.config, "0x80005003"), (self.paths.secrets, "0x80005004")):
+            if not os.path.exists(path):
+                raise PpinError("There is no %s" % path, code)
+
+    def slots(self) -> t.List[Slot]:
+        """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
+        try:
+            with open(self.paths.config, "rb") as config:
+                return read_slots(config.read().decode("utf-8", "replace"))
+        except ValueError:
+            return []
+
+    # What ppin does
+
+    def version(self) -> t.Optional[str]:
+        """The provider's version, such as C(2.2.4), or None when ppin does not tell."""
+        match = re.search(r"PKCS#?11\s+v?(\d+(?:\.\d+)+\S*)", self.run("-v"))
+        return match.group(1) if match else None
+
+    def listing(self, secrets_path: t.Optional[str] = None) -> Listing:
+        """:raises PpinError: when there is none."""
+        doing = "Listing the credentials (ppin -l)"
+        output = self.run("-l", secrets_path=secrets_path)
+        listing = parse_listing(output)
+        if listing is None:
+            raise self._failure(output, doing)
+        return listing
+
+    def add(self, user_name: str, setup_password: str, pkcs11_password: str) -> None:
+        """:raises PpinError: when the permanent secret was not fetched."""
+        self._fetch("-a", "Adding", user_name, setup_password, pkcs11_password)
+
+    def update(self, user_name: str, setup_password: str, pkcs11_password: str) -> None:
+        """:raises PpinError: when it was not fetched; ppin has then removed the present entry."""
+        self._fetch("-u", "Updating", user_name, setup_password, pkcs11_password)
+
+    def _fetch(self, flag: str, verb: str, user_name: str, setup_password: str, pkcs11_password: str) -> None:
+        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
+        self.dialogue(
+            [flag, "-e", user_name], user_name, answers, "%s the permanent secret of '%s'" % (verb, user_name)
+        )
+
+    def remove(self, user_name: str) -> None:
+        self._silent(["-r", "-e", user_name], "Removing the permanent secret of '%s'" % user_name)
+
+    def add_proxy(self, service_user: str, password: str) -> None:
+        doing = "Setting the service proxy password of '%s'" % service_user
+        self.dialogue(["-p", "-e", service_user], service_user, {"proxy": password}, doing)
+
+    def remove_proxy(self, service_user: str) -> None:
+        self._silent(["-x", "-e", service_user], "Removing the service proxy password of '%s'" % service_user)
+
+    def _silent(self, args: t.List[str], doing: str) -> None:
+        output = self.run(*args)
+        if find_code(output) or parse_listing(output) is None:
+            raise self._failure(output, doing)
+
+    def login(self, user_name: str, hsm: str, slot_id: t.Optional[int] = None) -> t.Optional[PpinError]:
+        """Log in once with the permanent secret. None when it worked, else what ppin said.
+
+        :arg slot_id: to test this slot only; a partition with several would be logged in to once per slot.
+        """
+        args = ["--test", "--user", user_name, "--hsm", hsm]
+        doing = "The login of '%s' at %s" % (user_name, hsm)
+        output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
+        tested = [slot for slot in parse_test(output) if slot.user_name == user_name]
+        failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
+        if failure and not tested and failure.cls == "unknown":
+            failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if tested and (failure is None or failure.cls != "transient"):
+            self.logins += len(tested)
+        return failure
+
+    # How it is run
+
+    def _argv(
+        self, args: t.Sequence[str], secrets_path: t.Optional[str] = None
+    ) -> t.Tuple[t.List[str], t.Dict[str, str]]:
+        config, secrets = self.paths.config, secrets_path or self.paths.secrets
+        # Flags and environment name the same files, as which of them wins is not documented.
+        env = dict(os.environ, LC_ALL="C", SECUROSYS_PKCS11_CONF=config, SECUROSYS_SECRETS_CONF=secrets)
+        return [self.paths.executable or "ppin", "-c", config, "-s", secrets] + list(args), env
+
+    def run(self, *args: str, **kwargs: t.Optional[str]) -> str:
+        """What ppin prints on both streams. Nothing secret may be in args.
+
+        :raises PpinError: when it cannot be run, does not end in time or prints without end.
+        """
+        argv, env = self._argv(args, kwargs.get("secrets_path"))
+        name = "ppin %s" % args[0]
+        output = b""
+        deadline = time.time() + self.timeout
+        try:
+            process = subprocess.Popen(
+                argv,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise PpinError("%s cannot be run: %s" % (argv[0], exc.strerror), cls="config", hint=_INSTALL_HINT) from exc
+        with process, process.stdout:  # type: ignore[union-attr]
+            try:
+                stream = process.stdout.fileno()  # type: ignore[union-attr]
+                while select.select([stream], [], [], max(0, deadline - time.time()))[0]:
+                    block = os.read(stream, 65536)
+                    output += block
+                    if not block:
+                        process.wait(max(0.1, deadline - time.time()))
+                        return output.decode("utf-8", "replace")
+                    if len(output) > OUTPUT_LIMIT:
+                        raise self._endless(name)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                if process.returncode is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+        raise self._late(name, output.decode("utf-8", "replace"))
+
+    def dialogue(self, args: t.Sequence[str], user: str, answers: t.Dict[str, str], doing: str) -> None:
+        """Run a command that asks for passwords, and answer each of its prompts once.
+
+        An answer is typed only after its prompt is there and the terminal's echo is off.
+
+        :arg user: the name that the prompts must show.
+        :arg answers: by kind of prompt: C(setup), C(pkcs11), C(proxy).
+        :raises PpinError: unless ppin ends with a listing and without an error code.
+        """
+        pexpect = import_pexpect()
+        argv, env = self._argv(args)
+        deadline = time.time() + self.timeout
+        given: t.List[str] = []
+        screen, seen = "", 0
+        try:
+            child = pexpect.spawn(argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace")
+        except (pexpect.ExceptionPexpect, OSError) as exc:
+            raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc
+        try:
+            while True:
+                try:
+                    screen += child.read_nonblocking(65536, max(0.1, deadline - time.time()))
+                except pexpect.EOF:
+                    break
+                if len(screen) > OUTPUT_LIMIT:
+                    raise self._endless(doing)
+                if time.time() > deadline:
+                    raise pexpect.TIMEOUT("")
+                for prompt in _PROMPT.finditer(screen, seen):
+                    seen = prompt.end()
+                    kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
+                    if kind in given:
+                        raise self._unexpected("ppin asked twice for the same password", doing, screen, answers, given)
+                    if kind not in answers or prompt.group(2) != user:
+                        raise self._unexpected("ppin asked for another password", doing, screen, answers, given)
+                    self._wait_for_echo_off(child, doing, deadline)
+                    child.sendline(answers[kind])
+                    given.append(kind)
+            while child.isalive() and time.time() < deadline:  # closing the terminal too early would end it
+                time.sleep(0.01)
+        except pexpect.TIMEOUT:
+            if screen[seen:].rpartition("\n")[2].strip():
+                unknown = "ppin waited at something that is not known"
+                raise self._unexpected(unknown, doing, screen, answers, given) from None
+            raise self._late(doing, screen, answers.values()) from None
+        except (OSError, termios.error) as exc:
+            screen += "\n[its terminal was closed: %s]" % exc
+        finally:
+            child.close(force=True)
+            self.logins += 1 if given else 0
+        failure = None
+        if child.signalstatus is not None:
+            failure = PpinError(
+                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
+                hint="Look who ended it (out of memory?), then run again.",
+            )
+        elif find_code(screen) or parse_listing(screen) is None:
+            failure = self._failure(screen, doing, answers.values())
+        if failure:
+            if given and failure.cls == "transient":
+                self.logins -= 1
+            raise failure
+
+    @staticmethod
+    def _wait_for_echo_off(child: t.Any, doing: str, deadline: float) -> None:
+        until = min(deadline, time.time() + ECHO_TIMEOUT)
+        while child.getecho():
+            if time.time() > until:
+                raise PpinError(
+                    "%s stopped: ppin asked for a password with the echo on" % doing,
+                    cls="dialogue",
+                    hint="No password was given to it, as the terminal would have shown it. Is this the vendor's ppin?",
+                )
+            time.sleep(0.01)
+
+    # What went wrong
+
+    def _failure(self, output: str, doing: str, secrets: t.Iterable[str] = ()) -> PpinError:
+        code = find_code(output)
+        return from_code(code, doing) if code else PpinError("%s failed%s" % (doing, _shown(output, secrets)))
+
+    def _late(self, doing: str, output: str, secrets: t.Iterable[str] = ()) -> PpinError:
+        return PpinError(
+            "%s was ended after %d seconds%s" % (doing, self.timeout, _shown(output, secrets)), cls="timeout"
+        )
+
+    @staticmethod
+    def _unexpected(what: str, doing: str, screen: str, answers: t.Dict[str, str], given: t.List[str]) -> PpinError:
+        return PpinError(
+            "%s stopped: %s%s" % (doing, what, _shown(screen, answers.values())),
+            cls="dialogue",
+            hint="What was typed before may have been judged: check it before the next run." if given else None,
+        )
+
+    @staticmethod
+    def _endless(doing: str) -> PpinError:
+        return PpinError(
+            "%s was ended: ppin printed more than %d characters" % (doing, OUTPUT_LIMIT),
+            cls="dialogue",
+            hint="Run ppin by hand to see what it prints. Is this the vendor's ppin?",
+        )
+
+
+_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'([^\r\n]*)'\s*:", re.I)
+
+
+def _shown(output: str, secrets: t.Iterable[str]) -> str:
+    """The end of what ppin printed, for an error message: no secret, no control characters."""
+    text = " | ".join(line.strip() for line in printable(output).splitlines() if line.strip())
+    for secret in secrets:
+        text = text.replace(secret, "********")
+    if not text:
+        return "; it printed nothing"
+    return "; it printed: %s" % (text if len(text) <= SHOWN_LIMIT else "..." + text[-SHOWN_LIMIT:])
+
+
+def import_pexpect() -> t.Any:
+    """pexpect, loaded only by the runs that set a credential. :raises PpinError: when it is not installed."""
+    try:
+        import pexpect
+    except ImportError:
+        raise PpinError(
+            missing_required_lib("pexpect"), cls="config", hint="Install it on the client, for example python3-pexpect."
+        ) from None
+    return pexpect

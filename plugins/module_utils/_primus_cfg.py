@@ -1,0 +1,111 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Reads primus.cfg: which HSMs there are, and which service user stands before which partition.
+
+The listing of ppin does not tell either. This reads the libconfig syntax (https://hyperrealm.github.io/libconfig/), but
+for @include; ppin remains the judge of whether a file is valid.
+"""
+
+import re
+import typing as t
+
+_TOKEN = re.compile(
+    r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
+    |(?P<string>"(?:[^"\\]|\\.)*")
+    |(?P<name>[A-Za-z*][-A-Za-z0-9_*]*)
+    |(?P<number>[-+]?(?:0[xX][0-9A-Fa-f]+|[0-9.][0-9.eE+-]*)L{0,2})
+    |(?P<sign>[=:{}()\[\],;])""",
+    re.S | re.X,
+)
+_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
+
+
+class Slot(t.NamedTuple):
+    """A slot of an HSM. hsm is its key in primus.cfg, C(hsm0) and so on."""
+
+    hsm: str
+    user_name: str
+    slot_id: t.Optional[int]
+    proxy_user: t.Optional[str]
+
+
+def read_slots(text: str) -> t.List[Slot]:
+    """The slots of a primus.cfg, in its order. :raises ValueError: when it cannot be read."""
+    slots = []
+    try:
+        hsms = _Reader(text).read()["primus"]["hsms"]
+        for hsm_key, hsm in hsms.items():
+            for slot in hsm.get("slots", {}).values():
+                slots.append(Slot(hsm_key, slot["user_name"], slot.get("id"), slot.get("proxy_user") or None))
+    except (KeyError, TypeError, AttributeError) as exc:
+        raise ValueError("not the structure of a primus.cfg: %s" % exc) from exc
+    return slots
+
+
+class _Reader:
+    """A recursive descent over the tokens of a libconfig text."""
+
+    def __init__(self, text: str) -> None:
+        self.tokens: t.List[t.Tuple[str, str]] = []
+        position = 0
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                raise ValueError("line %d is not understood" % (text.count("\n", 0, position) + 1))
+            position = match.end()
+            if match.lastgroup:
+                self.tokens.append((match.lastgroup, match.group()))
+        self.tokens.append(("end", ""))
+        self.tokens.reverse()
+
+    def read(self) -> t.Dict[str, t.Any]:
+        return self.settings("")
+
+    def accept(self, *signs: str) -> bool:
+        if self.tokens[-1][1] in signs and self.tokens[-1][0] in ("sign", "end"):
+            self.tokens.pop()
+            return True
+        return False
+
+    def settings(self, closing: str) -> t.Dict[str, t.Any]:
+        group = {}
+        while not self.accept(closing):
+            kind, name = self.tokens.pop()
+            if kind != "name" or not self.accept("=", ":"):
+                raise ValueError("a setting is expected at %r" % name[:40])
+            group[name] = self.value()
+            self.accept(";", ",")
+        return group
+
+    def value(self) -> t.Any:
+        kind, text = self.tokens.pop()
+        if text == "{":
+            return self.settings("}")
+        if text in ("(", "["):
+            values = []
+            while not self.accept(")" if text == "(" else "]"):
+                values.append(self.value())
+                self.accept(",")
+            return values
+        if kind == "string":
+            parts = [text]
+            while self.tokens[-1][0] == "string":
+                parts.append(self.tokens.pop()[1])
+            return "".join(_ESCAPE.sub(_unescape, part[1:-1]) for part in parts)
+        if kind == "number":
+            number = text.rstrip("L")
+            return (
+                float(number)
+                if re.match(r"[-+]?[0-9.]*[.eE]", number)
+                else int(number, 16 if "x" in number.lower() else 10)
+            )
+        if kind == "name" and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise ValueError("a value is expected at %r" % text[:40])
+
+
+def _unescape(match: t.Match[str]) -> str:
+    what = match.group(1)
+    return chr(int(what[1:], 16)) if len(what) == 3 else _ESCAPES.get(what, what)

@@ -1,0 +1,262 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_info
+short_description: One look at a Primus HSM client
+version_added: 0.1.0
+description:
+  - Tells the provider's version, the state of C(primus.cfg) and C(.secrets.cfg), and which partitions and service users
+    have their credential.
+  - Never logs in, never writes, and never fails because of what it finds. What is wrong with the client stands in
+    RV(error).
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.attributes
+attributes:
+  check_mode:
+    support: full
+    description: Changes nothing in any mode.
+  diff_mode:
+    support: N/A
+    description: Changes nothing.
+seealso:
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.ppin_proxy
+"""
+
+EXAMPLES = r"""
+- name: The state of the client is known
+  hsmops.primus.ppin_info:
+  register: client
+
+- name: Every partition has its permanent secret
+  ansible.builtin.assert:
+    that: client.partitions | rejectattr('configured') | length == 0
+"""
+
+RETURN = r"""
+installed:
+  description: Whether there is a C(ppin).
+  returned: always
+  type: bool
+executable:
+  description: Path of C(ppin), or null.
+  returned: always
+  type: str
+  sample: /usr/local/primus/bin/ppin
+version:
+  description: Version of the provider, or null.
+  returned: always
+  type: str
+  sample: 2.2.4
+config: &file
+  description: The file C(primus.cfg).
+  returned: always
+  type: dict
+  contains:
+    path:
+      description: Where C(ppin) looks for it.
+      type: str
+    exists:
+      description: Whether it is there. The other keys are there only if it is.
+      type: bool
+    mode:
+      description: Permissions, octal.
+      type: str
+      sample: "0640"
+    owner:
+      description: Name of the owner, or the number when it has none.
+      type: str
+    group:
+      description: Name of the group, or the number when it has none.
+      type: str
+    checksum:
+      description: SHA-256 of the content, or null when it cannot be read.
+      type: str
+secrets:
+  description: The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config).
+  returned: always
+  type: dict
+partitions:
+  description: The partitions that C(ppin -l) lists.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    user_name:
+      description: Name of the partition.
+      type: str
+    configured:
+      description: Whether its permanent secret is there.
+      type: bool
+    entries:
+      description: Its lines in the listing, one per slot and HSM, each with C(index), C(slot_id) and C(configured).
+      type: list
+      elements: dict
+    hsms:
+      description: The keys of the HSMs in C(primus.cfg) that it is on.
+      type: list
+      elements: str
+    proxy_users:
+      description: The service users that stand before it.
+      type: list
+      elements: str
+    since:
+      description: When this collection set the present secret, in UTC, or null when it does not know.
+      type: str
+  sample:
+    - user_name: PARTITION1
+      configured: true
+      entries: [{"index": 1, "slot_id": 0, "configured": true}]
+      hsms: [hsm0]
+      proxy_users: [eqabxrfnqqos]
+      since: "2026-01-31T12:00:00Z"
+service_users:
+  description: The service users that C(ppin -l) lists.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: Name of the service user.
+      type: str
+    configured:
+      description: Whether its service proxy password is there.
+      type: bool
+    entries:
+      description: Its lines in the listing, each with C(index) and C(configured).
+      type: list
+      elements: dict
+    since:
+      description: When this collection set the present password, in UTC, or null when it does not know.
+      type: str
+ledger:
+  description: The file that remembers fingerprints of the passwords used.
+  returned: always
+  type: dict
+  contains:
+    path:
+      description: Where it is.
+      type: str
+    problem:
+      description: What is wrong with it, or null.
+      type: str
+interrupted:
+  description: Whether an earlier run died while it wrote C(.secrets.cfg). The next one that changes something mends it.
+  returned: always
+  type: bool
+error:
+  description: >-
+    Why the credentials could not be listed, with the keys of the same value of M(hsmops.primus.ppin_secret) and
+    C(msg), or null.
+  returned: always
+  type: dict
+"""
+
+import grp
+import os
+import pwd
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+    CONFIGURED,
+    Entry,
+    Listing,
+    entry_state,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot
+
+
+def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
+    if not os.path.exists(path):
+        return {"path": path, "exists": False}
+    status = os.stat(path)
+    readable = os.path.isfile(path) and os.access(path, os.R_OK)
+    return {
+        "path": path,
+        "exists": True,
+        "mode": "%04o" % (status.st_mode & 0o7777),
+        "owner": _name(pwd.getpwuid, status.st_uid),
+        "group": _name(grp.getgrgid, status.st_gid),
+        "checksum": module.sha256(path) if readable else None,
+    }
+
+
+def _name(look_up: t.Callable[[int], t.Any], number: int) -> str:
+    try:
+        return str(look_up(number)[0])
+    except KeyError:
+        return str(number)
+
+
+def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
+    return {
+        "configured": entry_state(entries) == CONFIGURED,
+        "entries": [entry.as_result() for entry in entries],
+    }
+
+
+def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
+    paths = find_paths(module.params, module.get_bin_path)
+    ppin = Ppin(paths, module.params["timeout"])
+    ledger = Ledger(paths.secrets)
+    facts: t.Dict[str, t.Any] = {
+        "installed": paths.executable is not None,
+        "executable": paths.executable,
+        "version": None,
+        "config": file_facts(module, paths.config),
+        "secrets": file_facts(module, paths.secrets),
+        "ledger": {"path": ledger.path, "problem": ledger.problem},
+        "interrupted": Snapshot(paths.secrets).exists(),
+        "error": None,
+    }
+    listing = Listing({}, {})
+    try:
+        if paths.executable is not None:
+            facts["version"] = ppin.version()
+        ppin.check_files()
+        listing = ppin.listing()
+    except PpinError as exc:
+        facts["error"] = dict(exc.result(), msg=exc.msg)
+    slots = ppin.slots() if facts["config"]["exists"] else []
+    facts["partitions"] = [
+        dict(
+            credential_facts(entries),
+            user_name=name,
+            hsms=_unique(slot.hsm for slot in slots if slot.user_name == name),
+            proxy_users=_unique(slot.proxy_user for slot in slots if slot.user_name == name and slot.proxy_user),
+            since=ledger.since("partitions", name),
+        )
+        for name, entries in listing.partitions.items()
+    ]
+    facts["service_users"] = [
+        dict(credential_facts(entries), name=name, since=ledger.since("service_users", name))
+        for name, entries in listing.service_users.items()
+    ]
+    return facts
+
+
+def _unique(values: t.Iterable[str]) -> t.List[str]:
+    return list(dict.fromkeys(values))
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        facts = client_facts(module)
+    except PpinError as exc:
+        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result())
+    module.exit_json(changed=False, **facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_proxy
+short_description: The service proxy password of a CloudHSM service user on a client
+version_added: 0.1.0
+description:
+  - Sets or removes the service proxy password of one service user in C(.secrets.cfg) of a Primus HSM client, with the
+    vendor's C(ppin) command, which has the proxy validate it.
+  - CloudHSM wants it before the permanent secret of a partition is fetched (M(hsmops.primus.ppin_secret)).
+  - Whatever fails, C(.secrets.cfg) is left as it was found.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.credential
+  - hsmops.primus.ppin.attributes
+options:
+  service_user:
+    description:
+      - Name of the service user, the vendor's C(proxy_user) in C(primus.cfg).
+    type: str
+    required: true
+    aliases: [name]
+  state:
+    description:
+      - V(present) sets the password when it is MISSING.
+      - V(updated) also sets it again when O(password) is another one than that which was set last.
+      - V(absent) removes it.
+    type: str
+    choices: [present, updated, absent]
+    default: present
+  password:
+    description:
+      - The service user's password, from its credential file. Needed only when it is to be set.
+    type: str
+seealso:
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.ppin_info
+"""
+
+EXAMPLES = r"""
+- name: The client has the password of its service user
+  hsmops.primus.ppin_proxy:
+    service_user: eqabxrfnqqos
+    password: "{{ vault_eqabxrfnqqos_password }}"
+
+- name: The client has no password of this service user
+  hsmops.primus.ppin_proxy:
+    service_user: eqabxrfnqqos
+    state: absent
+"""
+
+RETURN = r"""
+action:
+  description: What was done, or would be done in check mode.
+  returned: always
+  type: str
+  choices: [none, added, updated, removed]
+service_user:
+  description: The service user.
+  returned: always
+  type: str
+  sample: eqabxrfnqqos
+entries:
+  description: The lines of the service user in the listing of C(ppin -l) at the end, one per slot that names it.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    index:
+      description: Number of the line.
+      type: int
+    configured:
+      description: Whether the password is there.
+      type: bool
+  sample: [{"index": 1, "configured": true}]
+rolled_back:
+  description: Whether C(.secrets.cfg) was put back as it was because the change failed.
+  returned: always
+  type: bool
+logins:
+  description: How many passwords this run had the proxy judge. A proxy that could not be reached counts none.
+  returned: always
+  type: int
+backup_file:
+  description: Path of the copy.
+  returned: changed and O(backup=true)
+  type: str
+  sample: /etc/primus/.secrets.cfg.4711.2026-01-31@12:00:00~
+error:
+  description: What went wrong. The keys are those of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+  sample:
+    code: "0x80005017"
+    name: login to the HSM failed with the credentials given (setup password)
+    class: rejected
+    hint: Check the credential before the next run.
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
+    ARGUMENTS,
+    Credential,
+    run_credential_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import DUPLICATE_CODES, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+
+
+class ProxyPassword(Credential):
+    kind = "service_users"
+    label = "service proxy password"
+    passwords = ("password",)
+    result_key = "service_user"
+
+    def add(self, ppin: Ppin) -> None:
+        ppin.add_proxy(self.name, self.params["password"])
+
+    def update(self, ppin: Ppin) -> None:
+        try:
+            self.add(ppin)
+        except PpinError as exc:
+            if exc.code not in DUPLICATE_CODES:
+                raise
+            # ppin has no update for proxy passwords, and it is not documented whether it replaces one.
+            ppin.remove_proxy(self.name)
+            self.add(ppin)
+
+    def remove(self, ppin: Ppin) -> None:
+        ppin.remove_proxy(self.name)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            service_user={"type": "str", "required": True, "aliases": ["name"]},
+            password={"type": "str", "no_log": True},
+        ),
+        supports_check_mode=True,
+    )
+    run_credential_module(module, ProxyPassword(module.params))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_secret
+short_description: The permanent secret of a Primus HSM partition on a client
+version_added: 0.1.0
+description:
+  - Fetches, updates or removes the permanent secret of one partition in C(.secrets.cfg) of a Primus HSM client, with
+    the vendor's C(ppin) command.
+  - Every wrong setup password counts towards the lock-out of the partition for all its clients. So the module tries a
+    password once, and does not spend one when it is not needed.
+  - Whatever fails, C(.secrets.cfg) is left as it was found.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.credential
+  - hsmops.primus.ppin.attributes
+options:
+  user_name:
+    description:
+      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
+    type: str
+    required: true
+    aliases: [partition, name]
+  state:
+    description:
+      - V(present) fetches the permanent secret when it is MISSING. A secret that is there stays, unless
+        O(verify=always) finds that the HSM no longer accepts it.
+      - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
+        so running it twice with the same setup password changes nothing the second time.
+      - V(absent) removes it.
+    type: str
+    choices: [present, updated, absent]
+    default: present
+  setup_password:
+    description:
+      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
+      - Needed only when a secret is to be fetched.
+    type: str
+  pkcs11_password:
+    description:
+      - PKCS#11 password (PIN) of the partition. Needed only when a secret is to be fetched.
+    type: str
+  setup_password_format_check:
+    description:
+      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
+        dashes) before anything runs.
+    type: bool
+    default: true
+  verify:
+    description:
+      - Whether to log in to the HSM with the secret (C(ppin --test)), at one HSM of the cluster, the next one only when
+        that cannot be reached.
+      - V(changed) does so after a secret was fetched. A login that is rejected fails the module, what was fetched
+        stays. An HSM that cannot be reached is a warning.
+      - V(always) does so also when nothing is to be changed, in check mode too. It finds a secret that the HSM no
+        longer accepts, which costs one wrong attempt, and fetches a new one with O(setup_password).
+      - V(never) does not.
+    type: str
+    choices: [changed, always, never]
+    default: changed
+seealso:
+  - module: hsmops.primus.ppin_proxy
+  - module: hsmops.primus.ppin_info
+"""
+
+EXAMPLES = r"""
+- name: The client has the permanent secret of its partition
+  hsmops.primus.ppin_secret:
+    user_name: PARTITION1
+    setup_password: "{{ vault_partition1_setup_password }}"
+    pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+
+- name: The permanent secret is the one that the new setup password gives
+  hsmops.primus.ppin_secret:
+    user_name: PARTITION1
+    state: updated
+    setup_password: "{{ vault_partition1_new_setup_password }}"
+    pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+
+- name: The HSM accepts the permanent secret, or it is replaced
+  hsmops.primus.ppin_secret:
+    user_name: PARTITION1
+    setup_password: "{{ vault_partition1_setup_password }}"
+    pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+    verify: always
+
+- name: The client has no secret of this partition
+  hsmops.primus.ppin_secret:
+    user_name: PARTITION1
+    state: absent
+"""
+
+RETURN = r"""
+action:
+  description: What was done, or would be done in check mode.
+  returned: always
+  type: str
+  choices: [none, added, updated, removed]
+user_name:
+  description: The partition.
+  returned: always
+  type: str
+  sample: PARTITION1
+entries:
+  description: The lines of the partition in the listing of C(ppin -l) at the end, one per slot and HSM.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    index:
+      description: Number of the line.
+      type: int
+    slot_id:
+      description: PKCS#11 slot id.
+      type: int
+    configured:
+      description: Whether the permanent secret is there.
+      type: bool
+  sample: [{"index": 1, "slot_id": 0, "configured": true}]
+verified:
+  description: Whether a login with the secret worked; null when none was made or the HSM could not be reached.
+  returned: always
+  type: bool
+rolled_back:
+  description: Whether C(.secrets.cfg) was put back as it was because the change failed.
+  returned: always
+  type: bool
+logins:
+  description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
+  returned: always
+  type: int
+backup_file:
+  description: Path of the copy.
+  returned: changed and O(backup=true)
+  type: str
+  sample: /etc/primus/.secrets.cfg.4711.2026-01-31@12:00:00~
+error:
+  description: What went wrong.
+  returned: failure
+  type: dict
+  contains:
+    code:
+      description: Error code of the vendor's list, or null when there is none.
+      type: str
+    name:
+      description: Its meaning.
+      type: str
+    class:
+      description: >-
+        What may follow. V(transient) is the only one after which the same credential may be tried again without a look
+        at it. Others are V(rejected), V(expired), V(refused), V(config), V(permission), V(state), V(timeout),
+        V(dialogue), V(bug) and V(unknown).
+      type: str
+    hint:
+      description: What to do next.
+      type: str
+  sample:
+    code: "0x80005018"
+    name: setup password expired
+    class: expired
+    hint: >-
+      Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass) and run again with it.
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
+    ARGUMENTS,
+    Credential,
+    run_credential_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, check_setup_password
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
+
+
+class PermanentSecret(Credential):
+    kind = "partitions"
+    label = "permanent secret"
+    passwords = ("setup_password", "pkcs11_password")
+    result_key = "user_name"
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        super(PermanentSecret, self).__init__(params)
+        self.verify = params["verify"]
+
+    def check(self) -> None:
+        super(PermanentSecret, self).check()
+        if self.params["setup_password_format_check"]:
+            check_setup_password(self.params["setup_password"])
+
+    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
+        for slot in slots:
+            proxy = slot.proxy_user
+            if slot.user_name == self.name and proxy and entry_state(listing.service_users.get(proxy)) == MISSING:
+                return proxy
+        return None
+
+    def add(self, ppin: Ppin) -> None:
+        ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
+
+    def update(self, ppin: Ppin) -> None:
+        ppin.update(self.name, self.params["setup_password"], self.params["pkcs11_password"])
+
+    def remove(self, ppin: Ppin) -> None:
+        ppin.remove(self.name)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
+            setup_password={"type": "str", "no_log": True},
+            pkcs11_password={"type": "str", "no_log": True},
+            setup_password_format_check={"type": "bool", "default": True, "no_log": False},
+            verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
+        ),
+        supports_check_mode=True,
+    )
+    run_credential_module(module, PermanentSecret(module.params))
+
+
+if __name__ == "__main__":
+    main()
