@@ -69,7 +69,7 @@ cp -a {root}/. %{{buildroot}}
 
 
 def provider(home: Path, version: str, library: Path) -> None:
-    """Lays out PRIMUS_HOME; others have no rights in it."""
+    """Lays out PRIMUS_HOME, with no rights for others."""
     for folder in ("bin", "etc", "include", "lib"):
         (home / folder).mkdir(parents=True)
     shutil.copytree(
@@ -99,6 +99,7 @@ def run(*argv: str | Path) -> None:
 def deb(root: Path, version: str, package: Path) -> None:
     control = root / "DEBIAN"
     control.mkdir()
+    control.chmod(0o755)
     (control / "control").write_text(CONTROL.format(version=version, architecture=DEB_ARCHITECTURE[MACHINE]))
     for name, script in (("postinst", f"{ADD_GROUP}chgrp -R primus /usr/local/primus\n"), ("prerm", FORGET_COMPILED)):
         (control / name).write_text(f"#!/bin/sh\nset -e\n{script}")
@@ -126,8 +127,10 @@ def rpm(root: Path, version: str, package: Path) -> None:
 
 
 def tarball(root: Path, version: str, package: Path) -> None:
-    options = ["--sort=name", "--owner=root:0", "--group=root:0", f"--mtime=@{EPOCH}", "--use-compress-program=gzip -n"]
-    run("tar", "--create", *options, f"--file={package}", f"--directory={root}/usr/local", "primus")
+    # Everybody may read: whoever installs by hand is told to take these rights away.
+    rights = ["--owner=root:0", "--group=root:0", "--mode=u=rwX,go=rX"]
+    options = ["--sort=name", f"--mtime=@{EPOCH}", "--use-compress-program=gzip -n"]
+    run("tar", "--create", *rights, *options, f"--file={package}", f"--directory={root}/usr/local", "primus")
 
 
 def build(folder: Path, version: str, library: Path, forms: list[str]) -> list[Path]:
