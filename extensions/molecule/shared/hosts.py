@@ -3,18 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes and removes the machines that the scenarios run on: Debian hosts without a container engine.
 
-Debian's debootstrap makes a base tree once and keeps it in ${XDG_CACHE_HOME:-~/.cache}/hsmops-primus. A host is an overlay over
-that tree with namespaces of its own (mount, process, host name, IPC, network) in which sshd is the first process: when that one
-process ends, the kernel ends the others and drops the mounts and the network. All hosts of a scenario hang on one bridge, with
-the emulator listening on the bridge's address; no host has a route to anywhere else.
+debootstrap makes a base tree once and keeps it in ${XDG_CACHE_HOME:-~/.cache}/hsmops-primus. A host is an overlay over
+that tree with namespaces of its own (mount, process, host name, IPC, network) in which sshd is the first process: when
+that one process ends, the kernel ends the others and drops the mounts and the network. All hosts of a scenario hang on
+one bridge, with the emulator listening on the bridge's address; no host has a route to anywhere else.
 
     hosts.py create DIR --emulator CONFIG < PLATFORMS    starts what is missing, prints what is there
     hosts.py destroy DIR                                 removes all of it, however much there is
 
-DIR belongs to one scenario; its last component (at most 8 characters) names the bridge. PLATFORMS is molecule's list as JSON:
-`[{"name": "host1", "packages": ["dnf"]}, …]`, packages (optional) being what the host has beyond PACKAGES. Printed is
-`{"changed": bool, "instances": [{"instance", "address", "user", "port", "identity_file"}, …]}`, instances in the form of
-molecule's instance_config.
+DIR belongs to one scenario; its last component (at most 8 characters) names the bridge. PLATFORMS is molecule's list as
+JSON: `[{"name": "host1", "packages": ["dnf"]}, …]`, packages (optional) being what the host has beyond PACKAGES. Both
+commands print JSON: `{"changed": bool}`, and create also "instances", a list in the form of molecule's instance_config:
+`{"instance", "address", "user", "port", "identity_file"}` each.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -34,12 +35,12 @@ import sys
 import time
 from pathlib import Path
 
-# What Ansible and the roles' tasks need of a host, then what the emulated provider package depends on: hosts cannot download.
-# python3-cffi-backend is named because debootstrap does not follow dependencies on virtual packages (python3-cryptography's).
-PACKAGES = [
-    *("ca-certificates", "iproute2", "logrotate", "openssh-server", "python3", "python3-apt", "python3-pexpect", "rsyslog"),
-    *("python3-cffi-backend", "python3-cryptography", "python3-libconf", "softhsm2"),
-]
+# What Ansible and the roles' tasks need of a host, and what the emulated provider package depends on: hosts cannot
+# download. python3-cffi-backend is named because debootstrap does not follow dependencies on virtual packages.
+PACKAGES = """
+    ca-certificates iproute2 logrotate openssh-server python3 python3-apt python3-pexpect rsyslog
+    python3-cffi-backend python3-cryptography python3-libconf softhsm2
+""".split()
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsmops-primus"
 EMULATOR = Path(__file__).resolve().parents[3] / "tests" / "emulator"
 EMULATOR_PORT = 2310
@@ -136,25 +137,21 @@ def end(pid_file: Path, with_signal: signal.Signals) -> None:
 # The base tree
 
 
-def archive() -> tuple[str, str, str]:
+def archive(apt: Path = Path("/etc/apt")) -> tuple[str, str, str]:
     """URI, suite and components (separated by commas) of the first archive among apt's own sources."""
-    for path in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.*"))]:
+    for path in [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.*"))]:
         if path.suffix == ".sources":
-            fields = dict(
-                (key.strip().lower(), value.split())
-                for key, _, value in (line.partition(":") for line in path.read_text().split("\n\n")[0].splitlines())
-                if not key.startswith((" ", "#"))
-            )
-            if "deb" in fields.get("types", []):
-                return fields["uris"][0], fields["suites"][0], ",".join(fields["components"])
+            for stanza in path.read_text().split("\n\n"):
+                lines = (line.partition(":") for line in stanza.splitlines() if not line.startswith((" ", "#")))
+                fields = {name.lower(): value.split() for name, _, value in lines}
+                if "deb" in fields.get("types", []):
+                    return fields["uris"][0], fields["suites"][0], ",".join(fields["components"])
         elif path.suffix == ".list" and path.exists():
             for line in path.read_text().splitlines():
-                words = line.partition("#")[0].split()
-                if words[:1] == ["deb"]:
-                    while words[1].startswith("[") and not words.pop(1).endswith("]"):
-                        words[1] = "[" + words[1]
-                    return words[1], words[2], ",".join(words[3:])
-    sys.exit("No Debian archive is among apt's sources (/etc/apt/sources.list, /etc/apt/sources.list.d), so no host can be made.")
+                # deb [option=value …] URI suite component …
+                if found := re.match(r"deb\s+(?:\[.*?\]\s*)?(\S+)\s+(\S+)\s+([^#]+)", line):
+                    return found[1], found[2], ",".join(found[3].split())
+    sys.exit("No Debian archive is among apt's sources (/etc/apt/sources.list, /etc/apt/sources.list.d).")
 
 
 def base_tree(extra_packages: list[str]) -> Path:
@@ -237,7 +234,9 @@ def start_host(directory: Path, name: str, base: Path, link: str, address: str, 
             start_new_session=True,
         )
     children = Path(f"/proc/{outer.pid}/task/{outer.pid}/children")
-    pid = wait_for(f"host {name} has not started, see {host / 'log'}", lambda: children.exists() and children.read_text().split())[0]
+    pid = wait_for(
+        f"host {name} has not started, see {host / 'log'}", lambda: children.exists() and children.read_text().split()
+    )[0]
     record(host / "pid", int(pid))
     remove_link(link)
     run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pid)
@@ -249,7 +248,17 @@ def start_host(directory: Path, name: str, base: Path, link: str, address: str, 
 
 def start_emulator(directory: Path, config: Path, bind: str) -> None:
     state = directory / "emulator"
-    command = [sys.executable, "-m", "primus_emulator", "serve", "--daemon", "--state", str(state), "--config", str(config)]
+    command = [
+        sys.executable,
+        "-m",
+        "primus_emulator",
+        "serve",
+        "--daemon",
+        "--state",
+        str(state),
+        "--config",
+        str(config),
+    ]
     done = subprocess.run(
         [*command, "--bind", bind, "--ports", str(EMULATOR_PORT)],
         env={**os.environ, "PYTHONPATH": str(EMULATOR)},
@@ -266,7 +275,7 @@ def start_emulator(directory: Path, config: Path, bind: str) -> None:
 def create(directory: Path, platforms: list[dict], emulator_config: Path) -> dict:
     changed = False
     directory.mkdir(parents=True, exist_ok=True)
-    # Memory, not disk: an overlay's upper layer may not lie on another overlay, which the disk of a test machine often is.
+    # Memory, not disk: an overlay's upper layer may not lie on an overlay, and a machine's disk may be one.
     if not directory.is_mount():
         run("mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", str(directory))
     key = directory / "key"
@@ -316,7 +325,9 @@ def main() -> None:
     args = parser.parse_args()
     if os.geteuid():
         sys.exit("Test hosts are made of mounts and network namespaces, so this must be run as root.")
-    missing = [tool for tool in ("debootstrap", "ip", "nsenter", "ssh", "ssh-keygen", "unshare") if not shutil.which(tool)]
+    missing = [
+        tool for tool in ("debootstrap", "ip", "nsenter", "ssh", "ssh-keygen", "unshare") if not shutil.which(tool)
+    ]
     if missing:
         sys.exit(f"Not installed: {', '.join(missing)} (Debian: debootstrap iproute2 openssh-client util-linux).")
     with locked():

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Packs the emulated ppin as the vendor packs the PKCS#11 provider: the same names, layout and rights, in all three forms.
+"""Packs the emulated ppin as the vendor packs the PKCS#11 provider: the same names, layout and rights.
 
     python build.py FOLDER [--version 2.2.4] [--library FILE] [--form deb|rpm|tar.gz …]
 
-Prints the path of each package, all forms that this machine has the tools for unless told which. lib/libprimusP11.so is a copy
-of SoftHSM2's library, so a host also needs Debian's softhsm2 (the .deb depends on it). The same input gives the same bytes.
+Prints the path of each package; without --form, all that this machine has the tools for. lib/libprimusP11.so is a copy
+of SoftHSM2's library, so a host also needs Debian's softhsm2 (the .deb depends on it). The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
