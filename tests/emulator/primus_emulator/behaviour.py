@@ -6,6 +6,8 @@ A client keeps them in ``etc/emulator.json``, an object from name to value; what
 """
 
 import json
+import os
+import time
 
 FOREVER = "forever"
 
@@ -74,6 +76,20 @@ class Behaviour:
             setattr(self, name, default)
         for name, value in values.items():
             setattr(self, name, parse(name, value))
+
+    def reached(self, place):
+        """Hang or die at a place of the run, where the switches say so."""
+        if self.hang_at == place:
+            time.sleep(1e9 if self.hang_seconds == FOREVER else float(self.hang_seconds))
+        if self.kill_at == place:
+            kill()
+
+
+def kill():
+    """End this process as a power cut would."""
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def parse(name, value):

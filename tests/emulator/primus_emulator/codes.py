@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The error codes that the vendor documents, as numbers, and their meaning."""
+"""The error codes that the vendor documents, as numbers, their meaning, and the exception that carries one."""
 
 OK = 0
 DUPLICATE_ENTRY = 0x80000003
@@ -57,3 +57,12 @@ MEANING = {
 def text(code: int) -> str:
     """Return a code as the vendor writes it, e.g. ``0x80005017``."""
     return "0x%08X" % code
+
+
+class PpinError(Exception):
+    """A failure that ends ppin. code: a documented one, or None when there is none for it."""
+
+    def __init__(self, code, text=""):
+        self.code = code
+        self.text = text or MEANING.get(code, "failed")
+        super().__init__(self.text)

@@ -11,18 +11,11 @@ import os
 import libconf
 
 from . import codes
+from .codes import PpinError
 
 _KEY = b"emulated ppin, no secret at all!"  # 32 bytes: AES-256
 _NONCE, _TAG = 12, 16  # bytes
 _GROUPS = {"users": "user", "proxies": "proxy"}
-
-
-class SecretsFileError(Exception):
-    """Carries ``code``, one of the documented ones."""
-
-    def __init__(self, code):
-        super().__init__(codes.text(code))
-        self.code = code
 
 
 class SecretsFile:
@@ -34,16 +27,16 @@ class SecretsFile:
 
     @classmethod
     def load(cls, path):
-        """Read a file. Raises SecretsFileError: not found, invalid, or invalid element."""
+        """Read a file. Raises PpinError: not found, invalid, or invalid element."""
         try:
             with open(path, encoding="utf-8") as file:
                 root = libconf.loads(file.read())
             groups = root["primus"]
             listed = {group: list(groups.get(group, {}).values()) for group in _GROUPS}
         except FileNotFoundError:
-            raise SecretsFileError(codes.SECRETS_NOT_FOUND) from None
+            raise PpinError(codes.SECRETS_NOT_FOUND) from None
         except (OSError, ValueError, KeyError, AttributeError, TypeError, libconf.ConfigParseError):
-            raise SecretsFileError(codes.SECRETS_INVALID) from None
+            raise PpinError(codes.SECRETS_INVALID) from None
         self = cls()
         for group, entries in listed.items():
             for entry in entries:
@@ -52,7 +45,7 @@ class SecretsFile:
                     if len(binascii.a2b_base64(secret)) < _NONCE + _TAG:
                         raise ValueError("too short")
                 except (ValueError, KeyError, TypeError):
-                    raise SecretsFileError(codes.ELEMENT_INVALID) from None
+                    raise PpinError(codes.ELEMENT_INVALID) from None
                 getattr(self, group)[name] = secret
         return self
 
@@ -71,7 +64,7 @@ class SecretsFile:
         """Rewrite the file in place, so that mode and owner stay, and a death half-way leaves half a file.
 
         before_write: called with the number of each write, from 1, after the file was emptied.
-        Raises SecretsFileError: no write access.
+        Raises PpinError: no write access.
         """
         data = self.text().encode()
         try:
@@ -82,7 +75,7 @@ class SecretsFile:
                         before_write(number)
                     file.write(data[start : start + chunk_bytes])
         except OSError:
-            raise SecretsFileError(codes.SECRETS_NOT_WRITABLE) from None
+            raise PpinError(codes.SECRETS_NOT_WRITABLE) from None
 
 
 def dumps(settings):
@@ -101,7 +94,7 @@ def cipher(name, secret):
 
 
 def decipher(name, ciphered):
-    """Return a secret from its ciphered form. Raises SecretsFileError: invalid element."""
+    """Return a secret from its ciphered form. Raises PpinError: invalid element."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -109,4 +102,4 @@ def decipher(name, ciphered):
     try:
         return AESGCM(_KEY).decrypt(data[:_NONCE], data[_NONCE:], name.encode()).decode()
     except InvalidTag:
-        raise SecretsFileError(codes.ELEMENT_INVALID) from None
+        raise PpinError(codes.ELEMENT_INVALID) from None
