@@ -1,0 +1,183 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter primus_cfg."""
+
+from __future__ import annotations
+
+import typing as t
+
+DOCUMENTATION = r"""
+name: primus_cfg
+short_description: The text of primus.cfg, from data
+version_added: 0.1.0
+author:
+  - The hsmops.primus authors (@hsmops)
+description:
+  - Makes the text of C(primus.cfg), the settings of the Primus PKCS#11 provider, from a dictionary.
+  - Passwords in the dictionary are never written to the text.
+  - The text is the same for the same data, so its checksum tells whether a client is up to date.
+positional: _input
+options:
+  _input:
+    description:
+      - The settings. What is left out or null is not written, and the provider's default applies.
+    type: dict
+    required: true
+    suboptions:
+      hsms:
+        description:
+          - The HSMs, or the service proxies before them, which become C(hsm0), C(hsm1) and so on.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          host:
+            description: Name, address or proxy URL.
+            type: str
+            required: true
+          port:
+            description: TCP port, 1 to 65535.
+            type: str
+            default: "2310"
+          priority:
+            description: From 0, the highest, to 127. HSMs of equal priority are used round-robin.
+            type: int
+      partitions:
+        description:
+          - The partitions. Each becomes slots on every HSM, or on those in its own O(_input.partitions[].hsms).
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          user_name:
+            description: Name of the partition.
+            type: str
+            required: true
+          slot_id:
+            description:
+              - PKCS#11 slot id, or a list of them for parallel access. Different partitions have different ones.
+              - Required unless O(_input.partitions[].state) is V(absent).
+            type: raw
+          client_id:
+            description: Free text, seen in the log of the HSM.
+            type: str
+          proxy_user:
+            description: The service user that stands before the partition (CloudHSM).
+            type: str
+          hsms:
+            description:
+              - The HSMs that the partition is on, each by its O(_input.hsms[].host) or as C(hsm0), C(hsm1) and so on by
+                its place in O(_input.hsms). By default all.
+            type: list
+            elements: str
+          state:
+            description: A partition that is V(absent) is left out, unless O(include_absent=true).
+            type: str
+            choices: [present, updated, absent]
+            default: present
+          setup_password:
+            description: Accepted, so that all of a partition can stand in one place, and not written.
+            type: str
+          pkcs11_password:
+            description: Accepted, so that all of a partition can stand in one place, and not written.
+            type: str
+      log:
+        description: The log of the provider.
+        type: dict
+        suboptions:
+          file:
+            description: Path of the log file.
+            type: str
+          write_log_file:
+            description: Whether to write to the log file.
+            type: bool
+          write_syslog:
+            description: Whether to write to syslog. Provider 2.2.2 and later.
+            type: bool
+          trace_linenumber:
+            description: Whether a line tells its place in the source.
+            type: bool
+          trace_timestamp:
+            description: Whether a line tells its time.
+            type: bool
+          trace_function:
+            description: Whether a line tells its function.
+            type: bool
+          trace_inout:
+            description: Whether entering and leaving a function is logged.
+            type: bool
+          trace_pid:
+            description: Whether a line tells the process.
+            type: bool
+          trace_filename:
+            description: Whether a line tells its source file.
+            type: bool
+          trace_mask:
+            description: From V(0x00) to V(0x07), the sum of V(0x01), V(0x02) and V(0x04).
+            type: int
+          trace_level:
+            description: From 0 to 7.
+            type: int
+      wait_delay:
+        description: Milliseconds between two tries to connect. The provider's default is 250.
+        type: int
+      wait_max_tries:
+        description: Number of tries to connect. The provider's default is 5.
+        type: int
+      connect_on_init:
+        description: Whether to connect as soon as the library is initialised. The provider's default is true.
+        type: bool
+  include_absent:
+    description:
+      - Write partitions that are V(absent) too, as C(ppin) removes a permanent secret only of a partition in
+        C(primus.cfg).
+      - One whose slot id is missing, or belongs to another partition by now, gets a free one.
+    type: bool
+    default: false
+seealso:
+  - plugin: hsmops.primus.primus_cfg_violations
+    plugin_type: filter
+"""
+
+EXAMPLES = r"""
+- name: The settings of the provider are in place
+  hsmops.primus.ppin_config:
+    content: "{{ settings | hsmops.primus.primus_cfg }}"
+  vars:
+    settings:
+      hsms:
+        - host: hsm1.example.com
+        - host: hsm2.example.com
+          priority: 1
+      partitions:
+        - user_name: PARTITION1
+          slot_id: 0
+          client_id: "{{ inventory_hostname }}"
+      log:
+        write_syslog: true
+        trace_level: 3
+"""
+
+RETURN = r"""
+_value:
+  description: The text of C(primus.cfg).
+  type: str
+"""
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+
+
+def primus_cfg(settings: t.Any, include_absent: bool = False) -> str:
+    """See DOCUMENTATION."""
+    try:
+        return render(settings, include_absent)
+    except ValueError as exc:
+        raise AnsibleFilterError("No primus.cfg can be made of this: %s" % exc) from exc
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self) -> t.Dict[str, t.Callable[..., t.Any]]:
+        return {"primus_cfg": primus_cfg}

@@ -1,0 +1,272 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filters primus_cfg and primus_cfg_violations, as Ansible calls them."""
+
+from __future__ import annotations
+
+import copy
+
+import libconf
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.hsmops.primus.plugins.filter.primus_cfg import FilterModule as Cfg
+from ansible_collections.hsmops.primus.plugins.filter.primus_cfg_violations import FilterModule as Violations
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import quote
+from hypothesis import given
+from hypothesis import strategies as st
+
+primus_cfg = Cfg().filters()["primus_cfg"]
+primus_cfg_violations = Violations().filters()["primus_cfg_violations"]
+
+SETTINGS = {
+    "hsms": [
+        {"host": "hsm-a.example.com", "priority": 0},
+        {"host": "192.0.2.7", "port": 2411, "priority": 1},
+    ],
+    "partitions": [
+        {"user_name": "PART1", "slot_id": 0, "client_id": "web1", "setup_password": "SETUP", "pkcs11_password": "PIN"},
+        {"user_name": "PART2", "slot_id": [1, 2], "proxy_user": "svc", "hsms": ["192.0.2.7"]},
+        {"user_name": "OLD", "slot_id": 3, "state": "absent"},
+    ],
+    "log": {"file": "/var/log/primus.log", "write_syslog": True, "trace_mask": 4, "trace_level": 3},
+    "wait_delay": 100,
+    "connect_on_init": False,
+}
+USERS = [{"name": "svc", "password": "PROXY"}]
+
+TEXT = """\
+# Managed by Ansible (hsmops.primus): changes made here are lost.
+version = "1.0";
+
+primus : {
+  wait_delay = 100;
+  connect_on_init = false;
+  hsms : {
+    hsm0 : {
+      host = "hsm-a.example.com";
+      port = "2310";
+      priority = 0;
+      slots : {
+        slot0 : {
+          client_id = "web1";
+          user_name = "PART1";
+          id = 0;
+        };
+      };
+    };
+    hsm1 : {
+      host = "192.0.2.7";
+      port = "2411";
+      priority = 1;
+      slots : {
+        slot0 : {
+          client_id = "web1";
+          user_name = "PART1";
+          id = 0;
+        };
+        slot1 : {
+          user_name = "PART2";
+          proxy_user = "svc";
+          id = 1;
+        };
+        slot2 : {
+          user_name = "PART2";
+          proxy_user = "svc";
+          id = 2;
+        };
+      };
+    };
+  };
+  log : {
+    file = "/var/log/primus.log";
+    write_syslog = true;
+    trace_mask = 0x04;
+    trace_level = 3;
+  };
+};
+"""
+
+
+def changed(path, value):
+    """SETTINGS with another value at a path; the value may be one that is to be removed."""
+    settings = copy.deepcopy(SETTINGS)
+    place = settings
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return settings
+
+
+def test_the_whole_file():
+    assert primus_cfg(SETTINGS) == TEXT
+
+
+def test_the_order_of_the_data_does_not_change_the_file():
+    turned = {key: SETTINGS[key] for key in reversed(SETTINGS)}
+    turned["partitions"] = [{key: part[key] for key in reversed(part)} for part in SETTINGS["partitions"]]
+    turned["log"] = {key: SETTINGS["log"][key] for key in reversed(SETTINGS["log"])}
+    assert primus_cfg(turned) == TEXT
+
+
+def test_numbers_and_booleans_may_come_from_templates_as_strings():
+    settings = changed(["partitions", 0, "slot_id"], "0")
+    settings["wait_delay"] = "100"
+    settings["connect_on_init"] = "no"
+    settings["log"]["trace_mask"] = "0x04"
+    assert primus_cfg_violations(settings) == []
+    assert primus_cfg(settings) == TEXT
+
+
+def test_null_is_as_if_left_out():
+    settings = changed(["wait_max_tries"], None)
+    settings["partitions"][0]["hsms"] = None
+    settings["partitions"][0]["proxy_user"] = None
+    assert primus_cfg_violations(settings, USERS) == []
+    assert primus_cfg(settings) == TEXT
+
+
+def test_partitions_that_are_absent_stay_listed_on_request():
+    assert {slot.user_name for slot in read_slots(primus_cfg(SETTINGS))} == {"PART1", "PART2"}
+    slots = read_slots(primus_cfg(SETTINGS, include_absent=True))
+    assert [slot for slot in slots if slot.user_name == "OLD"] == [
+        Slot("hsm0", "OLD", 3, None),
+        Slot("hsm1", "OLD", 3, None),
+    ]
+
+
+@pytest.mark.parametrize("slot_id", [0, [1, 0], None])
+def test_an_absent_partition_never_shares_a_slot_id_with_another(slot_id):
+    settings = changed(["partitions", 2, "slot_id"], slot_id)
+    assert primus_cfg_violations(settings) == []
+    slots = read_slots(primus_cfg(settings, include_absent=True))
+    assert {slot.slot_id for slot in slots if slot.user_name == "OLD"} == {3}
+
+
+def test_when_all_partitions_are_absent_the_hsms_stay_without_slots():
+    settings = {"hsms": SETTINGS["hsms"], "partitions": [{"user_name": "PART1", "state": "absent"}]}
+    assert primus_cfg_violations(settings) == []
+    hsms = libconf.loads(primus_cfg(settings))["primus"]["hsms"]
+    assert [(hsm["host"], dict(hsm["slots"])) for hsm in hsms.values()] == [
+        ("hsm-a.example.com", {}),
+        ("192.0.2.7", {}),
+    ]
+
+
+def test_a_host_name_is_preferred_to_the_key_of_another_hsm():
+    settings = {
+        "hsms": [{"host": "hsm1"}, {"host": "hsm2"}, {"host": "hsm3"}],
+        "partitions": [
+            {"user_name": "A", "slot_id": 0, "hsms": ["hsm1"]},
+            {"user_name": "B", "slot_id": 1, "hsms": ["hsm2", "hsm3"]},
+            {"user_name": "C", "slot_id": 2, "hsms": ["hsm0"]},
+        ],
+    }
+    slots = read_slots(primus_cfg(settings))
+    assert [(slot.user_name, slot.hsm) for slot in slots] == [
+        ("A", "hsm0"),
+        ("C", "hsm0"),
+        ("B", "hsm1"),
+        ("B", "hsm2"),
+    ]
+
+
+def test_no_password_in_the_file():
+    text = primus_cfg(SETTINGS, include_absent=True)
+    assert not [word for word in ("SETUP", "PIN", "PROXY") if word in text]
+
+
+def test_a_file_is_never_made_of_wrong_data():
+    with pytest.raises(AnsibleFilterError, match="priority is 200.*slot_id is missing"):
+        primus_cfg(
+            {
+                "hsms": [{"host": "a", "priority": 200}],
+                "partitions": [{"user_name": "P"}],
+            }
+        )
+
+
+# Characters that a file in UTF-8 and libconfig can hold.
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=40).filter(str.strip)
+
+
+@given(TEXTS)
+def test_any_string_survives_its_quoting(text):
+    assert libconf.loads("a = %s;" % quote(text)) == {"a": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("plain", '"plain"'),
+        ('say "x"', r'"say \"x\""'),
+        ("C:\\new", r'"C:\\new"'),
+        ("a\nb\x1f\x7f", r'"a\x0Ab\x1F\x7F"'),
+        ("Zürich €", '"Zürich €"'),
+    ],
+)
+def test_quoting(text, quoted):
+    assert quote(text) == quoted
+
+
+@st.composite
+def settings_of_any_kind(draw):
+    hsms = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {"host": NAMES.map(lambda name: "".join(name.split())).filter(bool)},
+                optional={"port": st.integers(1, 65535), "priority": st.integers(0, 127)},
+            ),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda hsm: hsm["host"].lower(),
+        )
+    )
+    ids = st.integers(0, 2**31 - 1)
+    names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
+    slot_ids = draw(st.lists(ids, min_size=len(names), max_size=len(names), unique=True))
+    partitions = [
+        {"user_name": name, "slot_id": slot_id, **draw(st.fixed_dictionaries({}, optional=PARTITION))}
+        for name, slot_id in zip(names, slot_ids, strict=True)
+    ]
+    flags = {"write_log_file", "write_syslog", "trace_pid"}
+    log = draw(
+        st.fixed_dictionaries(
+            {},
+            optional={
+                "file": TEXTS,
+                "trace_level": st.integers(0, 7),
+                "trace_mask": st.integers(0, 7),
+                **dict.fromkeys(flags, st.booleans()),
+            },
+        )
+    )
+    return {"hsms": hsms, "partitions": partitions, "log": log, "wait_delay": draw(st.integers(0, 2**31 - 1))}
+
+
+PARTITION = {"client_id": TEXTS, "proxy_user": NAMES}
+
+
+@given(settings_of_any_kind())
+def test_what_is_written_is_read_again(settings):
+    assert primus_cfg_violations(settings) == []
+    text = primus_cfg(settings)
+    read = libconf.loads(text)
+    assert read["version"] == "1.0"
+    primus = read["primus"]
+    assert primus["wait_delay"] == settings["wait_delay"]
+    assert dict(primus.get("log", {})) == settings["log"]
+    assert list(primus["hsms"]) == ["hsm%d" % i for i in range(len(settings["hsms"]))]
+    for hsm, written in zip(primus["hsms"].values(), settings["hsms"], strict=True):
+        assert hsm["port"] == str(written.get("port", 2310))
+        assert (hsm["host"], hsm.get("priority")) == (written["host"], written.get("priority"))
+        assert [
+            {key: value for key, value in slot.items() if key != "id"} | {"slot_id": slot["id"]}
+            for slot in hsm["slots"].values()
+        ] == settings["partitions"]
+    assert read_slots(text) == [
+        Slot("hsm%d" % i, part["user_name"], part["slot_id"], part.get("proxy_user"))
+        for i in range(len(settings["hsms"]))
+        for part in settings["partitions"]
+    ]

@@ -1,0 +1,206 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter primus_cfg_violations: every rule, and that no sentence shows a password."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.filter.primus_cfg_violations import FilterModule
+from hypothesis import given
+from hypothesis import strategies as st
+
+primus_cfg_violations = FilterModule().filters()["primus_cfg_violations"]
+
+GOOD = {
+    "hsms": [{"host": "a.example.com", "port": "2310"}, {"host": "b.example.com", "port": 2310}],
+    "partitions": [
+        {"user_name": "PART1", "slot_id": 0, "proxy_user": "svc"},
+        {"user_name": "PART2", "slot_id": 1, "hsms": ["a.example.com", "hsm1"]},
+    ],
+    "log": {"trace_level": 0},
+}
+USERS = [{"name": "svc", "password": "secret"}]
+MISSING = object()
+
+
+def changed(good, path, value):
+    data = copy.deepcopy(good)
+    place = data
+    for key in path[:-1]:
+        place = place[key]
+    if value is MISSING:
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return data
+
+
+def test_nothing_is_wrong_with_what_is_right():
+    assert primus_cfg_violations(GOOD, service_users=USERS) == []
+    assert primus_cfg_violations(GOOD) == []
+
+
+P0 = ["partitions", 0]
+P1 = ["partitions", 1]
+H0 = ["hsms", 0]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ([*P0, "slot_id"], MISSING, "partitions[0] 'PART1': slot_id is missing."),
+        ([*P0, "slot_id"], None, "partitions[0] 'PART1': slot_id is missing."),
+        ([*P0, "slot_id"], "two", "partitions[0] 'PART1': slot_id is not an integer."),
+        ([*P0, "slot_id"], True, "partitions[0] 'PART1': slot_id is not an integer."),
+        ([*P0, "slot_id"], 1.5, "partitions[0] 'PART1': slot_id is not an integer."),
+        ([*P0, "slot_id"], {}, "partitions[0] 'PART1': slot_id is not an integer."),
+        ([*P0, "slot_id"], [2, "x"], "partitions[0] 'PART1': slot_id is not an integer."),
+        ([*P0, "slot_id"], [], "partitions[0] 'PART1': slot_id is an empty list."),
+        ([*P0, "slot_id"], [2, 2], "partitions[0] 'PART1': slot_id has the same value twice."),
+        ([*P0, "slot_id"], -1, "partitions[0] 'PART1': slot_id is -1, which is not in 0 to 2147483647."),
+        (
+            [*P0, "slot_id"],
+            2**31,
+            "partitions[0] 'PART1': slot_id is 2147483648, which is not in 0 to 2147483647.",
+        ),
+        ([*P0, "slot_id"], 1, "The slot id 1 is used by partitions[0] 'PART1' and partitions[1] 'PART2'."),
+        ([*P0, "slot_id"], [5, 1], "The slot id 1 is used by partitions[0] 'PART1' and partitions[1] 'PART2'."),
+        ([*P0, "user_name"], "PART2", "The partition 'PART2' is used by partitions[0] and partitions[1]."),
+        ([*P0, "user_name"], MISSING, "partitions[0]: user_name is missing."),
+        ([*P0, "user_name"], "", "partitions[0]: user_name is empty."),
+        ([*P0, "user_name"], "  ", "partitions[0]: user_name is empty."),
+        ([*P0, "user_name"], "é" * 128, "partitions[0]: user_name is longer than 255 bytes."),
+        ([*P0, "user_name"], 7, "partitions[0]: user_name is not a string."),
+        (
+            [*P0, "user_name"],
+            "A\nB",
+            "partitions[0]: user_name has a line break or another control character in it.",
+        ),
+        ([*P0, "user_name"], "A\0B", "partitions[0]: user_name has a character in it that libconfig cannot hold."),
+        ([*P0, "user_name"], "A\ud800", "partitions[0]: user_name has a character in it that libconfig cannot hold."),
+        (
+            [*P0, "client_id"],
+            "\0",
+            "partitions[0] 'PART1': client_id has a character in it that libconfig cannot hold.",
+        ),
+        ([*P0, "client_id"], ["x"], "partitions[0] 'PART1': client_id is not a string."),
+        (
+            [*P0, "proxy_user"],
+            "a\tb",
+            "partitions[0] 'PART1': proxy_user has a line break or another control character in it.",
+        ),
+        ([*P0, "state"], "gone", "partitions[0] 'PART1': state is none of present, updated, absent."),
+        ([*P0, "setup_password"], 12345, "partitions[0] 'PART1': setup_password is not a string."),
+        ([*P0, "setup_password"], "", "partitions[0] 'PART1': setup_password is empty."),
+        ([*P1, "hsms"], ["c.example.com", "hsm1"], "partitions[1] 'PART2': there is no HSM 'c.example.com'."),
+        ([*P1, "hsms"], ["hsm2"], "partitions[1] 'PART2': there is no HSM 'hsm2'."),
+        ([*P1, "hsms"], [], "partitions[1] 'PART2': hsms is an empty list."),
+        ([*P1, "hsms"], "hsm1", "partitions[1] 'PART2': hsms is not a list."),
+        ([*H0, "port"], 0, "hsms[0] 'a.example.com': port is 0, which is not in 1 to 65535."),
+        ([*H0, "port"], "65536", "hsms[0] 'a.example.com': port is 65536, which is not in 1 to 65535."),
+        ([*H0, "port"], "https", "hsms[0] 'a.example.com': port is not an integer."),
+        ([*H0, "priority"], 128, "hsms[0] 'a.example.com': priority is 128, which is not in 0 to 127."),
+        ([*H0, "priority"], -1, "hsms[0] 'a.example.com': priority is -1, which is not in 0 to 127."),
+        (["hsms", 1], "b.example.com", "hsms[1] is not a dictionary."),
+        (["hsms", 1, "host"], "A.example.com", "The address 'a.example.com:2310' is used by hsms[0] and hsms[1]."),
+        (["hsms", 1, "host"], "b example", "hsms[1]: host has white space in it."),
+        (["hsms", 1, "host"], MISSING, "hsms[1]: host is missing."),
+        (["hsms"], [], "hsms: there is no HSM."),
+        (["hsms"], MISSING, "hsms: there is no HSM."),
+        (["hsms"], {"hsm0": {}}, "settings: hsms is not a list."),
+        (["partitions"], [], "partitions: there is no partition."),
+        (["partitions"], None, "partitions: there is no partition."),
+        (["partitions", 1], ["PART2"], "partitions[1] is not a dictionary."),
+        (["log"], "debug", "settings: log is not a dictionary."),
+        (["log", "trace_level"], 8, "log: trace_level is 8, which is not in 0 to 7."),
+        (["log", "trace_mask"], "0x08", "log: trace_mask is 8, which is not in 0 to 7."),
+        (["log", "trace_pid"], "maybe", "log: trace_pid is not a boolean."),
+        (["log", "trace_pid"], [], "log: trace_pid is not a boolean."),
+        (["wait_delay"], -5, "settings: wait_delay is -5, which is not in 0 to 2147483647."),
+        (["connect_on_init"], 7, "settings: connect_on_init is not a boolean."),
+    ],
+)
+def test_each_rule(path, value, sentence):
+    assert sentence in primus_cfg_violations(changed(GOOD, path, value), service_users=USERS)
+
+
+@pytest.mark.parametrize("path", [["patitions"], [*H0, "prot"], [*P0, "slotid"], ["log", "level"]])
+def test_a_key_that_is_not_known(path):
+    (sentence,) = primus_cfg_violations(changed(GOOD, path, "hunter2"))
+    assert "there is no setting '%s'; there are " % path[-1] in sentence
+    assert "hunter2" not in sentence
+
+
+@pytest.mark.parametrize("path", [[*H0, "pin"], [*P0, "proxy_password"]])
+def test_a_password_in_clear(path):
+    (sentence,) = primus_cfg_violations(changed(GOOD, path, "hunter2"))
+    assert "%s in clear is never written" % path[-1] in sentence
+    assert "hunter2" not in sentence
+
+
+def test_an_hsm_that_no_partition_is_on():
+    settings = changed(GOOD, ["partitions"], [{"user_name": "PART1", "slot_id": 0, "hsms": ["hsm1"]}])
+    assert primus_cfg_violations(settings) == ["hsms[0]: no partition is on it."]
+
+
+BEFORE = "The service user 'svc', who stands before the partition 'PART1',"
+
+
+@pytest.mark.parametrize(
+    ("users", "sentences"),
+    [
+        ([], [f"{BEFORE} is not in service_users."]),
+        ([{"name": "other", "password": "x"}], [f"{BEFORE} is not in service_users."]),
+        ([{"name": "svc"}], [f"{BEFORE} has no password in service_users."]),
+        ([{"name": "svc", "password": None}], [f"{BEFORE} has no password in service_users."]),
+        ([{"name": "svc", "password": "x", "state": "absent"}], [f"{BEFORE} is absent in service_users."]),
+        ([{"name": "svc", "password": ""}], ["service_users[0] 'svc': password is empty."]),
+        ([*USERS, *USERS], ["The service user 'svc' is used by service_users[0] and service_users[1]."]),
+        ([*USERS, {"password": "x"}], ["service_users[1]: name is missing."]),
+        ("svc", ["service_users is not a list."]),
+    ],
+)
+def test_service_users(users, sentences):
+    assert primus_cfg_violations(GOOD, service_users=users) == sentences
+
+
+def test_a_password_may_be_missing_where_that_is_allowed():
+    assert primus_cfg_violations(GOOD, service_users=[{"name": "svc"}], require_passwords=False) == []
+
+
+def test_a_partition_that_is_absent_needs_no_service_user():
+    assert primus_cfg_violations(changed(GOOD, [*P0, "state"], "absent"), service_users=[]) == []
+
+
+def test_all_violations_at_once():
+    settings = {
+        "hsms": [{"host": "a", "port": 0, "priority": 200}],
+        "partitions": [{"user_name": "", "slot_id": "x"}, {"user_name": "P", "slot_id": -1, "hsms": ["b"]}],
+        "log": {"trace_level": 9},
+    }
+    assert len(primus_cfg_violations(settings)) == 7
+
+
+# What may stand anywhere in the data, with the secret in it.
+SECRET = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3"
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.just(SECRET),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "host", "port"]), inner),
+    max_leaves=6,
+)
+SECRET_PLACES = ["setup_password", "pkcs11_password", "slot_id", "client_id", "state", "proxy_password", "typo"]
+
+
+@given(st.dictionaries(st.sampled_from(SECRET_PLACES), ANYTHING), ANYTHING, ANYTHING)
+def test_no_sentence_shows_a_password_whatever_the_data(partition, log, users):
+    settings = {"hsms": [{"host": "a", "pin": SECRET}], "partitions": [{"user_name": "P", **partition}], "log": log}
+    sentences = primus_cfg_violations(settings, service_users=users)
+    assert sentences
+    assert SECRET not in "".join(sentences)
+
+
+@given(ANYTHING, ANYTHING)
+def test_settings_of_any_type_get_sentences_not_errors(settings, users):
+    assert primus_cfg_violations(settings, service_users=users)
