@@ -12,20 +12,20 @@ import typing as t
 HINTS = {
     "bug": "This is an internal error of the provider: send the whole message to the vendor's support.",
     "config": "Correct the client's configuration, then run again.",
-    "dialogue": "Run the same ppin command by hand to see what it asks. No password was typed to a question that is not "
-    "known.",
-    "expired": "Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again with "
-    "it.",
+    "dialogue": "Run the same ppin command by hand to see what it asks. No password was typed to a question that is "
+    "not known.",
+    "expired": "Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again "
+    "with it.",
     "permission": "Give the user that runs this task read and write access to .secrets.cfg and its folder, then run "
     "again.",
     "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, then run again.",
     "rejected": "Check the credential before the next run: every wrong one counts towards the lock-out "
     "of this partition for all its clients.",
     "state": "Look at the client with hsmops.primus.ppin_info, then run again.",
-    "timeout": "Look whether ppin hangs when it is run by hand; raise timeout if the HSM is only slow. It is not known "
-    "whether the HSM saw the credential: check that before the next run.",
-    "transient": "Nothing was judged, no attempt was counted. Check address, port, firewall and that the HSM runs, then "
-    "run again.",
+    "timeout": "Look whether ppin hangs when it is run by hand; raise timeout if the HSM is only slow. It is not "
+    "known whether the HSM saw the credential: check that before the next run.",
+    "transient": "Nothing was judged, no attempt was counted. Check address, port, firewall and that the HSM runs, "
+    "then run again.",
     "unknown": "ppin gave no error code: read what it printed.",
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
@@ -70,8 +70,8 @@ CODES = {
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
 
 _CODE_HINTS = {
-    "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the next "
-    "run: too many wrong ones lock the privileged access of this partition for all its clients.",
+    "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the "
+    "next run: too many wrong ones lock the privileged access of this partition for all its clients.",
     "0x80005003": "Put primus.cfg in place or say where it is with config_path.",
     "0x80005004": "Put the template .secrets.cfg of the provider in place or say where it is with secrets_path.",
     "0x80005005": "Correct primus.cfg (libconfig syntax); ppin -l tells when it is right.",

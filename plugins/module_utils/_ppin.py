@@ -112,7 +112,8 @@ def check_secret(option: str, secret: t.Optional[str]) -> None:
         raise PpinError(
             "%s has a line break or another control character in it" % option,
             cls="config",
-            hint="A terminal would not deliver it as it is. A line break at the end often comes from a file: use | trim.",
+            hint="A terminal would not deliver it as it is. A line break at the end often comes from a file: use "
+            "| trim.",
         )
     if len(secret.encode("utf-8")) > SECRET_LIMIT:
         raise PpinError(

@@ -14,6 +14,18 @@ description:
     RV(error).
 author:
   - The hsmops.primus authors (@hsmops)
+options:
+  files:
+    description:
+      - Other files and folders to look at, for RV(files).
+    type: list
+    elements: path
+    default: []
+  group:
+    description:
+      - The group whose members may use the provider, for RV(group).
+    type: str
+    default: primus
 extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.attributes
@@ -54,6 +66,11 @@ version:
   returned: always
   type: str
   sample: 2.2.4
+home:
+  description: The folder of the provider, whether it is there or not.
+  returned: always
+  type: str
+  sample: /usr/local/primus
 config: &file
   description: The file C(primus.cfg).
   returned: always
@@ -135,6 +152,28 @@ service_users:
     since:
       description: When this collection set the present password, in UTC, or null when it does not know.
       type: str
+files:
+  description: What O(files) asked for, by path. The keys of each are those of RV(config).
+  returned: always
+  type: dict
+  sample:
+    /etc/primus: {"path": "/etc/primus", "exists": true, "mode": "0750", "owner": "root", "group": "primus",
+                  "checksum": null}
+group:
+  description: The group O(group).
+  returned: always
+  type: dict
+  contains:
+    name:
+      description: Its name.
+      type: str
+    exists:
+      description: Whether it is there.
+      type: bool
+    members:
+      description: Names of the users that the group lists.
+      type: list
+      elements: str
 ledger:
   description: The file that remembers fingerprints of the passwords used.
   returned: always
@@ -198,6 +237,13 @@ def _name(look_up: t.Callable[[int], t.Any], number: int) -> str:
         return str(number)
 
 
+def group_facts(name: str) -> t.Dict[str, t.Any]:
+    try:
+        return {"name": name, "exists": True, "members": sorted(grp.getgrnam(name).gr_mem)}
+    except KeyError:
+        return {"name": name, "exists": False, "members": []}
+
+
 def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
     return {
         "configured": entry_state(entries) == CONFIGURED,
@@ -213,8 +259,11 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "installed": paths.executable is not None,
         "executable": paths.executable,
         "version": None,
+        "home": paths.home,
         "config": file_facts(module, paths.config),
         "secrets": file_facts(module, paths.secrets),
+        "files": {path: file_facts(module, path) for path in module.params["files"]},
+        "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},
         "interrupted": Snapshot(paths.secrets).exists(),
         "error": None,
@@ -250,7 +299,9 @@ def _unique(values: t.Iterable[str]) -> t.List[str]:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    files = {"type": "list", "elements": "path", "default": []}
+    argument_spec = dict(ARGUMENTS, files=files, group={"type": "str", "default": "primus"})
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
     try:
         facts = client_facts(module)
     except PpinError as exc:

@@ -1,0 +1,357 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ledger: it knows a password again without keeping it, and nothing in its file can make a run fail."""
+
+import base64
+import calendar
+import codecs
+import hashlib
+import json
+import os
+import stat
+import time
+import urllib.parse
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+
+KINDS = ["partitions", "service_users"]
+PASSWORD = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3"
+OTHER = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L4"
+
+
+@pytest.fixture
+def secrets_path(tmp_path):
+    return str(tmp_path / ".secrets.cfg")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["P1", "O'Brien", "Zürich", "\u65e5\u672c", 'a"b\\c', "", "version"])
+@pytest.mark.parametrize("password", [PASSWORD, "pässwörd \u65e5\U0001f511", "x" * 1024])
+def test_the_same_password_is_known_again(secrets_path, kind, name, password):
+    Ledger(secrets_path).remember(kind, name, password)
+    ledger = Ledger(secrets_path)
+    assert ledger.problem is None
+    assert ledger.same(kind, name, password)
+    assert not ledger.same(kind, name, password + "x")
+    assert not ledger.same(kind, name, password[:-1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "password", "same"),
+    [
+        ("partitions", "P1", PASSWORD, True),
+        ("partitions", "P1", OTHER, False),
+        ("partitions", "P1", PASSWORD.lower(), False),
+        ("partitions", "P1", PASSWORD + " ", False),
+        ("partitions", "P1", "", False),
+        ("partitions", "P2", PASSWORD, False),
+        ("partitions", "p1", PASSWORD, False),
+        ("service_users", "P1", PASSWORD, False),
+    ],
+)
+def test_same_other_none(secrets_path, kind, name, password, same):
+    Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).same(kind, name, password) is same
+
+
+def test_what_is_remembered_counts_at_once_and_replaces_what_was(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    assert ledger.same("partitions", "P1", PASSWORD)
+    ledger.remember("partitions", "P1", OTHER)
+    for seen in (ledger, Ledger(secrets_path)):
+        assert seen.same("partitions", "P1", OTHER)
+        assert not seen.same("partitions", "P1", PASSWORD)
+
+
+def test_no_file(secrets_path):
+    ledger = Ledger(secrets_path)
+    assert ledger.problem is None
+    assert not ledger.same("partitions", "P1", PASSWORD)
+    assert ledger.since("partitions", "P1") is None
+    ledger.forget("partitions", "P1")
+    assert not os.path.exists(ledger.path)
+
+
+def test_no_folder(tmp_path):
+    ledger = Ledger(str(tmp_path / "no" / ".secrets.cfg"))
+    assert ledger.problem is None
+    with pytest.raises(OSError):
+        ledger.remember("partitions", "P1", PASSWORD)
+
+
+def test_forget(secrets_path):
+    ledger = Ledger(secrets_path)
+    for kind in KINDS:
+        for name in ("P1", "P2"):
+            ledger.remember(kind, name, PASSWORD)
+    ledger.forget("partitions", "P1")
+    for seen in (ledger, Ledger(secrets_path)):
+        assert not seen.same("partitions", "P1", PASSWORD)
+        assert seen.since("partitions", "P1") is None
+        for kind, name in (("partitions", "P2"), ("service_users", "P1"), ("service_users", "P2")):
+            assert seen.same(kind, name, PASSWORD)
+    with open(ledger.path) as file:
+        assert list(json.load(file)["partitions"]) == ["P2"]
+
+
+def test_forgetting_what_is_not_known_writes_nothing(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    before = os.stat(ledger.path)
+    ledger.forget("partitions", "P2")
+    ledger.forget("service_users", "P1")
+    assert os.stat(ledger.path).st_ino == before.st_ino
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Tokyo"])
+def test_since_is_the_time_in_utc(secrets_path, monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        before = int(time.time())
+        Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+        after = time.time()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    since = Ledger(secrets_path).since("partitions", "P1")
+    assert before <= calendar.timegm(time.strptime(since, "%Y-%m-%dT%H:%M:%SZ")) <= after
+    assert Ledger(secrets_path).since("partitions", "P2") is None
+    assert Ledger(secrets_path).since("service_users", "P1") is None
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
+def test_only_its_owner_may_read_it(secrets_path, umask):
+    old = os.umask(umask)
+    try:
+        Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+    finally:
+        os.umask(old)
+    ledger = Ledger(secrets_path)
+    assert stat.S_IMODE(os.stat(ledger.path).st_mode) & 0o177 == 0
+    if umask != 0o777:
+        assert stat.S_IMODE(os.stat(ledger.path).st_mode) == 0o600
+    os.chmod(ledger.path, 0o644)
+    ledger.remember("partitions", "P2", PASSWORD)
+    assert stat.S_IMODE(os.stat(ledger.path).st_mode) == 0o600
+
+
+def test_it_is_beside_the_secrets_file_and_alone(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    ledger.forget("partitions", "P1")
+    assert ledger.path == secrets_path + ".ledger"
+    assert os.listdir(os.path.dirname(secrets_path)) == [".secrets.cfg.ledger"]
+
+
+def encodings(password):
+    """What a password may look like in a file."""
+    for raw in (password, password.lower(), password[::-1], password.replace("-", "")):
+        for charset in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le"):
+            plain = raw.encode(charset)
+            yield plain
+            yield base64.b32encode(plain).rstrip(b"=")
+            yield base64.b85encode(plain)
+            yield plain.hex().encode()
+            for shift in range(3):  # inside of a longer base64, it looks different at each of three places
+                yield base64.b64encode(b"\0" * shift + plain)[4 if shift else 0 : -4]
+            for algorithm in sorted(hashlib.algorithms_guaranteed - {"shake_128", "shake_256"}):
+                digest = hashlib.new(algorithm, plain).digest()
+                yield digest
+                yield digest.hex().encode()
+                yield base64.b64encode(digest).rstrip(b"=")
+        yield codecs.encode(raw, "rot13").encode()
+        yield urllib.parse.quote(raw).encode()
+        yield json.dumps(raw)[1:-1].encode()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("password", [PASSWORD, "pässwörd-of-the-proxy"])
+def test_no_password_is_in_it(secrets_path, kind, password):
+    ledger = Ledger(secrets_path)
+    ledger.remember(kind, "P1", password)
+    with open(ledger.path, "rb") as file:
+        content = file.read()
+    found = [form for form in encodings(password) if form in content or form.upper() in content.upper()]
+    assert found == []
+    assert not any(group.encode() in content for group in password.split("-"))
+
+
+def test_fingerprints_of_one_password_have_nothing_in_common(secrets_path):
+    ledger = Ledger(secrets_path)
+    for kind in KINDS:
+        for name in ("P1", "P2"):
+            ledger.remember(kind, name, PASSWORD)
+    with open(ledger.path) as file:
+        content = json.load(file)
+    entries = [entry for kind in KINDS for entry in content[kind].values()]
+    for part in ("salt", "hash"):
+        assert len({entry[part] for entry in entries}) == len(entries)
+    assert all(len(base64.b64decode(entry["salt"])) >= 16 for entry in entries)
+
+
+def test_the_fingerprint_is_pbkdf2(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    with open(ledger.path) as file:
+        entry = json.load(file)["partitions"]["P1"]
+    salt = base64.b64decode(entry["salt"])
+    fingerprint = hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), salt, entry["iterations"])
+    assert base64.b64decode(entry["hash"]) == fingerprint
+    assert entry["iterations"] >= 100000
+
+
+GOOD = {
+    "salt": base64.b64encode(b"0123456789abcdef").decode(),
+    "iterations": 1000,
+    "hash": base64.b64encode(hashlib.pbkdf2_hmac("sha256", PASSWORD.encode(), b"0123456789abcdef", 1000)).decode(),
+    "since": "2026-01-31T12:00:00Z",
+}
+
+
+def document(**changes):
+    return dict({"version": 1, "partitions": {"P1": GOOD}, "service_users": {}}, **changes)
+
+
+def test_a_file_of_another_number_of_iterations_is_read(secrets_path):
+    ledger = Ledger(secrets_path)
+    with open(ledger.path, "w") as file:
+        json.dump(document(), file)
+    ledger = Ledger(secrets_path)
+    assert ledger.problem is None
+    assert ledger.same("partitions", "P1", PASSWORD)
+    assert not ledger.same("partitions", "P1", OTHER)
+    assert ledger.since("partitions", "P1") == "2026-01-31T12:00:00Z"
+
+
+def without(key):
+    content = document()
+    del content[key]
+    return content
+
+
+def entry_without(key):
+    return document(partitions={"P1": {other: GOOD[other] for other in GOOD if other != key}})
+
+
+def entry_with(**changes):
+    return document(partitions={"P1": dict(GOOD, **changes)})
+
+
+WHOLE = json.dumps(document()).encode()
+
+DAMAGED = {
+    "empty": b"",
+    "blanks": b" \n",
+    "cut off": WHOLE[:-1],
+    "cut in the middle": WHOLE[: len(WHOLE) // 2],
+    "twice": WHOLE + WHOLE,
+    "zeros": b"\0" * len(WHOLE),
+    "zeros at the end": WHOLE + b"\0" * 512,
+    "not UTF-8": WHOLE.replace(b"P1", b"\xff\xfe"),
+    "UTF-16": WHOLE.decode().encode("utf-16"),
+    "random bytes": hashlib.sha512(b"x").digest() * 10,
+    "libconfig": b'version = "1.0";\n',
+    "null": b"null",
+    "number": b"1",
+    "string": b'"partitions"',
+    "list": b"[]",
+    "list of a ledger": b"[" + WHOLE + b"]",
+    "empty object": b"{}",
+    "huge number": b'{"version": 1' + b"0" * 5000 + b"}",
+    "version missing": without("version"),
+    "version 0": document(version=0),
+    "version 2": document(version=2),
+    "version '1'": document(version="1"),
+    "version null": document(version=None),
+    "partitions missing": without("partitions"),
+    "service_users missing": without("service_users"),
+    "partitions null": document(partitions=None),
+    "partitions list": document(partitions=[GOOD]),
+    "partitions string": document(partitions="P1"),
+    "partitions number": document(partitions=1),
+    "service_users null": document(service_users=None),
+    "service_users list": document(service_users=[]),
+    "entry null": document(partitions={"P1": None}),
+    "entry list": document(partitions={"P1": []}),
+    "entry string": document(partitions={"P1": "salt"}),
+    "entry number": document(partitions={"P1": 7}),
+    "entry empty": document(partitions={"P1": {}}),
+    "one good, one not": document(partitions={"P1": GOOD, "P2": {}}),
+    "service user's entry": document(service_users={"S": {}}),
+    "salt missing": entry_without("salt"),
+    "hash missing": entry_without("hash"),
+    "iterations missing": entry_without("iterations"),
+    "since missing": entry_without("since"),
+    "salt null": entry_with(salt=None),
+    "salt number": entry_with(salt=5),
+    "salt list": entry_with(salt=[GOOD["salt"]]),
+    "salt not base64": entry_with(salt="A"),
+    "salt not ASCII": entry_with(salt="ü"),
+    "salt of half a character": entry_with(salt="\ud800"),
+    "hash null": entry_with(hash=None),
+    "hash object": entry_with(hash={}),
+    "hash cut off": entry_with(hash=GOOD["hash"][:-2]),
+    "hash not ASCII": entry_with(hash="ü"),
+    "iterations null": entry_with(iterations=None),
+    "iterations string": entry_with(iterations="1000"),
+    "iterations list": entry_with(iterations=[1000]),
+    "iterations 0": entry_with(iterations=0),
+    "iterations negative": entry_with(iterations=-1),
+    "iterations without end": entry_with(iterations=10**12),
+    "iterations Infinity": entry_with(iterations=float("inf")),
+    "iterations NaN": entry_with(iterations=float("nan")),
+    "since null": entry_with(since=None),
+    "since number": entry_with(since=1),
+    "iterations 1000.5": pytest.param(
+        entry_with(iterations=1000.5),
+        marks=pytest.mark.xfail(strict=True, raises=TypeError, reason="a float passes the check"),
+    ),
+    "nested without end": pytest.param(
+        b"[" * 200000,
+        marks=pytest.mark.xfail(strict=True, raises=RecursionError, reason="RecursionError is not caught"),
+    ),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_counts_as_none_and_is_mended_by_the_next_write(secrets_path, content):
+    path = secrets_path + ".ledger"
+    with open(path, "wb") as file:
+        file.write(content if isinstance(content, bytes) else json.dumps(content).encode())
+    ledger = Ledger(secrets_path)
+    assert not ledger.same("partitions", "P1", PASSWORD)
+    assert path in ledger.problem
+    assert ledger.since("partitions", "P1") is None
+    ledger.forget("partitions", "P1")
+    ledger.remember("partitions", "P1", PASSWORD)
+    mended = Ledger(secrets_path)
+    assert mended.problem is None
+    assert mended.same("partitions", "P1", PASSWORD)
+
+
+@pytest.mark.parametrize("entry", [entry_with(salt=""), entry_with(hash=""), entry_with(hash="AAAA")])
+def test_an_entry_that_fits_no_password(secrets_path, entry):
+    with open(secrets_path + ".ledger", "w") as file:
+        json.dump(entry, file)
+    assert not Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+
+
+def test_not_a_file(secrets_path):
+    os.mkdir(secrets_path + ".ledger")
+    ledger = Ledger(secrets_path)
+    assert ledger.path in ledger.problem
+    assert not ledger.same("partitions", "P1", PASSWORD)
+    with pytest.raises(OSError):
+        ledger.remember("partitions", "P1", PASSWORD)
+
+
+def test_a_link_to_nothing(secrets_path, tmp_path):
+    (tmp_path / ".secrets.cfg.ledger").symlink_to(tmp_path / "nothing")
+    ledger = Ledger(secrets_path)
+    assert ledger.path in ledger.problem
+    ledger.remember("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert not (tmp_path / "nothing").exists()

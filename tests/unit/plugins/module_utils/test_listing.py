@@ -1,0 +1,500 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ppin prints: the published outputs, and all that may differ from them."""
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+    CONFIGURED,
+    MISSING,
+    NOT_LISTED,
+    Entry,
+    Listing,
+    TestedSlot,
+    entry_state,
+    parse_listing,
+    parse_test,
+    printable,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+TestedSlot.__test__ = False  # its name makes pytest take it for a test
+
+# As published, blanks at the ends of lines included.
+
+ADD = (
+    "********************\n"
+    "Primus Permanent PIN\n"
+    "********************\n"
+    "Provide setup password for 'HSM_USERNAME': \n"
+    "Provide PKCS11 password for 'HSM_USERNAME': \n"
+    "********************\n"
+    "Primus Permanent PIN\n"
+    "********************\n"
+    "[01] slot-id 0: user 'HSM_USERNAME' permanent secret: Configured\n"
+)
+
+LIST = """\
+********************
+Primus Permanent PIN
+********************
+[01] slot-id 0:    user 'Partition-1'   permanent secret: Configured
+[02] slot-id 1:    user 'Partition-2'   permanent secret: Configured
+[03] slot-id 5:    user 'CLOUDHSMPAR'  permanent secret: MISSING
+[04] slot-id 0:    user 'Partition-1'   permanent secret: Configured
+[05] slot-id 1:    user 'Partition-2'   permanent secret: Configured
+[06] slot-id 5:    user 'CLOUDHSMPAR'  permanent secret: MISSING
+[01] service/proxy user 'eqabxrfnqqos'  permanent secret: MISSING
+[02] service/proxy user 'eqabxrfnqqos'  permanent secret: MISSING
+"""
+
+PROXY_ADD = (
+    "********************\n"
+    "Primus Permanent PIN\n"
+    "********************\n"
+    "Provide proxy password for 'SERVICE_USER' : \n"
+    "\n"
+    "********************\n"
+    "Primus Permanent PIN\n"
+    "********************\n"
+    "[01] slot-id 0:    user 'HSM_USERNAME' permanent secret: MISSING\n"
+    "[01] service/proxy user 'SERVICE_USER' permanent secret: Configured\n"
+)
+
+REMOVE = """\
+********************
+Primus Permanent PIN
+********************
+[01] slot-id 0: user 'HSM_USERNAME' permanent secret: MISSING
+"""
+
+# The documentation of fetching shows the passwords' places, and no lines of asterisks.
+UPDATE = """\
+Primus Permanent PIN
+Provide setup password for 'HSM_USERNAME': <enter User Setup Password, no echo>
+Provide PKCS11 password for 'HSM_USERNAME': <enter PKCS#11 PIN, no echo>
+Primus Permanent PIN
+[01] slot-id 0: user 'HSM_USERNAME' permanent secret: Configured
+"""
+
+TEST = """\
+Load config file: '/etc/primus/primus.cfg'
+
+hsm0: Connect to '82.197.162.10' on port 2411, firmware: RP-2.10.0-T\x20
+    slot0 (id=2), user=DEMO-TEST: OK
+
+Number of tested HSMs: 1 (number of partitions: 1)
+Number of failures: 0
+"""
+
+FETCHLOG = """\
+Dump log starting from 2021-04-01 00:00 UTC
+Fetching log from HSM.
+Number of slots: 1
+2021 Apr  1 09:31:28 UTC NUFENEN notice MSCNG Process: Login request: User: DEMO-TEST Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b with setup password over TCP connection 536870926 \
+(IP 198.51.100.194:31550)
+2021 Apr  1 09:31:28 UTC NUFENEN info MSCNG Process: Login successful: User: DEMO-TEST Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b over TCP connection 0x2000000e (IP 198.51.100.194:31550)
+2021 Apr  1 09:31:29 UTC NUFENEN notice Crypto Process: Interaction: User: DEMO-TEST, Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, Retrieved permanent login credentials
+2021 Apr  1 09:35:47 UTC NUFENEN err Crypto Process: Error: Command: CommandGetKeyFlag, User: DEMO-TEST, Client: \
+hsmcons@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, 0x12 (C_GetAttributeValue: Requested attribute \
+type is not valid)
+2021 Apr  1 09:35:48 UTC NUFENEN err Crypto message repeated 11 times: [ Process: Error: Command: CommandGetKeyFlag, \
+User: DEMO-TEST, Client: hsmcons@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, 0x12 \
+(C_GetAttributeValue: Requested attribute type is not valid)]
+"""
+
+PUBLISHED = {
+    "add": (ADD, Listing({"HSM_USERNAME": [Entry(1, 0, True)]}, {})),
+    "list": (
+        LIST,
+        Listing(
+            {
+                "Partition-1": [Entry(1, 0, True), Entry(4, 0, True)],
+                "Partition-2": [Entry(2, 1, True), Entry(5, 1, True)],
+                "CLOUDHSMPAR": [Entry(3, 5, False), Entry(6, 5, False)],
+            },
+            {"eqabxrfnqqos": [Entry(1, None, False), Entry(2, None, False)]},
+        ),
+    ),
+    "proxy_add": (
+        PROXY_ADD,
+        Listing({"HSM_USERNAME": [Entry(1, 0, False)]}, {"SERVICE_USER": [Entry(1, None, True)]}),
+    ),
+    "remove": (REMOVE, Listing({"HSM_USERNAME": [Entry(1, 0, False)]}, {})),
+    "update": (UPDATE, Listing({"HSM_USERNAME": [Entry(1, 0, True)]}, {})),
+    "test": (TEST, None),
+    "fetchlog": (FETCHLOG, None),
+}
+
+# What a terminal or a pipe may make of it.
+SHAPES = {
+    "LF": lambda text: text,
+    "CRLF": lambda text: text.replace("\n", "\r\n"),
+    "CR CR LF": lambda text: text.replace("\n", "\r\r\n"),
+    "no last line end": lambda text: text.rstrip("\n"),
+    "empty lines": lambda text: "\n\n" + text.replace("\n", "\n\n"),
+    "indented": lambda text: "".join("  \t" + line for line in text.splitlines(True)),
+    "blanks at the ends": lambda text: text.replace("\n", " \t \n"),
+    "coloured": lambda text: "".join("\x1b[1;32m%s\x1b[0m\n" % line for line in text.splitlines()),
+    "cleared lines": lambda text: "".join("\r\x1b[2K\x1b[?25l" + line for line in text.splitlines(True)),
+    "window title": lambda text: "\x1b]0;ppin\x07\x1b]2;ppin\x1b\\" + text,
+    "NUL and BEL": lambda text: "\0" + text.replace("\n", "\a\n"),
+    "noise around": lambda text: "Connecting...\n[info] 3 of 3\n" + text + "Done.\n[ok]\n",
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_output(name, shape):
+    text, expected = PUBLISHED[name]
+    listing = parse_listing(SHAPES[shape](text))
+    assert listing == expected
+    assert listing is None or [*listing.partitions, *listing.service_users] == [
+        *expected.partitions,
+        *expected.service_users,
+    ]
+    assert find_code(SHAPES[shape](text)) is None
+
+
+ONE_PARTITION = Listing({"A": [Entry(1, 0, True)]}, {})
+ONE_SERVICE_USER = Listing({}, {"A": [Entry(1, None, True)]})
+FIXED_BLANKS = "blanks are required or forbidden at this place"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("[01]slot-id0:user'A'permanent secret:Configured", ONE_PARTITION),
+        ("[01]slot-id 0:user 'A'permanent secret:Configured", ONE_PARTITION),
+        ("[01]   slot-id   0   :   user   'A'   permanent   secret   :   Configured   ", ONE_PARTITION),
+        ("[01]\tslot-id\t0\t:\tuser\t'A'\tpermanent\tsecret\t:\tConfigured\t", ONE_PARTITION),
+        ("[01]service/proxy user'A'permanent secret:Configured", ONE_SERVICE_USER),
+        ("[01]   service/proxy   user   'A'   permanent   secret   :   Configured   ", ONE_SERVICE_USER),
+        ("[01]\tservice/proxy\tuser\t'A'\tpermanent\tsecret\t:\tConfigured\t", ONE_SERVICE_USER),
+        pytest.param(
+            "[01]slot-id0:user'A'permanentsecret:Configured",
+            ONE_PARTITION,
+            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
+        ),
+        pytest.param(
+            "[01]service/proxyuser'A'permanent secret:Configured",
+            ONE_SERVICE_USER,
+            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
+        ),
+        pytest.param(
+            "[ 1] slot-id 0: user 'A' permanent secret: Configured",
+            ONE_PARTITION,
+            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
+        ),
+    ],
+)
+def test_joined_and_extra_white_space(line, expected):
+    assert parse_listing(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [
+        ("\x1b[32m", "\x1b[0m"),
+        ("\x1b[38;5;196m", "\x1b[K"),
+        ("\x1b[?2004h", "\x1b[?2004l"),
+        ("\x1b]8;;https://example.org\x1b\\", "\x1b]8;;\x07"),
+        ("\x1bM", "\x1bE"),
+        pytest.param("", "\x1b(B\x1b[m", marks=pytest.mark.xfail(strict=True, reason="what tput sgr0 prints")),
+        pytest.param("\x1b7", "\x1b8", marks=pytest.mark.xfail(strict=True, reason="ESC and a digit")),
+        pytest.param("\x1b=", "\x1b>", marks=pytest.mark.xfail(strict=True, reason="ESC and a sign")),
+    ],
+)
+def test_escape_sequences(begin, end):
+    line = "[01] slot-id 0: user 'A' permanent secret: Configured"
+    assert printable(begin + line + end) == line
+    assert parse_listing("%s%s%s\r\n" % (begin, line, end)) == ONE_PARTITION
+    inside = "[01] slot-id 0: user 'A' permanent secret: %sConfigured%s\r\n" % (begin, end)
+    assert parse_listing(inside) == ONE_PARTITION
+
+
+def test_printable_keeps_what_is_shown():
+    text = "\tZürich 'P:1' \u65e5\u672c \U0001f511\nnext"
+    assert printable(text) == text
+    assert printable("a\0b\x08c\rd\x7fe\x9bf\x1b") == "abcdef"
+    assert printable("") == ""
+
+
+NAMES = [
+    "HSM_USERNAME",
+    "Partition-1",
+    "O'Brien",
+    "'",
+    "''quoted''",
+    '"double"',
+    "A:B",
+    "host:2310:slot",
+    "user 'B' permanent secret: MISSING",
+    "B' permanent secret: MISSING",
+    "slot-id 1: user 'B' permanent secret: MISSING",
+    "Zürich-Ä",
+    "\u65e5\u672c\u8a9e",
+    "\U0001f511",
+    "e\u0301",
+    "with blanks  inside",
+    " at the ends ",
+    "back\\slash\\n",
+    "[02]",
+    "$(reboot) `x` %s {0}",
+    "MISSING",
+    "x" * 5000,
+    pytest.param(
+        "Primus Permanent PIN",
+        marks=pytest.mark.xfail(strict=True, reason="the header is searched for inside of lines, too"),
+    ),
+]
+
+
+@pytest.mark.parametrize("shape", ["LF", "CRLF"])
+@pytest.mark.parametrize(("state", "configured"), [("Configured", True), ("MISSING", False)])
+@pytest.mark.parametrize("name", NAMES)
+def test_names(name, state, configured, shape):
+    text = (
+        "********************\nPrimus Permanent PIN\n********************\n"
+        "[01] slot-id 7: user '%s' permanent secret: %s\n"
+        "[01] service/proxy user '%s' permanent secret: %s\n" % (name, state, name, state)
+    )
+    expected = Listing({name: [Entry(1, 7, configured)]}, {name: [Entry(1, None, configured)]})
+    assert parse_listing(SHAPES[shape](text)) == expected
+
+
+@pytest.mark.parametrize("state", ["Configured", "configured", "CONFIGURED", "MISSING", "Missing", "missing"])
+def test_state_words_in_any_case(state):
+    listing = parse_listing("[01] slot-id 0: user 'A' permanent secret: %s" % state)
+    assert listing.partitions["A"] == [Entry(1, 0, state.lower() == "configured")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[01] slot-id 0: user 'A' permanent secret: EXPIRED",
+        "[01] slot-id 0: user 'A' permanent secret: Configured!",
+        "[01] slot-id 0: user 'A' permanent secret: not Configured",
+        "[01] slot-id 0: user 'A' permanent secret: Configured (expired)",
+        "[01] slot-id 0: user 'A' permanent secret:",
+        "[01] slot-id 0: user 'A' permanent secret Configured",
+        "[01] slot-id 0: user A permanent secret: Configured",
+        '[01] slot-id 0: user "A" permanent secret: Configured',
+        "[01] slot-id: user 'A' permanent secret: Configured",
+        "[01] slot-id x: user 'A' permanent secret: Configured",
+        "[01] slot 0: user 'A' permanent secret: Configured",
+        "[01] service/proxy user 'A' permanent secret: EXPIRED",
+        "[01] service/proxy user 'A' permanent secret: not MISSING",
+        "[01] service/proxy user 'A' permanent secret:",
+        "[01] something else 'A' permanent secret: Configured",
+    ],
+)
+def test_a_line_that_is_not_understood_is_not_skipped(line):
+    good = "Primus Permanent PIN\n[01] slot-id 0: user 'B' permanent secret: Configured\n"
+    with pytest.raises(PpinError) as caught:
+        parse_listing(good + line + "\n")
+    assert caught.value.cls == "dialogue"
+    assert line in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("slot_id", "number"), [("0", 0), ("5", 5), ("127", 127), ("4294967295", 4294967295), ("0x1f", 31), ("0X1F", 31)]
+)
+def test_slot_ids(slot_id, number):
+    listing = parse_listing("[01] slot-id %s: user 'A' permanent secret: Configured" % slot_id)
+    assert listing.partitions["A"] == [Entry(1, number, True)]
+
+
+@pytest.mark.parametrize(("index", "number"), [("1", 1), ("01", 1), ("09", 9), ("10", 10), ("100", 100), ("0128", 128)])
+def test_indices(index, number):
+    listing = parse_listing("[%s] slot-id 0: user 'A' permanent secret: MISSING" % index)
+    assert listing.partitions["A"] == [Entry(number, 0, False)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "\n",
+        "\r\n \r\n",
+        "\x1b[0m",
+        "********************\nPrimus Permanent PIN\n********************\n",
+        "Segmentation fault",
+        "Error: 0x80005003",
+        "Usage: ppin [-c FILE] [-s FILE] -l",
+        "Primus HSM PKCS#11 2.2.4",
+        "slot-id 0: user 'A' permanent secret: Configured",
+        "[01] slot-id 0: user 'A'",
+        "user 'A' permanent secret: Configured",
+        "permanent secret: Configured",
+        "see [01] slot-id 0: user 'A' permanent secret: Configured",
+    ],
+)
+def test_no_listing(text):
+    assert parse_listing(text) is None
+
+
+def test_only_the_last_listing_counts():
+    assert parse_listing(LIST + REMOVE) == PUBLISHED["remove"][1]
+    assert parse_listing(REMOVE + LIST) == PUBLISHED["list"][1]
+
+
+def test_a_listing_that_was_cut_off_at_its_header_does_not_fall_back_on_an_earlier_one():
+    assert parse_listing(ADD + "********************\nPrimus Permanent PIN\n") is None
+
+
+NOISE = "".join(
+    [
+        "\n",
+        "2021 Apr  1 09:31:28 UTC NUFENEN info MSCNG Process: 0x2000000e [ok]\n",
+        "[%s]\n" % ("0" * 500),
+        "[[[[[[[[[[[[[[[[ ''''''''''''''''' ::::::::::::::\r\n",
+        "[01] slot-id 0: user 'A\n",
+        "[01] slot-id 0: user '%s\n" % ("' permanent " * 40),
+        "[01] service/proxy user '%s'\n" % (" " * 500),
+        "\x1b[31m\x1b[\x1b]\x1b\x1b\x07\0\x9b\n",
+        "slot0 (id=, user=: OK\n",
+        "%s\n" % ("Zürich \u65e5\u672c " * 20),
+    ]
+)
+TEN_MB = 10 * 1024 * 1024
+
+
+@pytest.mark.parametrize("noise", [NOISE, "x", " ", "'", "[01] ", "\x1b[0"], ids=lambda noise: repr(noise[:10]))
+def test_ten_megabytes_of_noise(noise):
+    text = (noise * (TEN_MB // len(noise) + 1))[:TEN_MB]
+    assert parse_listing(text) is None
+    assert parse_test(text) == []
+    assert parse_listing(text + "\n" + LIST) == PUBLISHED["list"][1]
+    assert parse_listing(LIST + "\n" + text) == PUBLISHED["list"][1]
+
+
+shown = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+
+
+@settings(deadline=None, database=None)
+@given(
+    st.dictionaries(shown, st.lists(st.tuples(st.integers(0, 2**32), st.booleans()), min_size=1), max_size=4),
+    st.dictionaries(shown, st.lists(st.booleans(), min_size=1), max_size=4),
+    st.sampled_from(sorted(SHAPES)),
+)
+def test_what_is_listed_is_read(partitions, service_users, shape):
+    slots = [(name, *slot) for name, slots in partitions.items() for slot in slots]
+    proxies = [(name, state) for name, states in service_users.items() for state in states]
+    words = {True: "Configured", False: "MISSING"}
+    text = "Primus Permanent PIN\n"
+    expected = Listing({}, {})
+    for number, (name, slot_id, configured) in enumerate(slots, 1):
+        text += "[%02d] slot-id %d: user '%s' permanent secret: %s\n" % (number, slot_id, name, words[configured])
+        expected.partitions.setdefault(name, []).append(Entry(number, slot_id, configured))
+    for number, (name, configured) in enumerate(proxies, 1):
+        text += "[%02d] service/proxy user '%s' permanent secret: %s\n" % (number, name, words[configured])
+        expected.service_users.setdefault(name, []).append(Entry(number, None, configured))
+    assert parse_listing(SHAPES[shape](text)) == (expected if slots or proxies else None)
+
+
+@settings(deadline=None, database=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.text(max_size=20), st.sampled_from(["[01]", " slot-id ", "0", ":", "user '", "' ", "permanent secret"])
+        )
+    ).map("".join)
+)
+def test_any_text_is_read_or_refused(text):
+    try:
+        listing = parse_listing(text)
+    except PpinError as exc:
+        assert exc.cls == "dialogue"
+    else:
+        assert listing is None or listing.partitions or listing.service_users
+    assert isinstance(parse_test(text), list)
+
+
+@pytest.mark.parametrize(
+    ("states", "expected"),
+    [
+        (None, NOT_LISTED),
+        ([], NOT_LISTED),
+        ([True], CONFIGURED),
+        ([True, True], CONFIGURED),
+        ([False], MISSING),
+        ([False, False], MISSING),
+        ([True, False], MISSING),
+        ([False, True], MISSING),
+    ],
+)
+def test_entry_state(states, expected):
+    entries = None if states is None else [Entry(number, 0, state) for number, state in enumerate(states, 1)]
+    assert entry_state(entries) == expected
+
+
+def test_results():
+    assert Entry(3, 0, False).as_result() == {"index": 3, "slot_id": 0, "configured": False}
+    assert Entry(1, None, True).as_result() == {"index": 1, "configured": True}
+
+
+# ppin --test
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_published_test(shape):
+    assert parse_test(SHAPES[shape](TEST)) == [TestedSlot("2", "DEMO-TEST", True)]
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "test"])
+def test_other_outputs_have_no_tested_slot(name):
+    assert parse_test(PUBLISHED[name][0]) == []
+
+
+def test_several_slots():
+    text = """\
+hsm0: Connect to '192.0.2.1' on port 2310, firmware: RP-2.10.0-T
+    slot0 (id=0), user=P1: OK
+    slot1 (id=1), user=P2: FAILED (0x80005017)
+hsm1: Connect to '192.0.2.2' on port 2310, firmware: RP-2.10.0-T
+    slot0 (id=0), user=P1: OK
+    slot1 (id=1), user=P2: Not OK
+
+Number of tested HSMs: 2 (number of partitions: 4)
+Number of failures: 2
+"""
+    assert parse_test(text) == [
+        TestedSlot("0", "P1", True),
+        TestedSlot("1", "P2", False),
+        TestedSlot("0", "P1", True),
+        TestedSlot("1", "P2", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("slot0(id=2),user=A:OK", TestedSlot("2", "A", True)),
+        ("   slot0   (id=2)   ,   user=A   :   OK   ", TestedSlot("2", "A", True)),
+        ("\tslot10\t(id=12),\tuser=A:\tOK\t", TestedSlot("12", "A", True)),
+        ("slot0 (id=2), user=O'Brien: OK", TestedSlot("2", "O'Brien", True)),
+        ("slot0 (id=2), user=Zürich \u65e5\u672c: OK", TestedSlot("2", "Zürich \u65e5\u672c", True)),
+        ("slot0 (id=2), user=A: 0x80005017", TestedSlot("2", "A", False)),
+        ("slot0 (id=2), user=A: error: code: 0x80005017", TestedSlot("2", "A", False)),
+        ("slot0 (id=2), user=A: NOK", TestedSlot("2", "A", False)),
+        ("slot0 (id=2), user=A: OK, but 0x80000018", TestedSlot("2", "A", False)),
+        ("slot0 (id=2), user=A: failed: not OK", TestedSlot("2", "A", False)),
+        pytest.param(
+            "slot0 (id=2), user=A:B: OK",
+            TestedSlot("2", "A:B", True),
+            marks=pytest.mark.xfail(strict=True, reason="the name ends at its first colon"),
+        ),
+    ],
+)
+def test_tested_slot(line, expected):
+    assert parse_test(line) == [expected]
+
+
+@pytest.mark.parametrize("text", ["", "\r\n", "OK", "user=A: OK", "slot0 (id=2), user=A", "hsm0: OK", "slot0: OK"])
+def test_no_tested_slot(text):
+    assert parse_test(text) == []

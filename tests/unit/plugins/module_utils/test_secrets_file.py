@@ -1,0 +1,405 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The lock, the snapshot and the restore, on real files, with real processes that die."""
+
+import os
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot, locked, replace_file
+
+COLLECTIONS = Path(_secrets_file.__file__).parents[5]
+
+CONTENTS = {
+    "text": b'version = "1.0";\nprimus : { users : { user0 : { name = "P1"; }; }; };\n',
+    "empty": b"",
+    "CRLF": b"a\r\nb\rc\n",
+    "all bytes": bytes(range(256)) * 300,
+}
+OWNERS = [(os.geteuid(), os.getegid())] + ([(1234, 5678)] if os.geteuid() == 0 else [])
+
+
+def facts(path):
+    """Content, mode, owner and group of a file."""
+    status = os.stat(path)
+    return Path(path).read_bytes(), stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+@pytest.fixture
+def secrets(tmp_path):
+    path = tmp_path / "etc" / ".secrets.cfg"
+    path.parent.mkdir()
+    path.write_bytes(CONTENTS["text"])
+    return path
+
+
+@pytest.fixture
+def snapshot(secrets):
+    return Snapshot(str(secrets))
+
+
+def names(secrets):
+    return sorted(os.listdir(secrets.parent))
+
+
+# Snapshot
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:10])
+
+
+def overwrite(path):
+    path.write_bytes(b"something else")
+    path.chmod(0o666)
+
+
+def replace(path):
+    path.unlink()
+    path.write_bytes(b"something else")
+
+
+DAMAGES = [lambda path: path.write_bytes(b""), truncate, overwrite, replace, Path.unlink, lambda path: None]
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o400])
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_snapshot_has_content_owner_and_mode(secrets, snapshot, content, mode, owner, umask):
+    if os.geteuid() != 0 and mode == 0o400:
+        pytest.skip("only root writes a file of mode 0400")
+    secrets.write_bytes(content)
+    secrets.chmod(mode)
+    os.chown(secrets, *owner)
+    old = os.umask(umask)
+    try:
+        snapshot.take()
+    finally:
+        os.umask(old)
+    assert facts(snapshot.path) == facts(secrets) == (content, mode, *owner)
+    assert names(secrets) == [".secrets.cfg", ".secrets.cfg.snapshot"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("owner", OWNERS)
+@pytest.mark.parametrize("mode", [0o600, 0o660])
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+def test_restore(secrets, snapshot, content, mode, owner, damage):
+    secrets.write_bytes(content)
+    secrets.chmod(mode)
+    os.chown(secrets, *owner)
+    snapshot.take()
+    damage(secrets)
+    snapshot.restore()
+    assert facts(secrets) == (content, mode, *owner)
+    assert names(secrets) == [".secrets.cfg"]
+
+
+def test_exists(secrets, snapshot):
+    assert not snapshot.exists()
+    snapshot.take()
+    assert snapshot.exists()
+    assert Snapshot(str(secrets)).exists()
+    snapshot.restore()
+    assert not snapshot.exists()
+
+
+def test_drop(secrets, snapshot):
+    snapshot.take()
+    secrets.write_bytes(b"new")
+    snapshot.drop()
+    assert secrets.read_bytes() == b"new"
+    assert names(secrets) == [".secrets.cfg"]
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_drop_keep_as(secrets, snapshot, owner):
+    secrets.chmod(0o640)
+    os.chown(secrets, *owner)
+    before = facts(secrets)
+    snapshot.take()
+    secrets.write_bytes(b"new")
+    snapshot.drop(keep_as=str(secrets) + ".backup")
+    assert secrets.read_bytes() == b"new"
+    assert facts(str(secrets) + ".backup") == before
+    assert names(secrets) == [".secrets.cfg", ".secrets.cfg.backup"]
+
+
+def test_the_last_snapshot_counts(secrets, snapshot):
+    snapshot.take()
+    secrets.write_bytes(b"second")
+    snapshot.take()
+    secrets.write_bytes(b"third")
+    snapshot.restore()
+    assert secrets.read_bytes() == b"second"
+
+
+@pytest.mark.parametrize("end", [Snapshot.restore, Snapshot.drop])
+@pytest.mark.xfail(
+    strict=True, raises=(FileNotFoundError, PpinError), reason="the folder of a bare name is taken for ''"
+)
+def test_a_path_without_a_folder(secrets, monkeypatch, end):
+    monkeypatch.chdir(secrets.parent)
+    snapshot = Snapshot(".secrets.cfg")
+    snapshot.take()
+    end(snapshot)
+    assert names(secrets) == [".secrets.cfg"]
+
+
+def test_nothing_to_copy(secrets, snapshot):
+    secrets.unlink()
+    with pytest.raises(PpinError) as caught:
+        snapshot.take()
+    assert caught.value.cls == "permission"
+    assert str(secrets) in caught.value.msg
+    assert names(secrets) == []
+
+
+def test_nothing_to_put_back(secrets, snapshot):
+    with pytest.raises(PpinError) as caught:
+        snapshot.restore()
+    assert caught.value.cls == "permission"
+    assert secrets.read_bytes() == CONTENTS["text"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_file_that_may_not_be_written(secrets, snapshot):
+    secrets.chmod(0o400)
+    with pytest.raises(PpinError) as caught:
+        snapshot.take()
+    assert (caught.value.code, caught.value.cls) == ("0x80005007", "permission")
+    assert names(secrets) == [".secrets.cfg"]
+
+
+def test_a_folder_in_its_place(secrets, snapshot):
+    secrets.unlink()
+    secrets.mkdir()
+    with pytest.raises(PpinError) as caught:
+        snapshot.take()
+    assert caught.value.cls == "permission"
+
+
+# replace_file
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("old", [None, b"old", b"x" * 100000])
+def test_replace_file(tmp_path, content, old):
+    path = tmp_path / "file"
+    if old is not None:
+        path.write_bytes(old)
+        path.chmod(0o666)
+    replace_file(str(path), content)
+    assert facts(path) == (content, 0o600, os.geteuid(), os.getegid())
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("owner", OWNERS)
+def test_replace_file_like_another(tmp_path, owner):
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    other.chmod(0o640)
+    os.chown(other, *owner)
+    replace_file(str(tmp_path / "file"), b"new", like=str(other))
+    assert facts(tmp_path / "file") == (b"new", 0o640, *owner)
+
+
+def test_replace_file_like_itself(secrets):
+    secrets.chmod(0o660)
+    before = facts(secrets)
+    replace_file(str(secrets), b"new", like=str(secrets))
+    assert facts(secrets) == (b"new", *before[1:])
+
+
+def test_whoever_has_the_old_file_open_keeps_it(secrets):
+    with secrets.open("rb") as reader:
+        replace_file(str(secrets), b"new")
+        assert reader.read() == CONTENTS["text"]
+
+
+def test_replace_file_in_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    replace_file("file", b"new")
+    assert Path("file").read_bytes() == b"new"
+
+
+def test_what_a_killed_run_left_is_replaced_and_not_followed(secrets, tmp_path):
+    target = tmp_path / "target"
+    target.write_bytes(b"untouched")
+    for leave in (Path.write_bytes, lambda path, _content: path.symlink_to(target)):
+        leave(Path(str(secrets) + ".new"), b"half a fi")
+        replace_file(str(secrets), b"new")
+        assert secrets.read_bytes() == b"new"
+        assert names(secrets) == [".secrets.cfg"]
+    assert target.read_bytes() == b"untouched"
+
+
+@pytest.mark.parametrize("like", ["nothing", None])
+def test_a_failure_leaves_the_old_file(secrets, like):
+    with pytest.raises(OSError):
+        replace_file(str(secrets if like else secrets.parent / "no" / "file"), b"new", like=like)
+    assert secrets.read_bytes() == CONTENTS["text"]
+    assert names(secrets) == [".secrets.cfg"]
+
+
+@pytest.fixture(params=["file system", "size of a file"])
+def full(request, secrets):
+    """The folder of the secrets file takes some 16 KB, which it has in use."""
+    if request.param == "file system":
+        content = secrets.read_bytes()
+        mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(secrets.parent)]
+        if (
+            os.geteuid() != 0
+            or not shutil.which("mount")
+            or subprocess.run(mount, stderr=subprocess.DEVNULL).returncode
+        ):
+            pytest.skip("a file system can be mounted by root only")
+        request.addfinalizer(lambda: subprocess.run(["umount", str(secrets.parent)], check=True))
+        secrets.write_bytes(content + b"#" * 10000)
+    else:
+        secrets.write_bytes(secrets.read_bytes() + b"#" * 10000)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limits))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))
+    secrets.chmod(0o640)
+
+
+@pytest.mark.usefixtures("full")
+def test_replace_file_on_a_full_disk(secrets):
+    before = facts(secrets)
+    with pytest.raises(OSError):
+        replace_file(str(secrets), b"n" * 60000, like=str(secrets))
+    assert facts(secrets) == before
+    assert names(secrets) == [".secrets.cfg"]
+
+
+@pytest.mark.usefixtures("full")
+def test_a_snapshot_on_a_full_disk(secrets, snapshot):
+    before = facts(secrets)
+    with pytest.raises(PpinError) as caught:
+        snapshot.take()
+    assert caught.value.cls == "permission"
+    assert facts(secrets) == before
+    assert not snapshot.exists()
+    assert names(secrets) == [".secrets.cfg"]
+
+
+# Lock
+
+IMPORT = "import subprocess, sys\nfrom %s import locked\n" % _secrets_file.__name__
+
+# Holds the lock for ever, with a child of its own that has inherited all that can be inherited.
+HOLD = """
+with locked(sys.argv[1], 0):
+    subprocess.run(["cat"], close_fds=False)
+"""
+
+# Says that it begins, then what is in a file once it has the lock.
+WAIT = """
+print("waiting", flush=True)
+with locked(sys.argv[1], 60), open(sys.argv[2]) as file:
+    print(file.read(), flush=True)
+"""
+
+
+@pytest.fixture
+def start():
+    """Start a script with locked; its stdin and stdout are pipes."""
+    processes = []
+
+    def start(script, *args):
+        process = subprocess.Popen(
+            [sys.executable, "-c", IMPORT + script, *map(str, args)],
+            env=dict(os.environ, PYTHONPATH=str(COLLECTIONS)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def echo(process, word):
+    process.stdin.write(word + "\n")
+    return process.stdout.readline().strip()
+
+
+def test_the_lock_excludes_another_process_until_that_is_killed(secrets, start):
+    holder = start(HOLD, secrets)
+    assert echo(holder, "held") == "held"
+    with pytest.raises(PpinError) as caught, locked(str(secrets), 0):
+        pytest.fail("two have the lock")
+    assert caught.value.cls == "timeout"
+    assert str(secrets) in caught.value.msg
+    holder.kill()
+    holder.wait()
+    assert echo(holder, "the child lives on") == "the child lives on"
+    with locked(str(secrets), 60):
+        assert names(secrets) == [".secrets.cfg"]
+
+
+def test_the_lock_is_waited_for(secrets, tmp_path, start):
+    result = tmp_path / "result"
+    result.write_text("not yet")
+    with locked(str(secrets), 0):
+        waiting = start(WAIT, secrets, result)
+        assert waiting.stdout.readline() == "waiting\n"
+        result.write_text("done")
+    assert waiting.stdout.readline() == "done\n"
+    assert waiting.wait(60) == 0
+
+
+def test_the_lock_is_let_go_of_after_a_failure(secrets):
+    for _again in range(2):
+        with pytest.raises(KeyError), locked(str(secrets), 0):
+            raise KeyError
+    with locked(str(secrets), 0):
+        assert names(secrets) == [".secrets.cfg"]
+
+
+def test_the_lock_excludes_within_a_process_too(secrets):
+    with locked(str(secrets), 0), pytest.raises(PpinError) as caught, locked(str(secrets), 0):
+        pytest.fail("two have the lock")
+    assert caught.value.cls == "timeout"
+
+
+def test_each_folder_has_its_own_lock(secrets, tmp_path):
+    with locked(str(secrets), 0), locked(str(tmp_path / ".secrets.cfg"), 0):
+        assert names(secrets) == [".secrets.cfg"]
+
+
+def test_the_lock_outlives_a_file_that_is_replaced(secrets, snapshot, start):
+    with locked(str(secrets), 0):
+        snapshot.take()
+        snapshot.restore()
+        other = start(
+            "try:\n    locked(sys.argv[1], 0).__enter__()\nexcept Exception as exc:\n    print(exc.cls)\n", secrets
+        )
+        assert other.communicate()[0] == "timeout\n"
+
+
+def test_the_lock_does_not_need_the_file(secrets):
+    secrets.unlink()
+    with locked(str(secrets), 0):
+        assert names(secrets) == []
+
+
+def test_no_folder_to_lock(tmp_path):
+    with pytest.raises(PpinError) as caught, locked(str(tmp_path / "no" / ".secrets.cfg"), 0):
+        pytest.fail("there is nothing to lock")
+    assert (caught.value.code, caught.value.cls) == ("0x80005004", "config")
+    assert str(tmp_path / "no") in caught.value.msg
