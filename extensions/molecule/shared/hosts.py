@@ -37,10 +37,20 @@ from pathlib import Path
 
 # What Ansible and the roles' tasks need of a host, and what the emulated provider package depends on: hosts cannot
 # download. python3-cffi-backend is named because debootstrap does not follow dependencies on virtual packages.
-PACKAGES = """
-    ca-certificates iproute2 logrotate openssh-server python3 python3-apt python3-pexpect rsyslog
-    python3-cffi-backend python3-cryptography python3-libconf softhsm2
-""".split()
+PACKAGES = [
+    "ca-certificates",
+    "iproute2",
+    "logrotate",
+    "openssh-server",
+    "python3",
+    "python3-apt",
+    "python3-pexpect",
+    "rsyslog",
+    "python3-cffi-backend",
+    "python3-cryptography",
+    "python3-libconf",
+    "softhsm2",
+]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsmops-primus"
 EMULATOR = Path(__file__).resolve().parents[3] / "tests" / "emulator"
 EMULATOR_PORT = 2310
