@@ -213,8 +213,10 @@ def bridge(name: str) -> ipaddress.IPv4Interface:
 
 
 def remove_link(name: str) -> None:
+    """Removes a link if it is there; it may also go by itself in this moment, with the namespace of its other end."""
+    subprocess.run(["ip", "link", "delete", name], capture_output=True, check=False)
     if Path("/sys/class/net", name).exists():
-        run("ip", "link", "delete", name)
+        sys.exit(f"The network link {name} cannot be removed.")
 
 
 def speaks_ssh(address: str) -> bool:
@@ -317,7 +319,9 @@ def destroy(directory: Path) -> dict:
     for pid_file in directory.glob("*/pid"):
         end(pid_file, signal.SIGKILL)  # the first process of its namespace: with it go all others
     end(directory / "emulator.pid", signal.SIGTERM)
-    remove_link(f"pt{directory.name}")  # the hosts' ends went with their namespaces
+    # A connection that was still open holds a dead host's network for minutes, and with it the link.
+    for link in Path("/sys/class/net").glob(f"pt{directory.name}*"):
+        remove_link(link.name)
     if directory.is_mount():
         run("umount", str(directory))
     if changed:
