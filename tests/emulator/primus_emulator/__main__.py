@@ -48,7 +48,8 @@ def client_arguments(parser):
 
 
 def admin_arguments(parser):
-    parser.add_argument("--state", required=True, help="state folder of the emulator")
+    # Some commands have an argument named state.
+    parser.add_argument("--state", dest="folder", required=True, help="state folder of the emulator")
     admin.add_arguments(parser)
 
 

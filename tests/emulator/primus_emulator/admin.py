@@ -107,7 +107,7 @@ def run(options):
     """Run one command of the command line and print its result as JSON."""
     args = vars(options)
     names = {argument.lstrip("-") for argument, _settings in COMMANDS[options.admin_command][1]}
-    result = Admin(options.state).call(
+    result = Admin(options.folder).call(
         options.admin_command, **{name: args[name] for name in names if args[name] is not None}
     )
     print(json.dumps(result, indent=2))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -106,6 +107,11 @@ class Server:
         self._hsm = Hsm(config)
         self._state = os.path.abspath(state)
         os.makedirs(self._state, exist_ok=True)
+        self._lock = os.open(self._state, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError("an emulator runs in %s already" % self._state) from None
         ca, key = self._path("ca.pem"), self._path("key.pem")
         make_certificate(ca, key, bind)
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -15,15 +15,10 @@ from primus_emulator import client as installer
 from primus_emulator.admin import Admin
 
 EMULATOR = Path(__file__).resolve().parents[1]
-SETUP = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3"
-PKCS11 = "the PKCS#11 password"
-PROXY = "the proxy password"
+PARTITION = {"setup_password": "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3", "pkcs11_password": "the PKCS#11 password"}
 CONFIG = {
-    "partitions": {
-        "HSM_USERNAME": {"setup_password": SETUP, "pkcs11_password": PKCS11},
-        "OTHER": {"setup_password": [SETUP, "second"], "pkcs11_password": PKCS11},
-    },
-    "service_users": {"SERVICE_USER": PROXY},
+    "partitions": {"HSM_USERNAME": PARTITION, "OTHER": PARTITION},
+    "service_users": {"SERVICE_USER": "the proxy password"},
 }
 
 
