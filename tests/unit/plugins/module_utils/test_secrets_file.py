@@ -8,6 +8,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -170,13 +171,26 @@ def test_nothing_to_put_back(secrets, snapshot):
     assert secrets.read_bytes() == CONTENTS["text"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_file_that_may_not_be_written(secrets, snapshot):
-    secrets.chmod(0o400)
-    with pytest.raises(PpinError) as caught:
-        snapshot.take()
-    assert (caught.value.code, caught.value.cls) == ("0x80005007", "permission")
-    assert names(secrets) == [".secrets.cfg"]
+def test_a_file_that_may_not_be_written():
+    with tempfile.TemporaryDirectory() as folder:
+        secrets = Path(folder, ".secrets.cfg")
+        secrets.write_bytes(CONTENTS["text"])
+        secrets.chmod(0o400)
+        user = os.geteuid()
+        if user == 0:  # root may write everywhere, so be somebody else meanwhile
+            for path in (folder, secrets):
+                os.chown(path, 65534, -1)
+            os.seteuid(65534)
+        try:
+            with pytest.raises(PpinError) as caught:
+                Snapshot(str(secrets)).take()
+            assert facts(secrets)[:2] == (CONTENTS["text"], 0o400)
+            assert names(secrets) == [".secrets.cfg"]
+            secrets.chmod(0o600)
+            Snapshot(str(secrets)).take()  # so it was the mode that forbade it
+        finally:
+            os.seteuid(user)
+        assert (caught.value.code, caught.value.cls) == ("0x80005007", "permission")
 
 
 def test_a_folder_in_its_place(secrets, snapshot):
