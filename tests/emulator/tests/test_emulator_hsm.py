@@ -121,7 +121,10 @@ SCENARIOS = {
         {"expiry_counts": True},
         [("expire", "P"), *[("setup", "setup", EXPIRED)] * 3, ("permanent", "now", REJECTED)],
     ),
-    "a setup password that expires meanwhile": ({}, [("expire_during", "P"), ("setup", "setup", EXPIRED)]),
+    "a setup password that expires meanwhile, once": (
+        {},
+        [("expire_during", "P"), ("setup", "setup", EXPIRED), ("new_setup_password", "P", "new"), ("setup", "new", OK)],
+    ),
     "a new setup password ends the present ones": (
         {},
         [("new_setup_password", "P", "new"), ("setup", "new", OK), ("setup", "setup", REJECTED)],
