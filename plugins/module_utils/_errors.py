@@ -79,7 +79,7 @@ _CODE_HINTS = {
     "credential of this client again.",
 }
 
-_CODE = re.compile(r"(?<![0-9A-Za-z])0[xX]([08C][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
+_CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
 
 
 class PpinError(Exception):

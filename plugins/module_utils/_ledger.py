@@ -44,13 +44,16 @@ class Ledger:
             for kind in ("partitions", "service_users"):
                 for entry in data[kind].values():
                     base64.b64decode(entry["salt"]), base64.b64decode(entry["hash"])
-                    if not 0 < entry["iterations"] <= 100 * ITERATIONS or not isinstance(entry["since"], str):
+                    iterations = entry["iterations"]
+                    if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS:
+                        raise ValueError("an entry is damaged")
+                    if not isinstance(entry["since"], str):
                         raise ValueError("an entry is damaged")
             return data  # type: ignore[no-any-return]
         except IOError as exc:
             if os.path.lexists(self.path):
                 self.problem = "The ledger %s cannot be read (%s)" % (self.path, exc.strerror)
-        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             self.problem = "The ledger %s is damaged (%s)" % (self.path, exc)
         return empty
 

@@ -15,16 +15,16 @@ CONFIGURED = "configured"
 MISSING = "missing"
 NOT_LISTED = "not listed"
 
-_HEADER = "Primus Permanent PIN"
+_HEADER = re.compile(r"^\s*Primus Permanent PIN\s*$", re.M)
 _STATES = {"configured": True, "missing": False}
-_SLOT = re.compile(r"^\[(\d+)\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s+secret\s*:\s*(\S+)$")
-_PROXY = re.compile(r"^\[(\d+)\]\s*service/proxy\s+user\s*'(.*)'\s*permanent\s+secret\s*:\s*(\S+)$")
-_ANY_ENTRY = re.compile(r"^\[\d+\].*permanent\s+secret")
-_TESTED_SLOT = re.compile(r"^slot\d+\s*\(id=(\w+)\)\s*,\s*user=(.*?)\s*:\s*(\S.*)$")
+_SLOT = re.compile(r"^\[\s*(\d+)\s*\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
+_PROXY = re.compile(r"^\[\s*(\d+)\s*\]\s*service/proxy\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
+_ANY_ENTRY = re.compile(r"^\[\s*\d+\s*\].*permanent\s*secret")
+_TESTED_SLOT = re.compile(r"^slot\d+\s*\(id=(\w+)\)\s*,\s*user=(?:(.*?)\s*:\s*OK|(.*?)\s*:\s*\S.*)$")
 
 # What a terminal would act on instead of showing it: escape sequences (ECMA-48) and control characters but \t and \n.
 _INVISIBLE = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 
@@ -66,7 +66,7 @@ def parse_listing(text: str) -> t.Optional[Listing]:
     :raises PpinError: for a line of a listing that does not have the documented form.
     """
     listing = Listing({}, {})
-    for raw_line in printable(text).rpartition(_HEADER)[2].splitlines():
+    for raw_line in _HEADER.split(printable(text))[-1].splitlines():
         line = raw_line.strip()
         slot, proxy = _SLOT.match(line), _PROXY.match(line)
         if slot:
@@ -80,10 +80,14 @@ def parse_listing(text: str) -> t.Optional[Listing]:
         else:
             continue
         try:
-            entries.append(Entry(int(index), int(slot_id, 0) if slot_id else None, _STATES[state.lower()]))
+            entries.append(Entry(int(index), _slot_id(slot_id) if slot_id else None, _STATES[state.lower()]))
         except (KeyError, ValueError):
             raise _not_understood(line) from None
     return listing if listing.partitions or listing.service_users else None
+
+
+def _slot_id(text: str) -> int:
+    return int(text, 16 if text.lower().startswith("0x") else 10)
 
 
 def _not_understood(line: str) -> PpinError:
@@ -106,4 +110,4 @@ class TestedSlot(t.NamedTuple):
 def parse_test(text: str) -> t.List[TestedSlot]:
     """The slots in an output of C(ppin --test)."""
     matches = (_TESTED_SLOT.match(line.strip()) for line in printable(text).splitlines())
-    return [TestedSlot(match.group(1), match.group(2), match.group(3) == "OK") for match in matches if match]
+    return [TestedSlot(match[1], match[2] or match[3], match[2] is not None) for match in matches if match]

@@ -80,7 +80,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         places = [os.path.join(ETC, name), os.path.join(home, "etc", name)]
         return next((place for place in places if os.path.exists(place)), places[0])
 
-    executable = params["executable"]
+    executable = params["executable"] or None
     if executable is None:
         executable = os.path.join(home, "bin", "ppin")
         if not os.path.exists(executable):
@@ -156,7 +156,7 @@ class Ppin:
         try:
             with open(self.paths.config, "rb") as config:
                 return read_slots(config.read().decode("utf-8", "replace"))
-        except ValueError:
+        except (OSError, ValueError):
             return []
 
     # What ppin does
@@ -212,7 +212,7 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = [slot for slot in parse_test(output) if slot.user_name == user_name]
+        tested = parse_test(output)
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
@@ -376,9 +376,11 @@ _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'([^\r\n]*)
 
 def _shown(output: str, secrets: t.Iterable[str]) -> str:
     """The end of what ppin printed, for an error message: no secret, no control characters."""
-    text = " | ".join(line.strip() for line in printable(output).splitlines() if line.strip())
-    for secret in secrets:
+    text = printable(output)
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "********")
+    text = " | ".join(line.strip() for line in text.splitlines() if line.strip())
+    text = "".join(char if char.isprintable() else "?" for char in text)
     if not text:
         return "; it printed nothing"
     return "; it printed: %s" % (text if len(text) <= SHOWN_LIMIT else "..." + text[-SHOWN_LIMIT:])

@@ -37,9 +37,14 @@ def read_slots(text: str) -> t.List[Slot]:
     try:
         hsms = _Reader(text).read()["primus"]["hsms"]
         for hsm_key, hsm in hsms.items():
-            for slot in hsm.get("slots", {}).values():
-                slots.append(Slot(hsm_key, slot["user_name"], slot.get("id"), slot.get("proxy_user") or None))
-    except (KeyError, TypeError, AttributeError) as exc:
+            for settings in hsm.get("slots", {}).values():
+                slot = Slot(hsm_key, settings["user_name"], settings.get("id"), settings.get("proxy_user") or None)
+                if not isinstance(slot.user_name, str) or not isinstance(slot.proxy_user, (str, type(None))):
+                    raise TypeError("a name is not a string")
+                if type(slot.slot_id) not in (int, type(None)):
+                    raise TypeError("a slot id is not an integer")
+                slots.append(slot)
+    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ValueError("not the structure of a primus.cfg: %s" % exc) from exc
     return slots
 

@@ -44,12 +44,12 @@ def replace_file(path: str, content: bytes, like: t.Optional[str] = None) -> Non
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder(os.path.dirname(path) or ".")
+    sync_folder_of(path)
 
 
-def sync_folder(folder: str) -> None:
-    """Make what was renamed or removed in a folder last, also when power is lost."""
-    handle = os.open(folder, os.O_RDONLY)
+def sync_folder_of(path: str) -> None:
+    """Make what was renamed or removed beside path last, also when power is lost."""
+    handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
@@ -117,7 +117,7 @@ class Snapshot:
         """Put the copy back in place of the secrets file, which it then is. :raises PpinError: when that fails."""
         try:
             os.rename(self.path, self.secrets_path)
-            sync_folder(os.path.dirname(self.path))
+            sync_folder_of(self.path)
         except OSError as exc:
             raise PpinError(
                 "%s could not be put back: %s" % (self.secrets_path, exc.strerror),
@@ -133,4 +133,4 @@ class Snapshot:
             os.unlink(self.path)
         else:
             os.rename(self.path, keep_as)
-        sync_folder(os.path.dirname(self.path))
+        sync_folder_of(self.path)

@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from primus_emulator.admin import Admin
-
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from primus_emulator.admin import Admin
 
 COLLECTION = Path(_plan.__file__).parents[2]
 COLLECTIONS = COLLECTION.parents[2]
@@ -73,13 +72,14 @@ class Client:
         self.ppin = home / "bin/ppin"
 
     def set(self, **behaviour):
-        for key, value in behaviour.items():
-            emulator("client", self.home, "--state", self.hsm.state, "--set", f"{key}={value}")
+        switches = [word for key, value in behaviour.items() for word in ("--set", f"{key}={value}")]
+        emulator("client", self.home, *switches)
 
     def start(self, module, check=False, **options):
         """Start a module as Ansible does. The options go through stdin, as with pipelining."""
         paths = {"primus_home": self.home, "config_path": self.config, "secrets_path": self.secrets}
         arguments = {key: str(value) for key, value in paths.items() if key not in options}
+        options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
         arguments.update({key: value for key, value in options.items() if value is not None})
         arguments.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_no_log=False)
         process = subprocess.Popen(
@@ -100,7 +100,10 @@ class Client:
         out, err = process.communicate(timeout=90)
         text = (out + err).decode()
         arguments = json.loads(out).pop("invocation", None) if out.strip() else None
-        for secret in [*SECRETS, *(options.get(key) or "" for key in ("setup_password", "pkcs11_password", "password"))]:
+        for secret in [
+            *SECRETS,
+            *(options.get(key) or "" for key in ("setup_password", "pkcs11_password", "password")),
+        ]:
             assert not secret or secret not in text
         assert out.strip(), err.decode()
         assert err == b"", err.decode()
@@ -113,7 +116,8 @@ class Client:
         """Run ppin_secret, by default with the right passwords."""
         options.setdefault("setup_password", SETUP[partition])
         options.setdefault("pkcs11_password", PINS[partition])
-        return self.run("ppin_secret", user_name=partition, **options)
+        options.setdefault("user_name", partition)
+        return self.run("ppin_secret", **options)
 
     def proxy(self, **options):
         options.setdefault("password", PROXY_PASSWORD)

@@ -175,21 +175,9 @@ FIXED_BLANKS = "blanks are required or forbidden at this place"
         ("[01]service/proxy user'A'permanent secret:Configured", ONE_SERVICE_USER),
         ("[01]   service/proxy   user   'A'   permanent   secret   :   Configured   ", ONE_SERVICE_USER),
         ("[01]\tservice/proxy\tuser\t'A'\tpermanent\tsecret\t:\tConfigured\t", ONE_SERVICE_USER),
-        pytest.param(
-            "[01]slot-id0:user'A'permanentsecret:Configured",
-            ONE_PARTITION,
-            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
-        ),
-        pytest.param(
-            "[01]service/proxyuser'A'permanent secret:Configured",
-            ONE_SERVICE_USER,
-            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
-        ),
-        pytest.param(
-            "[ 1] slot-id 0: user 'A' permanent secret: Configured",
-            ONE_PARTITION,
-            marks=pytest.mark.xfail(strict=True, reason=FIXED_BLANKS),
-        ),
+        pytest.param("[01]slot-id0:user'A'permanentsecret:Configured", ONE_PARTITION),
+        pytest.param("[01]service/proxyuser'A'permanent secret:Configured", ONE_SERVICE_USER),
+        pytest.param("[ 1] slot-id 0: user 'A' permanent secret: Configured", ONE_PARTITION),
     ],
 )
 def test_joined_and_extra_white_space(line, expected):
@@ -204,9 +192,9 @@ def test_joined_and_extra_white_space(line, expected):
         ("\x1b[?2004h", "\x1b[?2004l"),
         ("\x1b]8;;https://example.org\x1b\\", "\x1b]8;;\x07"),
         ("\x1bM", "\x1bE"),
-        pytest.param("", "\x1b(B\x1b[m", marks=pytest.mark.xfail(strict=True, reason="what tput sgr0 prints")),
-        pytest.param("\x1b7", "\x1b8", marks=pytest.mark.xfail(strict=True, reason="ESC and a digit")),
-        pytest.param("\x1b=", "\x1b>", marks=pytest.mark.xfail(strict=True, reason="ESC and a sign")),
+        pytest.param("", "\x1b(B\x1b[m"),
+        pytest.param("\x1b7", "\x1b8"),
+        pytest.param("\x1b=", "\x1b>"),
     ],
 )
 def test_escape_sequences(begin, end):
@@ -247,10 +235,7 @@ NAMES = [
     "$(reboot) `x` %s {0}",
     "MISSING",
     "x" * 5000,
-    pytest.param(
-        "Primus Permanent PIN",
-        marks=pytest.mark.xfail(strict=True, reason="the header is searched for inside of lines, too"),
-    ),
+    pytest.param("Primus Permanent PIN"),
 ]
 
 
@@ -484,11 +469,7 @@ Number of failures: 2
         ("slot0 (id=2), user=A: NOK", TestedSlot("2", "A", False)),
         ("slot0 (id=2), user=A: OK, but 0x80000018", TestedSlot("2", "A", False)),
         ("slot0 (id=2), user=A: failed: not OK", TestedSlot("2", "A", False)),
-        pytest.param(
-            "slot0 (id=2), user=A:B: OK",
-            TestedSlot("2", "A:B", True),
-            marks=pytest.mark.xfail(strict=True, reason="the name ends at its first colon"),
-        ),
+        pytest.param("slot0 (id=2), user=A:B: OK", TestedSlot("2", "A:B", True)),
     ],
 )
 def test_tested_slot(line, expected):

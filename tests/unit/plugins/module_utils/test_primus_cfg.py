@@ -186,10 +186,7 @@ GARBAGE = {
     "slot is a string": 'primus = { hsms = { hsm0 = { slots = { slot0 = "x"; }; }; }; };',
     "slot is a number": "primus = { hsms = { hsm0 = { slots = { slot0 = 0; }; }; }; };",
     "slot without a user": with_slot("id = 0;"),
-    "nested without end": pytest.param(
-        "a = " + "(" * 100000,
-        marks=pytest.mark.xfail(strict=True, raises=RecursionError, reason="RecursionError is not caught"),
-    ),
+    "nested without end": pytest.param("a = " + "(" * 100000),
 }
 
 
@@ -208,7 +205,6 @@ def test_the_line_of_what_is_not_understood_is_told():
     "slot",
     ["user_name = 5;", 'user_name = ["P"];', USER + "proxy_user = [1];", USER + 'id = "0";', USER + "id = 1.5;"],
 )
-@pytest.mark.xfail(strict=True, reason="the types of a slot's settings are not looked at")
 def test_a_slot_has_the_types_that_it_promises(slot):
     try:
         slots = read_slots(with_slot(slot))

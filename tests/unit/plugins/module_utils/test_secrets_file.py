@@ -144,9 +144,6 @@ def test_the_last_snapshot_counts(secrets, snapshot):
 
 
 @pytest.mark.parametrize("end", [Snapshot.restore, Snapshot.drop])
-@pytest.mark.xfail(
-    strict=True, raises=(FileNotFoundError, PpinError), reason="the folder of a bare name is taken for ''"
-)
 def test_a_path_without_a_folder(secrets, monkeypatch, end):
     monkeypatch.chdir(secrets.parent)
     snapshot = Snapshot(".secrets.cfg")

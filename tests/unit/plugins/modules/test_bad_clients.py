@@ -1,0 +1,151 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Clients and inputs with which nothing can be done: each gets a message that says what and what next."""
+
+import os
+import subprocess
+
+import pytest
+
+SETUP = "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"
+
+
+def assert_refused(client, before, result, *words, logins=0):
+    assert result["failed"] and not result["changed"] and result["logins"] == logins
+    for word in words:
+        assert word in result["msg"], result["msg"]
+    assert result["error"]["hint"] in result["msg"]
+    assert client.state() == before
+
+
+INPUTS = {
+    "no setup password": ({"setup_password": None}, "needs setup_password"),
+    "no PIN": ({"pkcs11_password": None}, "needs pkcs11_password"),
+    "neither": ({"setup_password": None, "pkcs11_password": None}, "needs setup_password and pkcs11_password"),
+    "a setup password in lower case": ({"setup_password": SETUP.lower()}, "the form of a setup password"),
+    "a short setup password": ({"setup_password": SETUP[:-1]}, "the form of a setup password"),
+    "a setup password with a line break": ({"setup_password": SETUP + "\n"}, "line break"),
+    "an empty PIN": ({"pkcs11_password": ""}, "pkcs11_password is empty"),
+    "a PIN with a control character": ({"pkcs11_password": "ab\x03cd"}, "control character"),
+    "a PIN with NUL": ({"pkcs11_password": "ab\x00cd"}, "control character"),
+    "a long PIN": ({"pkcs11_password": "x" * 1025}, "longer than 1024 bytes"),
+    "no timeout": ({"timeout": 0}, "timeout must be at least 1"),
+    "negative retries": ({"retries": -1}, "retries must be at least 0"),
+}
+
+
+@pytest.mark.parametrize("check", [False, True])
+@pytest.mark.parametrize("case", INPUTS)
+def test_bad_input_is_refused_before_anything_is_touched(client, case, check):
+    options, words = INPUTS[case]
+    before = client.state()
+    assert_refused(client, before, client.secret(check=check, **options), words)
+    assert client.hsm.logins() == []
+
+
+def test_the_form_of_a_setup_password_can_be_left_to_the_device(client):
+    client.hsm("new-setup-password", partition="P2", value="another form")
+    result = client.secret(setup_password="another form", setup_password_format_check=False)
+    assert result["action"] == "added"
+
+
+@pytest.mark.parametrize("pin", ["pass word ", "ünïcödé-ßecret", "$(touch x);'\"\\", "x" * 1024, "%s %d {0} {{ x }}"])
+def test_a_pin_is_delivered_as_it_is(client, pin):
+    client.hsm("set-pkcs11-password", partition="P2", value=pin)
+    assert client.secret(pkcs11_password=pin)["action"] == "added"
+
+
+def test_no_ppin(client, tmp_path):
+    client.ppin.unlink()
+    before = client.state()
+    result = client.secret(primus_home=str(tmp_path / "none"))
+    assert_refused(client, before, result, "There is no ppin in", "Install the Primus PKCS#11 provider")
+    result = client.secret(executable="/nowhere/ppin")
+    assert_refused(client, before, result, "There is no /nowhere/ppin", "Install the Primus PKCS#11 provider")
+
+
+def test_a_ppin_that_is_not_executable(client):
+    client.ppin.chmod(0o644)
+    assert_refused(client, client.state(), client.secret(), "cannot be executed")
+
+
+def test_a_ppin_that_is_no_program(client):
+    client.ppin.write_bytes(b"\x00\x01 not a program")
+    assert_refused(client, client.state(), client.secret(), "cannot be run")
+
+
+BEHAVIOURS = {
+    "hangs at the start": ({"hang_at": "start"}, 1, "was ended after 1 seconds", "it printed nothing", 0),
+    "hangs at the prompt": ({"hang_at": "prompt"}, 1, "was ended after 1 seconds", "Adding", 1),
+    "hangs after a password": ({"hang_at": "after-password"}, 1, "was ended after 1 seconds", "Adding", 1),
+    "prints 10 MB": ({"print_mb": 10}, 20, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
+    "asks something else first": (
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 1, "not known", "Really [y/N]?", 0,
+    ),
+    "asks something else last": (
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 1, "not known", "Really [y/N]?", 1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BEHAVIOURS)
+def test_a_ppin_that_behaves_badly(configured, case):
+    behaviour, timeout, first, second, logins = BEHAVIOURS[case]
+    configured.secret(state="absent")
+    configured.set(**behaviour)
+    before = configured.state()
+    assert_refused(configured, before, configured.secret(timeout=timeout), first, second, logins=logins)
+
+
+def test_binary_noise_around_the_listing_does_no_harm(client):
+    client.set(binary_noise="on")
+    assert client.secret()["action"] == "added"
+
+
+def test_only_binary_noise_is_an_error_without_control_characters(client):
+    client.ppin.write_text("#!/bin/sh\nhead -c 3000 /dev/urandom\n")
+    result = client.secret()
+    assert_refused(client, client.state(), result, "Listing the credentials (ppin -l) failed", "it printed")
+    assert result["msg"].isprintable()
+
+
+@pytest.mark.parametrize(("name", "code"), [("config", "0x80005003"), ("secrets", "0x80005004")])
+def test_a_file_that_is_missing(client, name, code):
+    getattr(client, name).unlink()
+    result = client.secret()
+    assert_refused(client, client.state(), result, "There is no ", f"{name}_path")
+    assert result["error"]["code"] == code
+
+
+@pytest.mark.parametrize(("name", "code"), [("config", "0x80005005"), ("secrets", "0x80005006")])
+def test_a_file_that_is_invalid(client, name, code):
+    getattr(client, name).write_text("this is { not libconfig")
+    before = client.state()
+    result = client.secret()
+    assert_refused(client, before, result, code)
+    assert result["error"]["code"] == code
+
+
+def test_a_read_only_file_system(client):
+    subprocess.run(["mount", "--bind", str(client.home / "etc"), str(client.home / "etc")], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(client.home / "etc")], check=True)
+        result = client.secret()
+        assert_refused(client, client.state(), result, "cannot be written safely", "Read-only file system")
+    finally:
+        subprocess.run(["umount", str(client.home / "etc")], check=True)
+    assert client.hsm.logins() == []
+
+
+def test_absent_on_a_host_without_anything(client, tmp_path):
+    result = client.secret(state="absent", primus_home=str(tmp_path), secrets_path=str(tmp_path / "none"))
+    assert (result["changed"], result["action"], result["entries"]) == (False, "none", [])
+
+
+def test_the_files_are_found_as_ppin_finds_them(client, monkeypatch):
+    monkeypatch.setenv("SECUROSYS_SECRETS_CONF", str(client.secrets))
+    monkeypatch.setenv("SECUROSYS_PKCS11_CONF", str(client.config))
+    monkeypatch.setenv("PRIMUS_HOME", str(client.home))
+    result = client.secret(primus_home=None, config_path=None, secrets_path=None)
+    assert result["action"] == "added"
+    assert os.path.samefile(client.info(primus_home=None)["executable"], client.ppin)

@@ -1,0 +1,43 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ppin_info: the one look, at clients in all states; it never logs in and never writes."""
+
+import hashlib
+
+
+def test_a_client_as_it_is(configured):
+    before, logins = configured.state(), configured.hsm.logins()
+    info = configured.info()
+    assert info["changed"] is False
+    assert (info["installed"], info["version"], info["error"], info["interrupted"]) == (True, "2.2.4", None, False)
+    assert info["config"]["checksum"] == hashlib.sha256(configured.config.read_bytes()).hexdigest()
+    assert info["secrets"]["mode"] == "0600" and info["secrets"]["owner"] == "root"
+    partitions = {partition["user_name"]: partition for partition in info["partitions"]}
+    assert partitions["P1"]["configured"] and partitions["P1"]["proxy_users"] == ["svc1"]
+    assert partitions["P1"]["hsms"] == ["hsm2", "hsm3"]
+    assert partitions["P2"]["proxy_users"] == [] and partitions["P2"]["since"].startswith("20")
+    assert [(user["name"], user["configured"]) for user in info["service_users"]] == [("svc1", True)]
+    assert configured.state() == before and configured.hsm.logins() == logins
+
+
+def test_a_bare_host(client, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    files = {name: str(tmp_path / "none" / name) for name in ("config_path", "secrets_path")}
+    info = client.info(primus_home=str(tmp_path), **files)
+    assert (info["installed"], info["executable"], info["version"], info["partitions"]) == (False, None, None, [])
+    assert info["config"] == {"path": files["config_path"], "exists": False}
+    assert "There is no ppin" in info["error"]["msg"] and info["error"]["hint"]
+
+
+def test_a_broken_client_is_described(client):
+    client.secrets.write_text("{")
+    info = client.info()
+    assert not info.get("failed")
+    assert (info["error"]["code"], info["error"]["class"]) == ("0x80005006", "config")
+    assert info["version"] == "2.2.4" and info["partitions"] == []
+
+
+def test_a_ppin_that_hangs(client):
+    client.set(hang_at="start")
+    info = client.info(timeout=1)
+    assert info["error"]["class"] == "timeout"
