@@ -4,6 +4,7 @@
 """One run of ppin_secret or ppin_proxy: observe, plan, apply, verify."""
 
 import os
+import signal
 import time
 import typing as t
 
@@ -81,6 +82,8 @@ class Credential:
 def run_credential_module(module: AnsibleModule, credential: Credential) -> None:
     """Do what the module's parameters ask for and leave through exit_json or fail_json."""
     run = _Run(module, credential)
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, _interrupted)
     try:
         run.run()
     except PpinError as exc:
@@ -88,6 +91,11 @@ def run_credential_module(module: AnsibleModule, credential: Credential) -> None
     except OSError as exc:
         run.fail(PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission"))
     module.exit_json(**run.result)
+
+
+def _interrupted(number: int, frame: t.Any) -> None:
+    """Let a run that is told to end put back what it was changing."""
+    raise PpinError("The run was ended by signal %d" % number, hint="Run again.")
 
 
 class _Run:
@@ -265,8 +273,8 @@ class _Run:
         do = {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action]
         attempt = 0
         while True:
-            snapshot.take()
             try:
+                snapshot.take()
                 do(ppin)
                 listing = ppin.listing()
                 entry = entry_state(getattr(listing, credential.kind).get(credential.name))
@@ -277,8 +285,9 @@ class _Run:
                     )
                 break
             except BaseException as exc:
-                snapshot.restore()
-                self.result["rolled_back"] = True
+                if snapshot.exists():
+                    snapshot.restore()
+                    self.result["rolled_back"] = True
                 if not isinstance(exc, PpinError) or exc.cls != "transient" or attempt >= self.params["retries"]:
                     raise
             time.sleep(2**attempt)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_secret: the plan table through the real dialogue, and what must hold when something goes wrong."""
 
+import json
 import os
 import shlex
 import stat
@@ -15,6 +16,12 @@ EMULATOR = Path(_plan.__file__).parents[2] / "tests/emulator"
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
+
+
+def give_away(path):
+    """Another owner and group, where that can be done."""
+    if os.geteuid() == 0:
+        os.chown(path, 4711, 4712)
 
 
 def forget(client):
@@ -218,7 +225,7 @@ WRONG = ("wrong", "no code", "keeps the entry", "lies")  # those that spend a wr
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_update_leaves_everything_as_it_was(configured, failure):
     commands, behaviour, code, cls, logins = FAILURES[failure]
-    os.chown(configured.secrets, 4711, 4712)
+    give_away(configured.secrets)
     configured.secrets.chmod(0o640)
     options = {"setup_password": configured.hsm.new_setup_password("P2")}
     if failure in WRONG:
@@ -308,6 +315,23 @@ def test_a_run_that_was_killed_is_mended_by_the_next(configured):
     assert configured.secret()["changed"] is False
 
 
+def test_a_run_that_is_told_to_end_puts_everything_back(configured):
+    configured.set(hang_at="after-password")
+    before = configured.state()
+    process = configured.start(
+        "ppin_secret", user_name="P2", state="updated", setup_password=configured.hsm.new_setup_password("P2"),
+        pkcs11_password="pin-of-partition-2",
+    )  # fmt: skip
+    while not (configured.home / "etc/.secrets.cfg.snapshot").exists():
+        assert process.poll() is None
+    process.terminate()
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, b"")
+    result = json.loads(out)
+    assert result["rolled_back"] and "ended by signal 15" in result["msg"]
+    assert configured.state() == before
+
+
 def test_a_snapshot_that_lost_nothing_is_dropped(configured):
     before = configured.state()
     snapshot = configured.home / "etc/.secrets.cfg.snapshot"
@@ -349,11 +373,12 @@ def test_a_run_that_is_waited_for_too_long_is_named(client):
 
 
 def test_owner_and_mode_stay_and_the_ledger_is_for_its_owner_only(client):
-    os.chown(client.secrets, 4711, 4712)
+    give_away(client.secrets)
     client.secrets.chmod(0o660)
+    before = client.secrets.stat()
     client.secret()
     status = client.secrets.stat()
-    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (4711, 4712, 0o660)
+    assert (status.st_uid, status.st_gid, status.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
     assert stat.S_IMODE((client.home / "etc/.secrets.cfg.ledger").stat().st_mode) == 0o600
     names = {path.name for path in (client.home / "etc").iterdir()}
     assert names == {"primus.cfg", ".secrets.cfg", ".secrets.cfg.ledger", "emulator.json"}
