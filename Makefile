@@ -5,6 +5,8 @@
 PYTHON ?= python3
 # TARGETS chooses integration targets: `make integration TARGETS="ppin_info ppin_secret"`; without it, all.
 TARGETS ?=
+# SCENARIOS chooses molecule scenarios: `make molecule SCENARIOS="default upgrade"`; without it, all.
+SCENARIOS ?=
 
 # The name of the interpreter is part of the stamp's, so that another PYTHON makes the environment anew.
 STAMP := made-by-$(subst /,_,$(PYTHON))
@@ -19,7 +21,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration bench build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench build collection venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of 
 
 integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
 	$(RUN) python tests/integration/run.py $(TARGETS)
+
+molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
+	$(RUN) python extensions/molecule/run.py $(SCENARIOS)
 
 bench: $(VENV)/$(STAMP) $(COLLECTION) ## what a run costs, against the bare command
 	$(RUN) python tests/benchmarks/bench.py
