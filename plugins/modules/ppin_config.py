@@ -1,6 +1,7 @@
 #!/usr/bin/python
 # -*- coding: utf-8 -*-
 # SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
 DOCUMENTATION = r"""
@@ -42,7 +43,7 @@ options:
     type: str
   mode:
     description:
-      - Permissions of the file, as for M(ansible.builtin.file). By default left as they are, and V(0600) for a new file.
+      - Permissions of the file, as for M(ansible.builtin.file). Left as they are by default, V(0600) for a new file.
     type: raw
 extends_documentation_fragment:
   - hsmops.primus.ppin
@@ -159,8 +160,9 @@ def judge(module: AnsibleModule, paths: Paths, content: str) -> None:
     try:
         listing = Ppin(paths._replace(config=candidate, secrets=secrets), module.params["timeout"]).listing()
     except PpinError as exc:
-        if expected == set() and exc.cls in ("config", "unknown") and exc.code in (None, NOTHING_CONFIGURED):
-            return  # there is nothing to list
+        nothing_listed = exc.code == NOTHING_CONFIGURED or (exc.code is None and exc.cls == "unknown")
+        if expected == set() and nothing_listed:
+            return  # as there is nothing to list
         raise PpinError(
             "The new primus.cfg was not put in place, as ppin does not accept it: %s" % exc.msg,
             exc.code,

@@ -1,0 +1,138 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ppin_config: a primus.cfg takes the place of the old one only after ppin has listed what is in it."""
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+
+HSMS = [{"host": "192.0.2.1"}, {"host": "192.0.2.2"}]
+
+
+def config(*names, state="present"):
+    partitions = [
+        {"user_name": name, "slot_id": i, "proxy_user": "svc1", "state": state} for i, name in enumerate(names)
+    ]
+    return render({"hsms": HSMS, "partitions": partitions})
+
+
+NEW = config("P1", "Zürich 'x'")
+BROKEN = NEW.replace("};", "", 1)
+EMPTY = 'version = "1.0"; primus : { hsms : { hsm0 : { host = "a"; port = "1"; slots : { } } } };'
+
+BEHAVIOURS = [
+    {},
+    {"exit_success": 7, "exit_failure": 0},
+    {"output_stream": "stderr", "message_stream": "stdout", "crlf": "on", "escape_sequences": "on"},
+]
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+def test_a_good_file_is_put_in_place_once(new_client, behaviour):
+    client = new_client(**behaviour)
+    mode = client.config.stat().st_mode
+    result = client.run("ppin_config", content=NEW)
+    assert result["changed"] and result["path"] == str(client.config)
+    assert client.config.read_text() == NEW
+    assert client.config.stat().st_mode == mode
+    assert {partition["user_name"] for partition in client.info()["partitions"]} == {"P1", "Zürich 'x'"}
+    assert not client.run("ppin_config", content=NEW)["changed"]
+
+
+@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("check", [True, False])
+def test_a_bad_file_is_refused_and_the_old_one_stays(new_client, behaviour, check):
+    client = new_client(**behaviour)
+    before = client.state()
+    result = client.run("ppin_config", content=BROKEN, check=check)
+    assert result["failed"] and result["error"]["code"] == "0x80005005"
+    assert "was not put in place" in result["msg"] and "The old one, if any, is as it was" in result["msg"]
+    assert client.state() == before
+
+
+def test_a_ppin_that_lists_something_else_is_believed(client):
+    before = client.state()
+    client.ppin.write_text(
+        "#!/bin/sh\necho 'Primus Permanent PIN'\necho \"[01] slot-id 0: user 'P9' permanent secret: MISSING\"\n"
+    )
+    result = client.run("ppin_config", content=NEW)
+    assert result["failed"]
+    assert "it lists P9 instead of P1, Zürich 'x', service user svc1" in result["msg"]
+    assert client.state() == before
+
+
+def test_without_validation_ppin_is_not_asked(client):
+    client.ppin.write_text("#!/bin/sh\necho 0x80005005\n")
+    assert client.run("ppin_config", content=NEW)["failed"]
+    assert client.run("ppin_config", content=NEW, validate=False)["changed"]
+    assert client.config.read_text() == NEW
+
+
+@pytest.mark.parametrize("content", [config("P1", state="absent"), EMPTY])
+def test_a_file_without_slots_is_good_when_ppin_lists_none(client, content):
+    assert client.run("ppin_config", content=content)["changed"]
+    assert client.config.read_text() == content
+
+
+def test_a_file_without_slots_is_not_good_when_ppin_cannot_run(client):
+    client.ppin.write_text("no program")
+    assert client.run("ppin_config", content=EMPTY)["failed"]
+
+
+def test_the_template_of_the_secrets_serves_while_there_are_none(client, tmp_path):
+    etc = tmp_path / "other"
+    etc.mkdir()
+    paths = {"config_path": str(etc / "primus.cfg"), "secrets_path": str(etc / ".secrets.cfg")}
+    result = client.run("ppin_config", content=NEW, mode="0640", **paths)
+    assert result["changed"]
+    assert [path.name for path in etc.iterdir()] == ["primus.cfg"]
+    assert oct((etc / "primus.cfg").stat().st_mode)[-4:] == "0640"
+
+
+def test_check_mode_changes_nothing(client):
+    before = client.state()
+    result = client.run("ppin_config", content=NEW, mode="0600", check=True)
+    assert result["changed"]
+    assert result["diff"]["after"] == NEW
+    assert client.state() == before
+
+
+def test_check_mode_on_a_bare_client(client, tmp_path):
+    paths = {"primus_home": str(tmp_path / "none"), "config_path": str(tmp_path / "none/primus.cfg")}
+    result = client.run("ppin_config", content=NEW, owner="root", group="no-such-group", check=True, **paths)
+    assert result["changed"] and not (tmp_path / "none").exists()
+
+
+def test_a_mode_alone_is_a_change(client):
+    client.run("ppin_config", content=NEW)
+    assert client.run("ppin_config", content=NEW, mode="0600", check=True)["changed"]
+    assert client.run("ppin_config", content=NEW, mode="0600")["changed"]
+    assert oct(client.config.stat().st_mode)[-4:] == "0600"
+    assert not client.run("ppin_config", content=NEW, mode="0600")["changed"]
+
+
+def test_backup(client):
+    old = client.config.read_bytes()
+    result = client.run("ppin_config", content=NEW, backup=True)
+    with open(result["backup_file"], "rb") as backup:
+        assert backup.read() == old
+
+
+@pytest.mark.parametrize(
+    "old",
+    [
+        'pin = "hunter2";',
+        'proxy_password : "hun\\"hunter2"\n  "hunter2";',
+        'pin = /* the */ "hunter2";',
+        'PIN="hunter2"',
+    ],
+)
+def test_a_diff_shows_no_password_of_an_older_file(client, old):
+    client.config.write_text(old)
+    result = client.run("ppin_config", content=NEW)
+    assert "hunter2" not in str(result)
+    assert result["diff"]["after"] == NEW
+
+
+def test_a_folder_that_is_not_there(client, tmp_path):
+    result = client.run("ppin_config", content=NEW, config_path=str(tmp_path / "none/primus.cfg"))
+    assert result["failed"] and "cannot be opened" in result["msg"]
