@@ -44,6 +44,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
 
 _SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
 _DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
+_VERIFIED = {"ok": True, "rejected": False, "unreachable": None}
 _DOING = {_plan.ADD: "Adding", _plan.UPDATE: "Updating", _plan.REMOVE: "Removing"}
 
 
@@ -203,7 +204,7 @@ class _Run:
         failure = None
         if action == _plan.NONE and wanted and credential.verify == "always":
             login, failure = self.login(ppin, slots)
-            self.result["verified"] = login == "ok"
+            self.result["verified"] = _VERIFIED[login]
             seen = observe(login)
             action = plan(state, self.params["force"], seen)
         self.explain(action, listing, missing_proxy, failure)
@@ -317,7 +318,7 @@ class _Run:
     def verify(self, ppin: Ppin) -> None:
         """Log in once with what was fetched. :raises PpinError: when that is rejected; what was fetched stays."""
         login, failure = self.login(ppin, ppin.slots())
-        self.result["verified"] = True if login == "ok" else (False if login == "rejected" else None)
+        self.result["verified"] = _VERIFIED[login]
         if failure is None:
             return
         if login == "unreachable":

@@ -238,7 +238,7 @@ class Ppin:
         argv, env = self._argv(args, kwargs.get("secrets_path"))
         name = "ppin %s" % args[0]
         output = b""
-        deadline = time.time() + self.timeout
+        deadline = time.monotonic() + self.timeout
         try:
             process = subprocess.Popen(
                 argv,
@@ -253,11 +253,11 @@ class Ppin:
         with process, process.stdout:  # type: ignore[union-attr]
             try:
                 stream = process.stdout.fileno()  # type: ignore[union-attr]
-                while select.select([stream], [], [], max(0, deadline - time.time()))[0]:
+                while select.select([stream], [], [], max(0, deadline - time.monotonic()))[0]:
                     block = os.read(stream, 65536)
                     output += block
                     if not block:
-                        process.wait(max(0.1, deadline - time.time()))
+                        process.wait(max(0.1, deadline - time.monotonic()))
                         return output.decode("utf-8", "replace")
                     if len(output) > OUTPUT_LIMIT:
                         raise self._endless(name)
@@ -279,7 +279,7 @@ class Ppin:
         """
         pexpect = import_pexpect()
         argv, env = self._argv(args)
-        deadline = time.time() + self.timeout
+        deadline = time.monotonic() + self.timeout
         given: t.List[str] = []
         screen, seen = "", 0
         try:
@@ -289,12 +289,12 @@ class Ppin:
         try:
             while True:
                 try:
-                    screen += child.read_nonblocking(65536, max(0.1, deadline - time.time()))
+                    screen += child.read_nonblocking(65536, max(0.1, deadline - time.monotonic()))
                 except pexpect.EOF:
                     break
                 if len(screen) > OUTPUT_LIMIT:
                     raise self._endless(doing)
-                if time.time() > deadline:
+                if time.monotonic() > deadline:
                     raise pexpect.TIMEOUT("")
                 for prompt in _PROMPT.finditer(screen, seen):
                     seen = prompt.end()
@@ -306,7 +306,7 @@ class Ppin:
                     self._wait_for_echo_off(child, doing, deadline)
                     child.sendline(answers[kind])
                     given.append(kind)
-            while child.isalive() and time.time() < deadline:  # closing the terminal too early would end it
+            while child.isalive() and time.monotonic() < deadline:  # closing the terminal too early would end it
                 time.sleep(0.01)
         except pexpect.TIMEOUT:
             if screen[seen:].rpartition("\n")[2].strip():
@@ -333,9 +333,9 @@ class Ppin:
 
     @staticmethod
     def _wait_for_echo_off(child: t.Any, doing: str, deadline: float) -> None:
-        until = min(deadline, time.time() + ECHO_TIMEOUT)
+        until = min(deadline, time.monotonic() + ECHO_TIMEOUT)
         while child.getecho():
-            if time.time() > until:
+            if time.monotonic() > until:
                 raise PpinError(
                     "%s stopped: ppin asked for a password with the echo on" % doing,
                     cls="dialogue",

@@ -71,7 +71,7 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
     except OSError as exc:
         raise PpinError("The folder %s cannot be opened: %s" % (folder, exc.strerror), "0x80005004") from exc
     try:
-        deadline = time.time() + timeout
+        deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -80,7 +80,7 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
                 if exc.errno not in (errno.EAGAIN, errno.EACCES):
                     problem = "The folder %s cannot be locked: %s" % (folder, exc.strerror)
                     raise PpinError(problem, cls="permission") from exc
-            if time.time() > deadline:
+            if time.monotonic() > deadline:
                 raise PpinError(
                     "Another run has been working on %s for more than %d seconds" % (secrets_path, timeout),
                     cls="timeout",
