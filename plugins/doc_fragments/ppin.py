@@ -76,6 +76,38 @@ notes:
   - Works with Python 3.6 and later on the host.
 """
 
+    # module_utils/_gate_options.py
+    GATE = r"""
+options:
+  gate:
+    description:
+      - Whether a credential that no host has tried yet is tried by one host alone, while the others wait for the
+        verdict. Accepted, all go on; rejected, the others fail without contact with the HSM. So a wrong password costs
+        one attempt per fleet.
+      - A host that needs nothing never waits. See C(docs/fleet_safety.md).
+    type: bool
+    default: true
+  gate_store:
+    description:
+      - The folder of the controller in which the gate keeps what it knows (mode 0700, made when it is not there). No
+        password can be found out from it.
+      - Controllers that work on the same fleet must share it.
+    type: str
+    default: ~/.ansible/hsmops-primus-gate
+  gate_budget:
+    description:
+      - How many logins with one name may go wrong within O(gate_window) seconds. It stops several different wrong
+        passwords for one partition before the HSM locks it.
+    type: int
+    default: 2
+  gate_window:
+    description:
+      - Seconds for which the gate goes by a credential that was accepted, and counts those that were not.
+      - A credential that was rejected stays so until its entry is cleared with M(hsmops.primus.gate).
+    type: int
+    default: 3600
+"""
+
     ATTRIBUTES = r"""
 options: {}
 attributes:

@@ -11,6 +11,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
@@ -39,8 +40,9 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     force={"type": "bool", "default": False},
     retries={"type": "int", "default": 2},
     backup={"type": "bool", "default": False},
+    **GATE_ARGUMENTS,
 )
-"""The options of the doc fragments C(ppin) and C(ppin.credential)."""
+"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate)."""
 
 _SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
 _DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
@@ -56,6 +58,7 @@ class Credential:
     passwords: t.Tuple[str, ...] = ()  # the options that an add or update needs; the ledger knows the first
     result_key = ""  # under which key the result names it
     verify = "never"  # "changed", "always" or "never"
+    known_stale_age: t.Optional[int] = None  # seconds; another client found then that what was set before is rejected
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         self.params = params
@@ -109,6 +112,7 @@ class _Run:
             "action": "none",
             credential.result_key: credential.name,
             "entries": [],
+            "interrupted": False,
             "logins": 0,
             "rolled_back": False,
         }
@@ -166,6 +170,7 @@ class _Run:
         """Deal with the snapshot of a run that died. Returns the file to look at if not the secrets file."""
         if not snapshot.exists():
             return None
+        self.result["interrupted"] = True
         try:
             lost = _configured(ppin.listing(snapshot.path)) - _configured(ppin.listing())
         except PpinError:
@@ -203,12 +208,26 @@ class _Run:
         action = plan(state, self.params["force"], seen)
         failure = None
         if action == _plan.NONE and wanted and credential.verify == "always":
-            login, failure = self.login(ppin, slots)
+            failure = self.known_stale(ledger)
+            login = "rejected"
+            if failure is None:
+                login, failure = self.login(ppin, slots)
             self.result["verified"] = _VERIFIED[login]
             seen = observe(login)
             action = plan(state, self.params["force"], seen)
         self.explain(action, listing, missing_proxy, failure)
         return action, seen
+
+    def known_stale(self, ledger: Ledger) -> t.Optional[PpinError]:
+        """What another client's login has told of the credential here, or None when it does not apply to it."""
+        found, age = self.credential.known_stale_age, ledger.age(self.credential.kind, self.credential.name)
+        if found is None or (age is not None and age <= found):
+            return None
+        return PpinError(
+            "The HSM no longer accepts the %s of '%s' that was set before, as the login of another client found"
+            % (self.credential.label, self.credential.name),
+            cls="rejected",
+        )
 
     def explain(
         self, action: str, listing: Listing, missing_proxy: t.Optional[str], failure: t.Optional[PpinError]

@@ -7,6 +7,7 @@ ppin cannot tell it, and without it C(state=updated) would spend the setup passw
 """
 
 import base64
+import calendar
 import hashlib
 import hmac
 import json
@@ -20,6 +21,8 @@ ITERATIONS = 100000
 """PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""
 
 VERSION = 1
+
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 class Ledger:
@@ -70,6 +73,14 @@ class Ledger:
         entry = self._data[kind].get(name)
         return entry["since"] if entry else None
 
+    def age(self, kind: str, name: str) -> t.Optional[float]:
+        """Seconds since the present credential was set, by this client's clock, or None when that is not known."""
+        since = self.since(kind, name)
+        try:
+            return time.time() - calendar.timegm(time.strptime(since or "", TIME_FORMAT))
+        except ValueError:
+            return None
+
     def remember(self, kind: str, name: str, password: str) -> None:
         """Note that this password made the credential. :raises OSError: when the file cannot be written."""
         salt = os.urandom(16)
@@ -77,7 +88,7 @@ class Ledger:
             "salt": base64.b64encode(salt).decode("ascii"),
             "iterations": ITERATIONS,
             "hash": base64.b64encode(_hash(password, salt, ITERATIONS)).decode("ascii"),
-            "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "since": time.strftime(TIME_FORMAT, time.gmtime()),
         }
         self._write()
 

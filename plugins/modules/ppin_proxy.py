@@ -18,6 +18,7 @@ author:
 extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.credential
+  - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
 options:
   service_user:
@@ -81,6 +82,10 @@ entries:
   sample: [{"index": 1, "configured": true}]
 rolled_back:
   description: Whether C(.secrets.cfg) was put back as it was because the change failed.
+  returned: always
+  type: bool
+interrupted:
+  description: Whether an earlier run had died while it wrote C(.secrets.cfg).
   returned: always
   type: bool
 logins:

@@ -19,6 +19,7 @@ author:
 extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.credential
+  - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
 options:
   user_name:
@@ -64,6 +65,13 @@ options:
     type: str
     choices: [changed, always, never]
     default: changed
+  known_stale_age:
+    description:
+      - With O(verify=always), how many seconds ago another client found that the HSM no longer accepts its permanent
+        secret. A secret that was fetched before that, or of which the ledger knows nothing, counts as rejected without
+        a login.
+      - The attempt gate sets it. The clocks of client and controller need not agree, as only durations are compared.
+    type: int
 seealso:
   - module: hsmops.primus.ppin_proxy
   - module: hsmops.primus.ppin_info
@@ -131,6 +139,10 @@ rolled_back:
   description: Whether C(.secrets.cfg) was put back as it was because the change failed.
   returned: always
   type: bool
+interrupted:
+  description: Whether an earlier run had died while it wrote C(.secrets.cfg).
+  returned: always
+  type: bool
 logins:
   description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
   returned: always
@@ -190,6 +202,7 @@ class PermanentSecret(Credential):
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         super(PermanentSecret, self).__init__(params)
         self.verify = params["verify"]
+        self.known_stale_age = params["known_stale_age"]
 
     def check(self) -> None:
         super(PermanentSecret, self).check()
@@ -222,6 +235,7 @@ def main() -> None:
             pkcs11_password={"type": "str", "no_log": True},
             setup_password_format_check={"type": "bool", "default": True, "no_log": False},
             verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
+            known_stale_age={"type": "int"},
         ),
         supports_check_mode=True,
     )

@@ -1,0 +1,15 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the controller in front of the module ppin_proxy."""
+
+from __future__ import annotations
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction
+
+
+class ActionModule(GatedAction):
+    module = "hsmops.primus.ppin_proxy"
+    kind = PROXY
+    name_options = ("service_user", "name")
+    passwords = ("password",)

@@ -1,0 +1,15 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the controller in front of the module ppin_secret."""
+
+from __future__ import annotations
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import SECRET
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction
+
+
+class ActionModule(GatedAction):
+    module = "hsmops.primus.ppin_secret"
+    kind = SECRET
+    name_options = ("user_name", "partition", "name")
+    passwords = ("setup_password", "pkcs11_password")

@@ -1,0 +1,271 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""The attempt gate: a credential that nobody has tried yet is tried by one host, and all others go by its verdict.
+
+The rules are here, the store is _gate_store.py, the order of things is _gate_action.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import time
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
+
+SECRET, PROXY, PERMANENT = "secret", "proxy", "permanent"
+"""The kinds of records: setup password with PKCS#11 password, service proxy password, permanent secrets."""
+
+LABELS = {SECRET: "setup password and PKCS#11 password", PROXY: "service proxy password", PERMANENT: "permanent secret"}
+
+RUNNING, ACCEPTED, REJECTED, UNCLEAR = "running", "accepted", "rejected", "unclear"
+"""The verdicts. A record that is still RUNNING when another host has the turn is of a host that died: UNCLEAR."""
+
+TURN_TIMEOUT = 3600
+"""Seconds that a host waits for its turn. Others go first only while nothing is known, and each takes some seconds."""
+
+STALE_SLACK = 60
+"""Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
+
+_NOT_JUDGED = ("transient", "config", "permission", "state")
+"""Classes of errors after which the same credential says nothing about the others' chance."""
+
+
+class Options(t.NamedTuple):
+    """The options of the doc fragment C(ppin.gate)."""
+
+    budget: int
+    window: int
+
+
+class Refused(Exception):
+    """The gate does not let this host try. ``code`` and ``meaning`` are those of the host that found out."""
+
+    def __init__(self, msg: str, hint: str, record: Record) -> None:
+        super().__init__(msg)
+        self.msg, self.hint = msg, hint
+        self.code: t.Optional[str] = record.get("code")
+        self.meaning: str = record.get("meaning") or msg
+        self.cls: str = record.get("class") or "unknown"
+
+
+class Gate:
+    """What the gate knows of one name, and of one credential for it.
+
+    :arg host: name of the host that asks.
+    :arg kind: C(SECRET) or C(PROXY).
+    :arg name: the partition, or the service user.
+    :arg passwords: those given, all of them or none.
+    :arg tell: shows one line to the operator.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        options: Options,
+        host: str,
+        kind: str,
+        name: str,
+        passwords: t.Sequence[str],
+        tell: t.Callable[[str], None],
+    ) -> None:
+        self.store, self.options, self.host = store, options, host
+        self.kind, self.name, self.tell = kind, name, tell
+        secret = store.secret()
+        self.key = _derive(secret, kind, name, *passwords)
+        self.permanent_key = _derive(secret, PERMANENT, name)
+        self.turn_key = _derive(secret, "turn", kind, name)
+
+    # Turns: one for all credentials of a name, so that several wrong ones are not tried at once, either.
+
+    def turn(self) -> t.ContextManager[None]:
+        return self.store.turn(self.turn_key, self.host, TURN_TIMEOUT, self._waiting)
+
+    def _waiting(self, holder: str) -> None:
+        self.tell(
+            "%s waits for the verdict on the %s of '%s', which %s is trying."
+            % (self.host, LABELS[self.kind], self.name, holder or "another host")
+        )
+
+    # The credential given
+
+    def accepted(self) -> bool:
+        """Whether all hosts may use the credential at once."""
+        record = self.store.read(self.key)
+        return record is not None and record["verdict"] == ACCEPTED and self._fresh(record["time"])
+
+    def begin(self) -> None:
+        """Note that this host is about to try, having the turn. :raises Refused:
+
+        That the store can be written is known before anything is tried; and if this process dies, that it tried.
+        """
+        record = self.store.read(self.key) or {}
+        verdict = record.get("verdict")
+        if verdict == REJECTED:
+            raise Refused(
+                "The %s of '%s' %s rejected when %s: %s. %s did not contact the HSM"
+                % (LABELS[self.kind], self.name, self._were, _when(record), _found(record), self.host),
+                "Give the right one, or clear the entry if it is right after all: %s" % self._clear(),
+                record,
+            )
+        unclear = self._recent(record)
+        if verdict == RUNNING:
+            unclear = unclear + [record["time"]] if self._fresh(record["time"]) else unclear
+            self.store.write(
+                self.key, dict(record, verdict=UNCLEAR, unclear=unclear, meaning="the run was ended before it told")
+            )
+        self._check_budget()
+        self._write(self.key, self.kind, RUNNING, {}, unclear)
+
+    def end(self, result: t.Mapping[str, t.Any]) -> None:
+        """Note the verdict that the module's result tells, having the turn."""
+        record = self.store.read(self.key) or {}
+        verdict, error = judge(result)
+        unclear = self._recent(record)
+        if record.get("verdict") == REJECTED:
+            return  # several hosts found out at once: the first is the one to name
+        if verdict == ACCEPTED:
+            unclear = []  # they were of this credential, which is right
+        elif verdict == UNCLEAR:
+            unclear.append(time.time())
+        elif verdict is None and not unclear:
+            self.store.remove(self.key)
+            return
+        self._write(self.key, self.kind, verdict or UNCLEAR, error, unclear)
+
+    def _check_budget(self) -> None:
+        """:raises Refused: when enough logins with this name went wrong, or may have."""
+        wrong = []
+        for _key, record in self.store.items():
+            if (record["kind"], record["name"]) == (self.kind, self.name):
+                wrong += [record] * len(self._recent(record))
+                if record["verdict"] == REJECTED and self._fresh(record["time"]):
+                    wrong.append(record)
+        if len(wrong) < self.options.budget:
+            return
+        last = max(wrong, key=lambda record: record["time"])
+        raise Refused(
+            "%d of %d logins of '%s' that may go wrong within %d seconds were spent, the last when %s: %s. "
+            "%s did not contact the HSM"
+            % (len(wrong), self.options.budget, self.name, self.options.window, _when(last), _found(last), self.host),
+            "Make sure that the %s is right, then clear the entries, or wait: %s" % (LABELS[self.kind], self._clear()),
+            last,
+        )
+
+    # The permanent secrets that the clients have
+
+    def permanent(self) -> t.Tuple[bool, t.Optional[Record]]:
+        """Whether it is known how the HSM takes them, and the record of those that it no longer accepts, or None."""
+        record = self.store.read(self.permanent_key)
+        if record is None or not self._fresh(record["time"]):
+            return False, None
+        return True, record if record["verdict"] == REJECTED else None
+
+    def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
+        """The verdict of a login with a secret that was there before, if it is news, else None."""
+        verified = result.get("verified") if result.get("logins") else None
+        if verified is False:
+            return REJECTED
+        return ACCEPTED if verified and not self.permanent()[0] else None
+
+    def note_permanent(
+        self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
+    ) -> None:
+        """Note, having the turn, what learnt_permanent() tells.
+
+        :arg started: time before the login.
+        :arg known_stale: the finding that was known then.
+        """
+        verdict = self.learnt_permanent(result)
+        if verdict == REJECTED:
+            if self.permanent()[1] not in (None, known_stale):
+                return  # several hosts found out at once: the first is the one to name
+            self._write(self.permanent_key, PERMANENT, REJECTED, result.get("error") or {}, [], started)
+        elif verdict == ACCEPTED:
+            self._write(self.permanent_key, PERMANENT, ACCEPTED, {}, [], started)
+
+    def stale_age(self, record: Record) -> int:
+        """Seconds, for the module's option C(known_stale_age)."""
+        return max(0, int(time.time() - record["time"])) + STALE_SLACK
+
+    # Helpers
+
+    @property
+    def _were(self) -> str:
+        return "were" if self.kind == SECRET else "was"
+
+    def _clear(self) -> str:
+        return "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+
+    def _fresh(self, moment: float) -> bool:
+        return time.time() - moment < self.options.window
+
+    def _recent(self, record: Record) -> t.List[float]:
+        return [moment for moment in record.get("unclear", []) if self._fresh(moment)]
+
+    def _write(
+        self,
+        key: str,
+        kind: str,
+        verdict: str,
+        error: t.Mapping[str, t.Any],
+        unclear: t.List[float],
+        moment: t.Optional[float] = None,
+    ) -> None:
+        record: Record = {
+            "verdict": verdict,
+            "kind": kind,
+            "name": self.name,
+            "host": self.host,
+            "time": moment or time.time(),
+            "code": error.get("code"),
+            "meaning": error.get("name"),
+            "class": error.get("class"),
+            "unclear": unclear,
+        }
+        self.store.write(key, record)
+
+
+def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[str, t.Any]]:
+    """What a module's result says of the credential given: a verdict, or None when it was not tried, and the error.
+
+    A login that is rejected after a fetch counts as a rejection: each further host would spend one more on it.
+    """
+    error = result.get("error") or {"name": "the module ended without a result"}
+    if not result.get("failed"):
+        return (ACCEPTED if result.get("logins") else None), {}
+    if result.get("logins") == 0:
+        return None, {}
+    if error.get("class") in ("rejected", "expired"):
+        return REJECTED, error
+    return (None if error.get("class") in _NOT_JUDGED else UNCLEAR), error
+
+
+@contextlib.contextmanager
+def reported(tell: t.Callable[[str], None]) -> t.Iterator[None]:
+    """For what is written after a login: a store that fails then must not hide the login's result."""
+    try:
+        yield
+    except GateError as exc:
+        tell("%s. What this run found is not known to others." % str(exc).rstrip("."))
+
+
+def when(moment: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _when(record: Record) -> str:
+    return "%s tried at %s" % (record["host"], when(record["time"]))
+
+
+def _found(record: Record) -> str:
+    return " ".join(filter(None, [record.get("code"), record.get("meaning")])) or "no reason is known"
+
+
+def _derive(secret: bytes, *parts: str) -> str:
+    content = json.dumps(parts).encode("ascii")
+    return hmac.new(secret, content, hashlib.sha256).hexdigest()

@@ -1,0 +1,217 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""Where the attempt gate keeps what it knows: a folder of the controller.
+
+A record is a dict of JSON values under a key, 64 hexadecimal digits. It never holds a password. A turn is the exclusive
+right to do something under a key, held by one process at a time of all controllers that share the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import secrets
+import time
+import typing as t
+
+Record = t.Dict[str, t.Any]
+
+POLL = 0.2
+"""Seconds between two looks at a turn that another host has."""
+
+SECRET_BYTES = 32
+
+
+class GateError(Exception):
+    """The store cannot be used; the message is one for the operator. Raised before a credential is used."""
+
+
+class Store:
+    """What the gate asks of a store. Every method raises GateError when the store cannot do it."""
+
+    def secret(self) -> bytes:
+        """The key that keys are derived with, the same for all who share the store. Made at its first use."""
+        raise NotImplementedError
+
+    def turn(self, key: str, holder: str, timeout: float, waiting: t.Callable[[str], None]) -> t.ContextManager[None]:
+        """Have the turn for the body of a with statement. It ends with the process that has it, however that ends.
+
+        :arg holder: name of the host that asks, for those that wait.
+        :arg timeout: seconds to wait for it.
+        :arg waiting: called once with the holder's name (empty when it is not known) if there is a wait.
+        """
+        raise NotImplementedError
+
+    def read(self, key: str) -> t.Optional[Record]:
+        """The record, or None. Fails when it is damaged."""
+        raise NotImplementedError
+
+    def write(self, key: str, record: Record) -> None:
+        """Replace the record, whole or not at all."""
+        raise NotImplementedError
+
+    def remove(self, key: str) -> None:
+        """Forget the record, if there is one."""
+        raise NotImplementedError
+
+    def items(self) -> t.Iterator[t.Tuple[str, Record]]:
+        """All records with their keys, without those that are damaged."""
+        raise NotImplementedError
+
+
+def open_store(where: str) -> Store:
+    """The store that the option C(gate_store) names. Nothing is created or connected yet."""
+    return FolderStore(os.path.abspath(os.path.expanduser(where)))
+
+
+class FolderStore(Store):
+    """One file per record, C(KEY.json), replaced by rename; C(KEY.lock) with a flock for each turn; C(key).
+
+    Lock files stay: one that is removed while another process opens it would be locked twice.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def secret(self) -> bytes:
+        path = os.path.join(self.folder, "key")
+        with self._doing("use"):
+            self._make_folder()
+            if not os.path.exists(path):
+                temporary = self._write_new(secrets.token_hex(SECRET_BYTES))
+                try:
+                    # Of several processes that get here, one makes the link; all then read what it linked.
+                    with contextlib.suppress(FileExistsError):
+                        os.link(temporary, path)
+                finally:
+                    os.unlink(temporary)
+            with open(path, encoding="ascii") as stream:
+                text = stream.read()
+        if not re.fullmatch("[0-9a-f]{%d}" % (2 * SECRET_BYTES), text):
+            raise GateError(
+                "The key of the attempt gate, %s, is damaged. Remove the folder %s; what the gate knows is lost then."
+                % (path, self.folder)
+            )
+        return bytes.fromhex(text)
+
+    @contextlib.contextmanager
+    def turn(self, key: str, holder: str, timeout: float, waiting: t.Callable[[str], None]) -> t.Iterator[None]:
+        with self._doing("lock"):
+            # For writing, as an exclusive flock on NFS asks for it.
+            handle = os.open(os.path.join(self.folder, key + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            with self._doing("lock"):
+                self._lock(handle, timeout, waiting)
+            with contextlib.suppress(OSError):  # only what others are told; a full disk is found by write()
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, holder.encode("utf-8", "replace"), 0)
+            yield
+        finally:
+            os.close(handle)
+
+    @staticmethod
+    def _lock(handle: int, timeout: float, waiting: t.Callable[[str], None]) -> None:
+        deadline = time.monotonic() + timeout
+        told = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError as exc:
+                if exc.errno not in (errno.EAGAIN, errno.EACCES):
+                    raise
+            holder = os.pread(handle, 1024, 0).decode("utf-8", "replace")
+            if not told:
+                waiting(holder)
+                told = True
+            if time.monotonic() > deadline:
+                raise late(holder, timeout)
+            time.sleep(POLL)
+
+    def read(self, key: str) -> t.Optional[Record]:
+        path = self._path(key)
+        with self._doing("read"):
+            try:
+                with open(path, "rb") as stream:
+                    return parse(stream.read())
+            except FileNotFoundError:
+                return None
+            except ValueError:
+                raise GateError(
+                    "The attempt gate's record %s is damaged. Remove the file and run again." % path
+                ) from None
+
+    def write(self, key: str, record: Record) -> None:
+        with self._doing("write"):
+            temporary = self._write_new(json.dumps(record, sort_keys=True) + "\n")
+            os.rename(temporary, self._path(key))
+
+    def remove(self, key: str) -> None:
+        with self._doing("write"), contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(key))
+
+    def items(self) -> t.Iterator[t.Tuple[str, Record]]:
+        with self._doing("read"):
+            names = sorted(os.listdir(self.folder)) if os.path.isdir(self.folder) else []
+        for name in names:
+            key, dot, extension = name.partition(".")
+            if extension == "json":
+                with contextlib.suppress(GateError):
+                    record = self.read(key)
+                    if record is not None:
+                        yield key, record
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, key + ".json")
+
+    def _make_folder(self) -> None:
+        os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        if os.stat(self.folder).st_mode & 0o022:
+            raise GateError(
+                "The folder of the attempt gate, %s, can be written by others: make its mode 0700." % self.folder
+            )
+
+    def _write_new(self, text: str) -> str:
+        """Write a file under a name that nobody else has; the name."""
+        path = os.path.join(self.folder, ".new.%s" % secrets.token_hex(8))
+        try:
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
+                new.write(text)
+                new.flush()
+                os.fsync(new.fileno())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        return path
+
+    @contextlib.contextmanager
+    def _doing(self, what: str) -> t.Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            raise GateError(
+                "The attempt gate cannot %s its folder %s: %s" % (what, self.folder, exc.strerror or exc)
+            ) from exc
+
+
+def parse(content: bytes) -> Record:
+    """A record from its JSON. :raises ValueError: when it is damaged."""
+    record = json.loads(content.decode("utf-8"))
+    if not isinstance(record, dict) or not {"verdict", "time", "host", "kind", "name"} <= set(record):
+        raise ValueError("not a record")
+    if not isinstance(record["time"], (int, float)):
+        raise ValueError("not a record")
+    return record
+
+
+def late(holder: str, timeout: float) -> GateError:
+    return GateError(
+        "Waited for more than %d seconds for %s, which tries a credential of the same name. Run again later."
+        % (timeout, holder or "another host")
+    )

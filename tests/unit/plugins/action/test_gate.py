@@ -1,0 +1,185 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The attempt gate in real playbook runs: what each host says, and what the HSM saw."""
+
+import pytest
+
+WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+REJECTED = "0x80005017"
+
+
+def finder_of(run, item=None):
+    (finder,) = [host for host, result in run.results(item).items() if result["logins"]]
+    return finder
+
+
+@pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
+def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
+    fleet = new_fleet(20)
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG), play={"strategy": strategy})
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+    failures = run.failures()
+    assert set(failures) == set(fleet.hosts)
+    finder = finder_of(run)
+    for host in set(fleet.hosts) - {finder}:
+        assert f"were rejected when {finder} tried at 20" in failures[host]
+        assert f"{REJECTED} login to the HSM failed" in failures[host]
+        assert f"{host} did not contact the HSM" in failures[host]
+        assert "hsmops.primus.gate -a 'name=P2 clear=true'" in failures[host]
+        assert run.results()[host]["error"]["class"] == "rejected"
+        assert run.results()[host]["changed"] is False
+    assert run.lines(f"waits for the verdict on the setup password and PKCS#11 password of 'P2', which {finder}")
+    assert WRONG not in run.output
+
+
+def test_a_right_one_is_used_by_all(new_fleet):
+    fleet = new_fleet(20)
+    run = fleet.run(fleet.secret("P2"))
+    assert run.failures() == {}
+    assert {result["action"] for result in run.results().values()} == {"added"}
+    assert fleet.verdicts("setup") == {"ok": 20}
+    assert run.lines("waits for the verdict")
+
+
+@pytest.mark.parametrize("strategy", ["linear", "free"])
+def test_of_two_partitions_the_right_one_is_provisioned_everywhere(new_fleet, strategy):
+    fleet = new_fleet(20)
+    task = fleet.secret("P1", task={"loop": ["P2", "P1"]})
+    options = task["hsmops.primus.ppin_secret"]
+    options.update(user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}")
+    variables = {
+        "setup": {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": WRONG},
+        "pins": {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"},
+    }
+    run = fleet.run(task, play={"strategy": strategy, "vars": variables})
+    assert set(run.failures("P2")) == set(fleet.hosts)
+    assert run.failures("P1") == {}
+    assert {result["action"] for result in run.results("P1").values()} == {"added"}
+    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 20}
+
+
+def test_a_rejected_one_stays_so_until_it_is_cleared(new_fleet):
+    fleet = new_fleet(3)
+    fleet.run(fleet.secret("P2", setup_password=WRONG))
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG, gate_window=1))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+    assert fleet.run(fleet.secret("P2")).failures() == {}, "another credential is not concerned"
+
+
+def test_the_budget_stops_different_wrong_ones(new_fleet):
+    fleet = new_fleet(10)
+    run = fleet.run(fleet.secret("P2", setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-Z{{ inventory_hostname[-4:] }}"))
+    assert fleet.verdicts("setup") == {REJECTED: 2}
+    failures = run.failures()
+    assert set(failures) == set(fleet.hosts)
+    stopped = [msg for msg in failures.values() if "2 of 2 logins of 'P2' that may go wrong within 3600 s" in msg]
+    assert len(stopped) == 8
+    run = fleet.run(fleet.secret("P2", gate_budget=3))
+    assert run.failures() == {}
+
+
+def test_what_was_not_judged_leaves_it_to_the_next_host(new_fleet):
+    fleet = new_fleet(6)
+    fleet.hsm("busy", count=1)
+    run = fleet.run(fleet.secret("P2", retries=0))
+    assert len(run.failures()) == 1
+    assert "0x80000018" in next(iter(run.failures().values()))
+    assert fleet.verdicts("setup")["ok"] == 5
+
+
+def test_what_may_have_been_judged_counts(new_fleet):
+    fleet = new_fleet(5)
+    fleet.hsm("disable", partition="P2")
+    run = fleet.run(fleet.secret("P2"))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("setup") == {"0x80005019": 2}
+    assert len([msg for msg in run.failures().values() if "did not contact the HSM" in msg]) == 3
+
+
+def test_a_converged_host_runs_the_module_once(new_fleet):
+    fleet = new_fleet(4)
+    fleet.run(fleet.secret("P2"))
+    calls = fleet.count_ppin()
+    run = fleet.run(fleet.secret("P2"))
+    assert calls() == [1] * 4
+    assert not any(result["changed"] for result in run.results().values())
+    fleet.run(fleet.secret("P2", setup_password=WRONG))
+    assert calls() == [2] * 4, "also with a credential that nobody has tried"
+    assert fleet.verdicts("setup") == {"ok": 4}
+
+
+def test_a_wrong_service_proxy_password_costs_one_login(new_fleet):
+    fleet = new_fleet(10, partitions=("P1:0:svc1",))
+    run = fleet.run(fleet.ppin("ppin_proxy", service_user="svc1", password="wrong"))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("proxy") == {REJECTED: 1}
+    assert fleet.run(fleet.ppin("ppin_proxy", service_user="svc1", password="password-of-svc1")).failures() == {}
+
+
+def test_without_the_gate_every_host_tries(new_fleet):
+    fleet = new_fleet(3)
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG, gate=False))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("setup") == {REJECTED: 3}
+    assert not fleet.store.exists()
+
+
+def test_check_mode_spends_nothing(new_fleet):
+    fleet = new_fleet(3)
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG), arguments=["--check"])
+    assert [result["action"] for result in run.results().values()] == ["added"] * 3
+    assert fleet.verdicts() == {}
+
+
+@pytest.mark.parametrize("keywords", [{"delegate_to": "host0000"}, {"throttle": 2}], ids=str)
+def test_keywords_of_a_task(new_fleet, keywords):
+    fleet = new_fleet(6)
+    run = fleet.run(
+        fleet.secret("P2", setup_password=WRONG, task=keywords), play={"serial": 3, "max_fail_percentage": 100}
+    )
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+
+
+class TestStaleSecrets:
+    def forget(self, fleet):
+        """Make the clients such as were set up without this collection, and the gate one that knows nothing."""
+        for path in [*fleet.folder.glob("*/etc/.secrets.cfg.ledger"), *fleet.store.glob("*.json")]:
+            path.unlink()
+
+    def test_one_host_finds_it_for_all(self, new_fleet):
+        fleet = new_fleet(20)
+        fleet.run(fleet.secret("P2", verify="never"))
+        self.forget(fleet)
+        fleet.hsm("rotate-secret", partition="P2")
+        none = {"setup_password": None, "pkcs11_password": None}
+        run = fleet.run(fleet.secret("P2", verify="always", **none))
+        assert fleet.verdicts("permanent") == {REJECTED: 1}
+        failures = run.failures()
+        assert set(failures) == set(fleet.hosts)
+        finder = finder_of(run)
+        told = [msg for msg in failures.values() if f"It was {finder} that found out, at 20" in msg]
+        assert len(told) == 19
+        run = fleet.run(fleet.secret("P2", verify="always"))
+        assert run.failures() == {}
+        assert {result["action"] for result in run.results().values()} == {"updated"}
+        assert fleet.verdicts("permanent") == {REJECTED: 1, "ok": 20}
+
+    def test_it_is_found_and_replaced_in_one_run(self, new_fleet):
+        fleet = new_fleet(12)
+        fleet.run(fleet.secret("P2", verify="never"))
+        self.forget(fleet)
+        fleet.hsm("rotate-secret", partition="P2")
+        run = fleet.run(fleet.secret("P2", verify="always"))
+        assert {result["action"] for result in run.results().values()} == {"updated"}
+        assert fleet.verdicts("permanent") == {REJECTED: 1, "ok": 12}
+        run = fleet.run(fleet.secret("P2", verify="always"))
+        assert not any(result["changed"] or result["failed"] for result in run.results().values())
+
+    def test_accepted_ones_are_verified_in_one_run_each(self, new_fleet):
+        fleet = new_fleet(6)
+        fleet.run(fleet.secret("P2", verify="never"))
+        run = fleet.run(fleet.secret("P2", verify="always"))
+        assert [result["verified"] for result in run.results().values()] == [True] * 6
+        assert fleet.verdicts("permanent") == {"ok": 6}
