@@ -89,9 +89,11 @@ options:
     default: true
   gate_store:
     description:
-      - The folder of the controller in which the gate keeps what it knows (mode 0700, made when it is not there). No
-        password can be found out from it.
-      - Controllers that work on the same fleet must share it.
+      - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),
+        or a Redis, as a URL that begins with C(redis://), C(rediss://) or C(unix://). For a Redis the controller needs
+        the Python package redis.
+      - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
+        their partitions have the same names.
     type: str
     default: ~/.ansible/hsmops-primus-gate
   gate_budget:

@@ -54,7 +54,7 @@ class GatedAction(ActionBase):
             )
             return self._pass(gate, tries, verifies)
         except GateError as exc:
-            raise AnsibleActionFail("%s No credential was used." % exc) from exc
+            return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
 
     def _pass(self, gate: _gate.Gate, tries: bool, verifies: bool) -> Result:
         accepted = tries and gate.accepted()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""Where the attempt gate keeps what it knows: a folder of the controller.
+"""Where the attempt gate keeps what it knows: a folder of the controller, or Redis for several controllers.
 
 A record is a dict of JSON values under a key, 64 hexadecimal digits. It never holds a password. A turn is the exclusive
 right to do something under a key, held by one process at a time of all controllers that share the store.
@@ -16,8 +16,10 @@ import json
 import os
 import re
 import secrets
+import threading
 import time
 import typing as t
+from urllib.parse import urlsplit
 
 Record = t.Dict[str, t.Any]
 
@@ -66,6 +68,8 @@ class Store:
 
 def open_store(where: str) -> Store:
     """The store that the option C(gate_store) names. Nothing is created or connected yet."""
+    if where.startswith(("redis://", "rediss://", "unix://")):
+        return RedisStore(where)
     return FolderStore(os.path.abspath(os.path.expanduser(where)))
 
 
@@ -198,6 +202,114 @@ class FolderStore(Store):
             raise GateError(
                 "The attempt gate cannot %s its folder %s: %s" % (what, self.folder, exc.strerror or exc)
             ) from exc
+
+
+class RedisStore(Store):
+    """Redis keys under one prefix: the key, records, and for each turn a lease, which its holder renews.
+
+    The lease ends LEASE seconds after a holder that was killed renewed it last.
+    """
+
+    PREFIX = "hsmops.primus.gate:"
+
+    LEASE = 30
+    """Seconds. A holder that cannot reach Redis for so long loses its turn; its record then still says RUNNING."""
+
+    TIMEOUT = 10
+    """Seconds that Redis may take for an answer."""
+
+    _RENEW = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('pexpire', KEYS[1], ARGV[2]) or 0"
+    _RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
+
+    def __init__(self, url: str) -> None:
+        self.shown = urlsplit(url).hostname or urlsplit(url).path
+        try:
+            import redis
+        except ImportError:
+            raise GateError(
+                "The attempt gate's store is Redis, for which the controller needs the Python package redis."
+            ) from None
+        self._error: t.Type[Exception] = redis.RedisError
+        try:
+            self._redis = redis.Redis.from_url(url, socket_timeout=self.TIMEOUT, socket_connect_timeout=self.TIMEOUT)
+        except ValueError:
+            raise GateError("The attempt gate's store has no valid Redis URL") from None
+
+    def secret(self) -> bytes:
+        with self._doing():
+            self._redis.set(self.PREFIX + "key", secrets.token_bytes(SECRET_BYTES), nx=True)
+            return bytes(self._redis.get(self.PREFIX + "key"))
+
+    @contextlib.contextmanager
+    def turn(self, key: str, holder: str, timeout: float, waiting: t.Callable[[str], None]) -> t.Iterator[None]:
+        lease = self.PREFIX + "turn:" + key
+        token = ("%s %s" % (secrets.token_hex(16), holder)).encode("utf-8", "replace")
+        with self._doing():
+            self._take(lease, token, timeout, waiting)
+        ended = threading.Event()
+        renewing = threading.Thread(target=self._renew, args=(lease, token, ended), daemon=True)
+        renewing.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            renewing.join()
+            with contextlib.suppress(self._error):  # the lease ends by itself
+                self._redis.eval(self._RELEASE, 1, lease, token)
+
+    def _take(self, lease: str, token: bytes, timeout: float, waiting: t.Callable[[str], None]) -> None:
+        deadline = time.monotonic() + timeout
+        told = False
+        while not self._redis.set(lease, token, nx=True, px=1000 * self.LEASE):
+            holder = (self._redis.get(lease) or b"").decode("utf-8", "replace").partition(" ")[2]
+            if not told:
+                waiting(holder)
+                told = True
+            if time.monotonic() > deadline:
+                raise late(holder, timeout)
+            time.sleep(POLL)
+
+    def _renew(self, lease: str, token: bytes, ended: threading.Event) -> None:
+        while not ended.wait(self.LEASE / 3):
+            with contextlib.suppress(self._error):
+                self._redis.eval(self._RENEW, 1, lease, token, 1000 * self.LEASE)
+
+    def read(self, key: str) -> t.Optional[Record]:
+        with self._doing():
+            content = self._redis.get(self.PREFIX + "record:" + key)
+        try:
+            return None if content is None else parse(content)
+        except ValueError:
+            raise GateError(
+                "The attempt gate's record %srecord:%s in Redis at %s is damaged. Delete it and run again."
+                % (self.PREFIX, key, self.shown)
+            ) from None
+
+    def write(self, key: str, record: Record) -> None:
+        with self._doing():
+            self._redis.set(self.PREFIX + "record:" + key, json.dumps(record, sort_keys=True))
+
+    def remove(self, key: str) -> None:
+        with self._doing():
+            self._redis.delete(self.PREFIX + "record:" + key)
+
+    def items(self) -> t.Iterator[t.Tuple[str, Record]]:
+        prefix = self.PREFIX + "record:"
+        with self._doing():
+            names = sorted(name.decode("ascii") for name in self._redis.scan_iter(match=prefix + "*"))
+        for name in names:
+            key = name[len(prefix) :]
+            with contextlib.suppress(GateError):
+                record = self.read(key)
+                if record is not None:
+                    yield key, record
+
+    @contextlib.contextmanager
+    def _doing(self) -> t.Iterator[None]:
+        try:
+            yield
+        except self._error as exc:
+            raise GateError("The attempt gate cannot use Redis at %s: %s" % (self.shown, exc)) from None
 
 
 def parse(content: bytes) -> Record:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An emulated HSM for the whole session, clients of it, and modules run as Ansible runs them: as processes."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -175,3 +176,20 @@ def configured(client):
     for partition in SETUP:
         assert client.secret(partition, verify="never")["action"] == "added"
     return client
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder on a small file system that has inodes but not one free block."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    try:
+        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)

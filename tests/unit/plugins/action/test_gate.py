@@ -133,13 +133,24 @@ def test_check_mode_spends_nothing(new_fleet):
 
 
 @pytest.mark.parametrize("keywords", [{"delegate_to": "host0000"}, {"throttle": 2}], ids=str)
-def test_keywords_of_a_task(new_fleet, keywords):
+def test_keywords_of_a_task_and_batches(new_fleet, keywords):
     fleet = new_fleet(6)
-    run = fleet.run(
-        fleet.secret("P2", setup_password=WRONG, task=keywords), play={"serial": 3, "max_fail_percentage": 100}
-    )
+    # A batch of which no host is left would end the play.
+    rescue = {"name": "The host stays in the play", "ansible.builtin.meta": "noop"}
+    block = {"block": [fleet.secret("P2", setup_password=WRONG, task=keywords)], "rescue": [rescue]}
+    run = fleet.run(block, play={"serial": 3})
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
+
+
+def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
+    fleet = new_fleet(2)
+    fleet.store = full_disk / "gate"
+    run = fleet.run(fleet.secret("P2"))
+    assert set(run.failures()) == set(fleet.hosts)
+    for msg in run.failures().values():
+        assert "The attempt gate cannot" in msg and "No space left on device. No credential was used." in msg
+    assert fleet.verdicts() == {}
 
 
 class TestStaleSecrets:

@@ -1,0 +1,135 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The attempt gate on large fleets of emulated clients: scale.py [--hosts N] [--forks N] [--converged N ...].
+
+Prints what the HSM saw, and wall and CPU time (seconds of all processes of the run). Exits with 1 when a promise does
+not hold: one rejected login for a wrong setup password, and the right partition provisioned everywhere.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "tests/support")]
+
+from fleet import PINS, SETUP, Fleet  # noqa: E402
+from primus_emulator.admin import Admin  # noqa: E402
+
+WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+CONFIG = {
+    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
+    "service_users": {"svc1": "password-of-svc1"},
+}
+
+
+class Hsm:
+    """An emulated HSM of its own."""
+
+    def __init__(self, folder: Path):
+        self.state = folder / "state"
+        config = folder / "config.json"
+        config.write_text(json.dumps(CONFIG))
+        command = [
+            sys.executable,
+            "-m",
+            "primus_emulator",
+            "serve",
+            "--daemon",
+            "--state",
+            self.state,
+            "--config",
+            config,
+        ]
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "tests/emulator")}, check=True)
+        self.admin = Admin(str(self.state))
+
+    def __call__(self, command, **args):
+        return self.admin.call(command, **args)
+
+    def logins(self, *kinds):
+        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
+        return [login for login in logins if not kinds or login["kind"] in kinds]
+
+
+def measured(fleet, *tasks, **how):
+    """Run tasks: the run, seconds of wall and of CPU time."""
+    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = fleet.run(*tasks, **how)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return run, time.monotonic() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def wrong_and_right(folder, hosts, forks):
+    """Two partitions behind a proxy, the first one's setup password wrong. True when the promises hold."""
+    fleet = Fleet(Hsm(folder), folder, hosts, partitions=("P1:0:svc1", "P2:1:svc1"))
+    proxy = fleet.ppin("ppin_proxy", service_user="svc1", password="password-of-svc1")
+    run, wall, cpu = measured(fleet, proxy, forks=forks)
+    print(f"proxy: {hosts} hosts, {len(run.failures())} failed; {wall:.1f} s wall, {cpu:.1f} s CPU", flush=True)
+    secret = fleet.secret("P1", task={"loop": ["P2", "P1"], "vars": {"setup": {**SETUP, "P2": WRONG}, "pins": PINS}})
+    secret["hsmops.primus.ppin_secret"].update(
+        user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}", verify="never"
+    )
+    run, wall, cpu = measured(fleet, secret, forks=forks)
+    verdicts = dict(fleet.verdicts("setup"))
+    added = [result for result in run.results("P1").values() if result.get("action") == "added"]
+    print(
+        f"secrets: {len(run.failures('P2'))} failed with the wrong password, {len(added)} provisioned with the right "
+        f"one, {len(run.lines('waits for the verdict'))} waited; at the HSM {verdicts}; {wall:.1f} s wall, "
+        f"{cpu:.1f} s CPU",
+        flush=True,
+    )
+    return verdicts == {"0x80005017": 1, "ok": hosts} and len(run.failures("P2")) == len(added) == hosts
+
+
+def converged(folder, hosts, forks):
+    """Hosts that need nothing, against ping."""
+    fleet = Fleet(Hsm(folder), folder, hosts)
+    first, others = fleet.hosts[0], fleet.hosts[1:]
+    fleet.run(fleet.secret("P2"), forks=1, arguments=["--limit", first])
+    for host in others:  # a secrets file works on every client
+        for name in (".secrets.cfg", ".secrets.cfg.ledger"):
+            shutil.copy(folder / first / "etc" / name, folder / host / "etc" / name)
+    _run, ping_wall, ping_cpu = measured(fleet, {"name": "ping", "ansible.builtin.ping": {}}, forks=forks)
+    run, wall, cpu = measured(fleet, fleet.secret("P2"), forks=forks)
+    unchanged = [result for result in run.results().values() if not result["changed"] and not result["failed"]]
+    print(
+        f"converged: {len(unchanged)} of {hosts} hosts unchanged; {wall:.1f} s wall, {cpu:.1f} s CPU "
+        f"({1000 * cpu / hosts:.0f} ms a host); ping {ping_wall:.1f} s wall, {ping_cpu:.1f} s CPU; "
+        f"CPU ratio {cpu / ping_cpu:.2f}",
+        flush=True,
+    )
+    return len(unchanged) == hosts and fleet.verdicts("setup") == {"ok": 1}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--hosts", type=int, default=200, help="hosts with two partitions; 0 for none")
+    parser.add_argument("--converged", type=int, nargs="*", default=[10, 100, 1000], metavar="HOSTS")
+    parser.add_argument("--forks", type=int, default=50)
+    options = parser.parse_args()
+    tests = [(wrong_and_right, options.hosts)] if options.hosts else []
+    tests += [(converged, hosts) for hosts in options.converged]
+    kept = True
+    for test, hosts in tests:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            try:
+                kept = test(folder, hosts, options.forks) and kept
+            finally:
+                endpoint = json.loads((folder / "state/endpoint.json").read_text())
+                os.kill(endpoint["pid"], 15)
+    print("all promises kept" if kept else "a promise was not kept")
+    return 0 if kept else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
