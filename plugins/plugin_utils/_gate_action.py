@@ -18,12 +18,12 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, open_store
 
 Result = t.Dict[str, t.Any]
 
 
-class GatedAction(ActionBase):
+class GatedAction(ActionBase):  # type: ignore[misc]
     """Base of the two. ``passwords`` are the options that are judged together."""
 
     module = ""
@@ -128,7 +128,7 @@ class GatedAction(ActionBase):
             look["msg"] += " It was %s that found out, at %s." % (stale["host"], _gate.when(stale["time"]))
         return look
 
-    def _set_stale(self, gate: _gate.Gate, stale: t.Optional[_gate.Record]) -> None:
+    def _set_stale(self, gate: _gate.Gate, stale: t.Optional[Record]) -> None:
         """Have the module of this host go by what is known, so that it does not log in to find out."""
         self._stale = {"known_stale_age": gate.stale_age(stale)} if stale else {}
 

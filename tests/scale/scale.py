@@ -8,69 +8,22 @@ not hold: one rejected login for a wrong setup password, and the right partition
 """
 
 import argparse
-import json
-import os
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "tests/support")]
 
-from fleet import PINS, SETUP, Fleet  # noqa: E402
-from primus_emulator.admin import Admin  # noqa: E402
+from fleet import PINS, SETUP, Fleet, Hsm, measured  # noqa: E402
 
 WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
-CONFIG = {
-    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
-    "service_users": {"svc1": "password-of-svc1"},
-}
 
 
-class Hsm:
-    """An emulated HSM of its own."""
-
-    def __init__(self, folder: Path):
-        self.state = folder / "state"
-        config = folder / "config.json"
-        config.write_text(json.dumps(CONFIG))
-        command = [
-            sys.executable,
-            "-m",
-            "primus_emulator",
-            "serve",
-            "--daemon",
-            "--state",
-            self.state,
-            "--config",
-            config,
-        ]
-        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT / "tests/emulator")}, check=True)
-        self.admin = Admin(str(self.state))
-
-    def __call__(self, command, **args):
-        return self.admin.call(command, **args)
-
-    def logins(self, *kinds):
-        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
-        return [login for login in logins if not kinds or login["kind"] in kinds]
-
-
-def measured(fleet, *tasks, **how):
-    """Run tasks: the run, seconds of wall and of CPU time."""
-    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    run = fleet.run(*tasks, **how)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return run, time.monotonic() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def wrong_and_right(folder, hosts, forks):
+def wrong_and_right(hsm, folder, hosts, forks):
     """Two partitions behind a proxy, the first one's setup password wrong. True when the promises hold."""
-    fleet = Fleet(Hsm(folder), folder, hosts, partitions=("P1:0:svc1", "P2:1:svc1"))
+    fleet = Fleet(hsm, folder, hosts, partitions=("P1:0:svc1", "P2:1:svc1"))
     proxy = fleet.ppin("ppin_proxy", service_user="svc1", password="password-of-svc1")
     run, wall, cpu = measured(fleet, proxy, forks=forks)
     print(f"proxy: {hosts} hosts, {len(run.failures())} failed; {wall:.1f} s wall, {cpu:.1f} s CPU", flush=True)
@@ -90,9 +43,9 @@ def wrong_and_right(folder, hosts, forks):
     return verdicts == {"0x80005017": 1, "ok": hosts} and len(run.failures("P2")) == len(added) == hosts
 
 
-def converged(folder, hosts, forks):
+def converged(hsm, folder, hosts, forks):
     """Hosts that need nothing, against ping."""
-    fleet = Fleet(Hsm(folder), folder, hosts)
+    fleet = Fleet(hsm, folder, hosts)
     first, others = fleet.hosts[0], fleet.hosts[1:]
     fleet.run(fleet.secret("P2"), forks=1, arguments=["--limit", first])
     for host in others:  # a secrets file works on every client
@@ -120,13 +73,8 @@ def main() -> int:
     tests += [(converged, hosts) for hosts in options.converged]
     kept = True
     for test, hosts in tests:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            try:
-                kept = test(folder, hosts, options.forks) and kept
-            finally:
-                endpoint = json.loads((folder / "state/endpoint.json").read_text())
-                os.kill(endpoint["pid"], 15)
+        with tempfile.TemporaryDirectory() as folder, Hsm(Path(folder)) as hsm:
+            kept = test(hsm, Path(folder), hosts, options.forks) and kept
     print("all promises kept" if kept else "a promise was not kept")
     return 0 if kept else 1
 

@@ -5,14 +5,19 @@
 import collections
 import json
 import os
+import resource
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from primus_emulator.admin import Admin
 from primus_emulator.client import install
 
 COLLECTIONS = Path(_plan.__file__).parents[5]
+EMULATOR = Path(_plan.__file__).parents[2] / "tests/emulator"
 SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
 PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
 
@@ -143,3 +148,52 @@ class Fleet:
     def verdicts(self, *kinds):
         """How often each verdict was given at the HSM, of the kinds of logins named."""
         return collections.Counter(login["verdict"] for login in self.hsm.logins(*kinds))
+
+
+CONFIG = {
+    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
+    "service_users": {"svc1": "password-of-svc1"},
+}
+
+
+class Hsm:
+    """An emulated HSM of its own."""
+
+    def __init__(self, folder: Path):
+        self.state = folder / "state"
+        config = folder / "config.json"
+        config.write_text(json.dumps(CONFIG))
+        command = [
+            sys.executable,
+            "-m",
+            "primus_emulator",
+            "serve",
+            "--daemon",
+            "--state",
+            self.state,
+            "--config",
+            config,
+        ]
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(EMULATOR)}, check=True)
+        self.admin = Admin(str(self.state))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        os.kill(json.loads((self.state / "endpoint.json").read_text())["pid"], signal.SIGTERM)
+
+    def __call__(self, command, **args):
+        return self.admin.call(command, **args)
+
+    def logins(self, *kinds):
+        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
+        return [login for login in logins if not kinds or login["kind"] in kinds]
+
+
+def measured(fleet, *tasks, **how):
+    """Run tasks: the run, seconds of wall and of CPU time."""
+    wall, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = fleet.run(*tasks, **how)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return run, time.monotonic() - wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

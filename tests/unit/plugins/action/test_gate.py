@@ -2,6 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The attempt gate in real playbook runs: what each host says, and what the HSM saw."""
 
+import os
+import signal
+import time
+from pathlib import Path
+
 import pytest
 
 WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
@@ -194,3 +199,30 @@ class TestStaleSecrets:
         run = fleet.run(fleet.secret("P2", verify="always"))
         assert [result["verified"] for result in run.results().values()] == [True] * 6
         assert fleet.verdicts("permanent") == {"ok": 6}
+
+
+def test_a_worker_killed_while_it_tries_leaves_the_turn(new_fleet):
+    fleet = new_fleet(3)
+    fleet.hsm("hang", state="on")
+    process = fleet.start(fleet.secret("P2"))
+    holder = None
+    while holder is None:
+        assert process.poll() is None
+        time.sleep(0.1)
+        if any('"running"' in path.read_text() for path in fleet.store.glob("*.json")):
+            holder = next(iter(holders(fleet.store)), None)
+    os.kill(holder, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    fleet.hsm("hang", state="off")
+    # The module of the host whose worker was killed may end its fetch, now that the HSM answers.
+    run = fleet.run(fleet.secret("P2"))
+    assert run.failures() == {}
+    assert all(entry["configured"] for result in run.results().values() for entry in result["entries"])
+
+
+def holders(store):
+    """The processes that have a lock in the folder."""
+    inodes = {path.stat().st_ino for path in store.glob("*.lock")}
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
+    return [int(fields[4]) for fields in locks if int(fields[5].rpartition(":")[2]) in inodes]
