@@ -61,8 +61,8 @@ class Run:
         return {host: result for host, result in results if item is None or result.get("item") == item}
 
     def failures(self, item=None):
-        """The messages of the hosts that failed."""
-        return {host: result["msg"] for host, result in self.results(item).items() if result["failed"]}
+        """The messages of the hosts that failed, empty where no_log hides them."""
+        return {host: result.get("msg", "") for host, result in self.results(item).items() if result["failed"]}
 
     def lines(self, text):
         return [line for line in self.output.splitlines() if text in line]
