@@ -158,6 +158,16 @@ def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
     assert fleet.verdicts() == {}
 
 
+def test_the_store_may_be_redis(new_fleet, redis_url):
+    fleet = new_fleet(6)
+    fleet.store = redis_url
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+    assert redis_url not in run.output
+    assert fleet.run(fleet.secret("P2")).failures() == {}
+
+
 class TestStaleSecrets:
     def forget(self, fleet):
         """Make the clients such as were set up without this collection, and the gate one that knows nothing."""

@@ -5,9 +5,7 @@
 import contextlib
 import multiprocessing
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -27,40 +25,13 @@ def nobody_waits(holder):
     raise AssertionError(f"waited for {holder}")
 
 
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory):
-    """A Redis of its own behind a socket, as a URL."""
-    pytest.importorskip("redis")
-    server = shutil.which("redis-server")
-    if server is None:
-        pytest.skip("redis-server is not installed")
-    folder = tmp_path_factory.mktemp("redis")
-    options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
-    while not (folder / "socket").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    yield f"unix://{folder}/socket"
-    process.terminate()
-    process.wait(10)
-
-
 @pytest.fixture
 def where(tmp_path):
     """The folder of a store."""
     return str(tmp_path / "gate")
 
 
-@pytest.fixture
-def url(redis_server):
-    """The address of an empty Redis."""
-    import redis
-
-    redis.Redis.from_url(redis_server).flushall()
-    return redis_server
-
-
-@pytest.fixture(params=["where", "url"])
+@pytest.fixture(params=["where", "redis_url"])
 def address(request):
     """The address of a store of each kind."""
     return request.getfixturevalue(request.param)
@@ -237,22 +208,22 @@ class TestFolder:
 
 class TestRedis:
     @pytest.fixture
-    def address(self, url):
-        return url
+    def address(self, redis_url):
+        return redis_url
 
-    def test_a_turn_outlasts_its_lease(self, store, url, monkeypatch):
+    def test_a_turn_outlasts_its_lease(self, store, redis_url, monkeypatch):
         monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 1)
         with store.turn(KEY, "h1", 1, nobody_waits):
             late = pytest.raises(GateError, match="Waited for more than 2 seconds for h1")
-            with late, open_store(url).turn(KEY, "h2", 2, lambda holder: None):
+            with late, open_store(redis_url).turn(KEY, "h2", 2, lambda holder: None):
                 raise AssertionError("two have the turn")
         with store.turn(KEY, "h2", 1, nobody_waits):
             pass
 
-    def test_a_damaged_record_says_which_it_is(self, store, url):
+    def test_a_damaged_record_says_which_it_is(self, store, redis_url):
         import redis
 
-        redis.Redis.from_url(url).set(f"hsmops.primus.gate:record:{KEY}", "{")
+        redis.Redis.from_url(redis_url).set(f"hsmops.primus.gate:record:{KEY}", "{")
         with pytest.raises(GateError, match=f"hsmops.primus.gate:record:{KEY} in Redis at .* is damaged. Delete it"):
             store.read(KEY)
         assert list(store.items()) == []
