@@ -38,8 +38,8 @@ def run(scenario: str) -> bool:
     if status:
         lines = log.read_text(errors="replace").splitlines()
         # What follows a failed step is only the destruction of the hosts.
-        failed = next((i for i, line in enumerate(lines) if re.search(r"Executed: Failed|CRITICAL", line)), len(lines))
-        report += [f"    {line}" for line in lines[max(0, failed - TAIL_LINES) : failed + 1]] + [f"    (all of it: {log})"]
+        end = next((i + 1 for i, line in enumerate(lines) if re.search("Executed: Failed", line)), len(lines))
+        report += [*(f"    {line}" for line in lines[max(0, end - TAIL_LINES) : end]), f"    (all of it: {log})"]
     print(*report, sep="\n", flush=True)
     return status == 0
 

@@ -40,6 +40,9 @@ SHOWN_LIMIT = 1000
 SECRET_LIMIT = 1024
 """Bytes of a password. A terminal line ends at 4,095 and would lose the rest in silence."""
 
+POLL = 0.5
+"""Seconds between two looks at whether a ppin that prints nothing may go on."""
+
 ECHO_TIMEOUT = 10
 """Seconds that a prompt may stand before its echo is off."""
 
@@ -142,6 +145,24 @@ class Ppin:
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
+        self._ended_by = 0
+
+    def end(self, number: int, frame: t.Any = None) -> None:
+        """A signal handler: the ppin that runs, or the next one, is ended, and that raises a PpinError."""
+        self._ended_by = number
+
+    def _check(self, doing: str, deadline: float, output: t.Sized) -> None:
+        """Whether a ppin that runs may go on. :raises PpinError: if not, but for the deadline: TimeoutError."""
+        if self._ended_by:
+            raise PpinError("%s was ended by signal %d" % (doing, self._ended_by), hint="Run again.")
+        if len(output) > OUTPUT_LIMIT:
+            raise PpinError(
+                "%s was ended: ppin printed more than %d characters" % (doing, OUTPUT_LIMIT),
+                cls="dialogue",
+                hint="Run ppin by hand to see what it prints. Is this the vendor's ppin?",
+            )
+        if time.monotonic() > deadline:
+            raise TimeoutError
 
     def check_files(self) -> None:
         """:raises PpinError: when ppin or a file that it needs is not there."""
@@ -253,20 +274,19 @@ class Ppin:
         with process, process.stdout:  # type: ignore[union-attr]
             try:
                 stream = process.stdout.fileno()  # type: ignore[union-attr]
-                while select.select([stream], [], [], max(0, deadline - time.monotonic()))[0]:
-                    block = os.read(stream, 65536)
-                    output += block
-                    if not block:
-                        process.wait(max(0.1, deadline - time.monotonic()))
-                        return output.decode("utf-8", "replace")
-                    if len(output) > OUTPUT_LIMIT:
-                        raise self._endless(name)
-            except subprocess.TimeoutExpired:
-                pass
+                while True:
+                    self._check(name, deadline, output)
+                    if select.select([stream], [], [], POLL)[0]:
+                        block = os.read(stream, 65536)
+                        output += block
+                        if not block:
+                            process.wait(max(POLL, deadline - time.monotonic()))
+                            return output.decode("utf-8", "replace")
+            except (TimeoutError, subprocess.TimeoutExpired):
+                raise self._late(name, output.decode("utf-8", "replace")) from None
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
-        raise self._late(name, output.decode("utf-8", "replace"))
 
     def dialogue(self, args: t.Sequence[str], user: str, answers: t.Dict[str, str], doing: str) -> None:
         """Run a command that asks for passwords, and answer each of its prompts once.
@@ -288,14 +308,13 @@ class Ppin:
             raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc
         try:
             while True:
+                self._check(doing, deadline, screen)
                 try:
-                    screen += child.read_nonblocking(65536, max(0.1, deadline - time.monotonic()))
+                    screen += child.read_nonblocking(65536, POLL)
+                except pexpect.TIMEOUT:
+                    continue
                 except pexpect.EOF:
                     break
-                if len(screen) > OUTPUT_LIMIT:
-                    raise self._endless(doing)
-                if time.monotonic() > deadline:
-                    raise pexpect.TIMEOUT("")
                 for prompt in _PROMPT.finditer(screen, seen):
                     seen = prompt.end()
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
@@ -308,7 +327,7 @@ class Ppin:
                     given.append(kind)
             while child.isalive() and time.monotonic() < deadline:  # closing the terminal too early would end it
                 time.sleep(0.01)
-        except pexpect.TIMEOUT:
+        except TimeoutError:
             if screen[seen:].rpartition("\n")[2].strip():
                 unknown = "ppin waited at something that is not known"
                 raise self._unexpected(unknown, doing, screen, answers, given) from None
@@ -360,14 +379,6 @@ class Ppin:
             "%s stopped: %s%s" % (doing, what, _shown(screen, answers.values())),
             cls="dialogue",
             hint="What was typed before may have been judged: check it before the next run." if given else None,
-        )
-
-    @staticmethod
-    def _endless(doing: str) -> PpinError:
-        return PpinError(
-            "%s was ended: ppin printed more than %d characters" % (doing, OUTPUT_LIMIT),
-            cls="dialogue",
-            hint="Run ppin by hand to see what it prints. Is this the vendor's ppin?",
         )
 
 

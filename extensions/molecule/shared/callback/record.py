@@ -3,14 +3,15 @@
 """Writes down what each playbook run did, so that verify.yml can judge the runs before it.
 
 One JSON line per run is added to the file that PRIMUS_RUNS names: {"playbook": its file's name, "check": bool,
-"stats": {host: {"ok", "changed", "failures", "unreachable", "skipped", "rescued", "ignored"}}, "changed": {host:
-["task" or "task: item", …]}}.
+"stats": {host: {"ok", "changed", "failures", "unreachable", "skipped", "rescued", "ignored"}}, "changed": {host: the
+sorted names of what changed, "task" or "task: item"}}.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 
 from ansible import context
 from ansible.plugins.callback import CallbackBase
@@ -21,6 +22,18 @@ type: notification
 short_description: Writes down what each playbook run did
 description: See the source.
 """
+
+# In check mode, one sentence tells of what cannot be tried: it and the tasks that it stands for have one name here.
+SAME = {
+    r"Check mode .*: The provider \S+ would be installed|There is a folder for the package .*|The package .*"
+    r"|The folder for the package .*|The \.(deb|rpm) is installed.*|The system user that owns .*|The provider is .*"
+    r"|The present provider is kept as a backup": "installed",
+    r"(?:Check mode .*|Each file is in the folder .*|No file is in two .*): (\S+)( would be moved .*)?": r"moved: \1",
+    r"(?:Check mode .*|What the client has none of .*): (\S+)( would be put in place .*)?": r"copied: \1",
+    r"(?:Check mode .*|Each user is a member .*): (\S+)( would become a member .*)?": r"joined: \1",
+    r"(It is told which|The) service proxy passwords? .*: (\S+)": r"service proxy password: \2",
+    r"(It is told which|The) permanent secrets? .*: (\S+)": r"permanent secret: \2",
+}
 
 
 class CallbackModule(CallbackBase):
@@ -46,14 +59,19 @@ class CallbackModule(CallbackBase):
             self.note(result, f": {item}")
 
     def note(self, result, item=""):
-        self.changed.setdefault(result._host.get_name(), []).append(result._task.get_name() + item)
+        name = result._task.get_name().rpartition(" : ")[2] + item  # without that of the role
+        for pattern, replacement in SAME.items():
+            if match := re.fullmatch(pattern, name):
+                name = match.expand(replacement)
+                break
+        self.changed.setdefault(result._host.get_name(), set()).add(name)
 
     def v2_playbook_on_stats(self, stats):
         run = {
             "playbook": self.playbook,
             "check": context.CLIARGS["check"],
             "stats": {host: stats.summarize(host) for host in stats.processed},
-            "changed": self.changed,
+            "changed": {host: sorted(names) for host, names in self.changed.items()},
         }
         with open(os.environ["PRIMUS_RUNS"], "a", encoding="utf-8") as runs:
             runs.write(json.dumps(run) + "\n")

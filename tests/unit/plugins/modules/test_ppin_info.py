@@ -41,3 +41,15 @@ def test_a_ppin_that_hangs(client):
     client.set(hang_at="start")
     info = client.info(timeout=1)
     assert info["error"]["class"] == "timeout"
+
+
+def test_other_files_and_the_group(client, tmp_path):
+    there, gone = client.home / "etc", tmp_path / "gone"
+    info = client.info(files=[str(there), str(client.config), str(gone)], group="no-such-group")
+    assert info["files"][str(there)]["mode"] == "%04o" % (there.stat().st_mode & 0o7777)
+    assert info["files"][str(there)]["checksum"] is None
+    assert info["files"][str(client.config)] == info["config"]
+    assert info["files"][str(gone)] == {"path": str(gone), "exists": False}
+    assert info["group"] == {"name": "no-such-group", "exists": False, "members": []}
+    assert info["home"] == str(client.home)
+    assert client.info(group="root")["group"]["exists"]
