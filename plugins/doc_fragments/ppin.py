@@ -86,7 +86,7 @@ options:
         one attempt per fleet.
       - A host that needs nothing never waits. See C(docs/fleet_safety.md).
     type: bool
-    default: true
+    default: false
   gate_store:
     description:
       - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),

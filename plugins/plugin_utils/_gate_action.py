@@ -26,6 +26,7 @@ Result = t.Dict[str, t.Any]
 class GatedAction(ActionBase):  # type: ignore[misc]
     """Base of the two. ``passwords`` are the options that are judged together."""
 
+    _supports_async = True
     module = ""
     kind = ""
     name_options: t.Tuple[str, ...] = ()
@@ -42,6 +43,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         verifies = self._arguments.get("verify") == "always"
         if not options["gate"] or name is None or self._arguments.get("state") == "absent" or not (tries or verifies):
             return self._module()
+        if self._task.async_val:
+            raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
             gate = _gate.Gate(
                 open_store(options["gate_store"]),
@@ -140,7 +143,10 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         self._task.check_mode = before if check is None else check
         try:
             return self._execute_module(  # type: ignore[no-any-return]
-                module_name=self.module, module_args={**self._arguments, **changes}, task_vars=self._task_vars
+                module_name=self.module,
+                module_args={**self._arguments, **changes},
+                task_vars=self._task_vars,
+                wrap_async=self._task.async_val and not self._connection.has_native_async,
             )
         finally:
             self._task.check_mode = before

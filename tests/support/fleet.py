@@ -93,6 +93,7 @@ class Fleet:
             "primus_home": "{{ home }}",
             "config_path": "{{ home }}/etc/primus.cfg",
             "secrets_path": "{{ home }}/etc/.secrets.cfg",
+            "gate": True,
             "gate_store": str(self.store),
         }
         return {"name": name, f"hsmops.primus.{module}": {**paths, **options}, **(task or {})}

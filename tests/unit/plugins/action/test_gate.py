@@ -236,3 +236,10 @@ def holders(store):
     inodes = {path.stat().st_ino for path in store.glob("*.lock")}
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" not in line]
     return [int(fields[4]) for fields in locks if int(fields[5].rpartition(":")[2]) in inodes]
+
+
+def test_a_task_with_async_runs_without_the_gate_only(new_fleet):
+    fleet = new_fleet(1)
+    later = {"async": 60, "poll": 1}
+    assert "cannot pass the attempt gate" in str(fleet.run(fleet.secret("P2", task=later)).failures())
+    assert fleet.run(fleet.secret("P2", task=later, gate=False)).failures() == {}
