@@ -34,6 +34,7 @@ test: lint unit integration ## all of the three that follow
 lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anything
 	$(RUN) ruff check
 	$(RUN) ruff format --check
+	$(RUN) mypy
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --strict
 	$(RUN) antsibull-changelog lint

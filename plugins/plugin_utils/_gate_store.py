@@ -231,7 +231,9 @@ class RedisStore(Store):
             ) from None
         self._error: t.Type[Exception] = redis.RedisError
         try:
-            self._redis = redis.Redis.from_url(url, socket_timeout=self.TIMEOUT, socket_connect_timeout=self.TIMEOUT)
+            self._redis: t.Any = redis.Redis.from_url(
+                url, socket_timeout=self.TIMEOUT, socket_connect_timeout=self.TIMEOUT
+            )
         except ValueError:
             raise GateError("The attempt gate's store has no valid Redis URL") from None
 
