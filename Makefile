@@ -64,7 +64,7 @@ collection: $(COLLECTION) ## make this tree findable as a collection, under buil
 venv: $(VENV)/$(STAMP) ## the virtual environment .venv with all tools
 
 clean: ## remove all that make has made
-	rm -rf build .venv .venv-demo .ansible .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build .venv .venv-demo .ansible .mypy_cache .hypothesis .pytest_cache .ruff_cache
 
 $(COLLECTION):
 	mkdir -p $(@D)
