@@ -72,7 +72,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
 
     :arg params: the module's parameters, with those of ARGUMENTS.
     :arg find_in_path: C(AnsibleModule.get_bin_path).
-    :raises PpinError: when the executable that was named cannot be run.
+    :raises PpinError: when the executable that was named is not there.
     """
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
@@ -90,10 +90,6 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
             executable = find_in_path("ppin")
     elif not os.path.exists(executable):
         raise PpinError("There is no %s" % executable, cls="config", hint=_INSTALL_HINT)
-    if executable is not None and not (os.path.isfile(executable) and os.access(executable, os.X_OK)):
-        raise PpinError(
-            "%s cannot be executed" % executable, cls="config", hint="Make it an executable file (mode 0750)."
-        )
     return Paths(
         executable,
         home,
@@ -165,9 +161,14 @@ class Ppin:
             raise TimeoutError
 
     def check_files(self) -> None:
-        """:raises PpinError: when ppin or a file that it needs is not there."""
+        """:raises PpinError: when ppin cannot be run or a file that it needs is not there."""
         if self.paths.executable is None:
             raise PpinError("There is no ppin in %s/bin or PATH" % self.paths.home, cls="config", hint=_INSTALL_HINT)
+        executable = self.paths.executable
+        if not (os.path.isfile(executable) and os.access(executable, os.X_OK)):
+            raise PpinError(
+                "%s cannot be executed" % executable, cls="config", hint="Make it an executable file (mode 0750)."
+            )
         for path, code in ((self.paths.config, "0x80005003"), (self.paths.secrets, "0x80005004")):
             if not os.path.exists(path):
                 raise PpinError("There is no %s" % path, code)

@@ -181,8 +181,9 @@ def test_the_executable_cannot_be_executed(machine, kind, named):
         make(ppin, 0o644)
     else:
         ppin.mkdir(parents=True)
+    paths = find(executable=str(ppin) if named else None)
     with pytest.raises(PpinError) as caught:
-        find(executable=str(ppin) if named else None)
+        _ppin.Ppin(paths, timeout=1).check_files()
     assert caught.value.cls == "config"
     assert str(ppin) in caught.value.msg
 

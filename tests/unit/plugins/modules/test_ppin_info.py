@@ -53,3 +53,10 @@ def test_other_files_and_the_group(client, tmp_path):
     assert info["group"] == {"name": "no-such-group", "exists": False, "members": []}
     assert info["home"] == str(client.home)
     assert client.info(group="root")["group"]["exists"]
+
+
+def test_a_ppin_that_is_not_executable(client):
+    client.ppin.chmod(0o644)
+    info = client.info()
+    assert not info.get("failed") and info["version"] is None
+    assert "cannot be" in info["error"]["msg"] and info["error"]["hint"]
