@@ -86,16 +86,16 @@ options:
         one attempt per fleet.
       - A host that needs nothing never waits. See C(docs/fleet_safety.md).
     type: bool
-    default: false
+    default: true
   gate_store:
     description:
       - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),
         or a Redis, as a URL that begins with C(redis://), C(rediss://) or C(unix://). For a Redis the controller needs
         the Python package redis.
+      - By default the folder C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
       - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
         their partitions have the same names.
     type: str
-    default: ~/.ansible/hsmops-primus-gate
   gate_budget:
     description:
       - How many logins with one name may go wrong within O(gate_window) seconds. It stops several different wrong

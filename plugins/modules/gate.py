@@ -37,7 +37,6 @@ options:
     description:
       - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret).
     type: str
-    default: ~/.ansible/hsmops-primus-gate
 attributes:
   action:
     support: full

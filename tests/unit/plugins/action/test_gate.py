@@ -150,8 +150,7 @@ def test_keywords_of_a_task_and_batches(new_fleet, keywords):
 
 def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
     fleet = new_fleet(2)
-    fleet.store = full_disk / "gate"
-    run = fleet.run(fleet.secret("P2"))
+    run = fleet.run(fleet.secret("P2", gate_store=str(full_disk / "gate")))
     assert set(run.failures()) == set(fleet.hosts)
     for msg in run.failures().values():
         assert "The attempt gate cannot" in msg and "No space left on device. No credential was used." in msg
@@ -160,12 +159,12 @@ def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
 
 def test_the_store_may_be_redis(new_fleet, redis_url):
     fleet = new_fleet(6)
-    fleet.store = redis_url
-    run = fleet.run(fleet.secret("P2", setup_password=WRONG))
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG, gate_store=redis_url))
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
     assert redis_url not in run.output
-    assert fleet.run(fleet.secret("P2")).failures() == {}
+    assert fleet.run(fleet.secret("P2", gate_store=redis_url)).failures() == {}
+    assert not fleet.store.exists()
 
 
 class TestStaleSecrets:
