@@ -182,7 +182,11 @@ class Hsm:
         return self
 
     def __exit__(self, *exception):
-        os.kill(json.loads((self.state / "endpoint.json").read_text())["pid"], signal.SIGTERM)
+        os.kill(self.endpoint()["pid"], signal.SIGTERM)
+
+    def endpoint(self):
+        """Process id and addresses, as the emulator's README describes them."""
+        return json.loads((self.state / "endpoint.json").read_text())
 
     def __call__(self, command, **args):
         return self.admin.call(command, **args)
