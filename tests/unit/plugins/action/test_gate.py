@@ -167,6 +167,18 @@ def test_the_store_may_be_redis(new_fleet, redis_url):
     assert not fleet.store.exists()
 
 
+@pytest.mark.parametrize("kind", ["folder", "redis"])
+def test_two_controllers_that_share_a_store_spend_one_login(new_fleet, kind, request):
+    fleet = new_fleet(12)
+    store = request.getfixturevalue("redis_url") if kind == "redis" else str(fleet.store)
+    task = fleet.secret("P2", setup_password=WRONG, gate_store=store)
+    slices = [",".join(fleet.hosts[:6]), ",".join(fleet.hosts[6:])]
+    runs = [fleet.start(task, arguments=["--limit", hosts]) for hosts in slices]
+    for run in runs:
+        assert run.communicate()[0].count("failed=1") == 6
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+
+
 class TestStaleSecrets:
     def forget(self, fleet):
         """Make the clients such as were set up without this collection, and the gate one that knows nothing."""
