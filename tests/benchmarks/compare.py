@@ -3,9 +3,9 @@
 
 """What this collection costs a fleet, against plain playbooks and against ping: compare.py [--hosts N] [--forks N] ...
 
-Two scopes: the permanent secret of one partition, and a whole client behind a service proxy with two partitions. Each is
-done by this collection and by a plain playbook that does the same with modules of ansible.builtin (plain_*.yml beside
-this file). All clients are emulated and reached over the local connection, so what is compared is the work and not a
+Two scopes: the permanent secret of one partition, and a whole client behind a service proxy with two partitions. Each
+is done by this collection and by a plain playbook that does the same with modules of ansible.builtin (plain_*.yml
+beside this file). All clients are emulated and reached over the local connection, so what is compared is the work and not a
 network. Measured is the wall time, and the CPU time of ansible-playbook and all that it starts.
 
 Prints tables in Markdown and judges nothing. With --docs, docs/benchmarks.md and its plot are written anew.
@@ -77,7 +77,9 @@ def play_of(fleet: Fleet, scope: str, way: str, wrong: str = "", **options) -> d
         }
         return {"tasks": tasks, "vars": variables}
     if not whole:
-        return {"tasks": [fleet.secret(names[0], setup_password=partitions[0]["setup_password"], verify="never", **options)]}
+        return {
+            "tasks": [fleet.secret(names[0], setup_password=partitions[0]["setup_password"], verify="never", **options)]
+        }
     role = {"name": "hsmops.primus.primus_client", "rolespec_validate": False}
     variables = {
         "primus_client_hsms": endpoint["proxies"],
@@ -250,9 +252,10 @@ Written by tests/benchmarks/compare.py --docs
 {machine}
 
 Made by `make bench BENCH=--docs`. The clients are emulated and the connection is local, so a real network adds its own
-to both ways. "Plain playbook" does the same with modules of ansible.builtin: it stands in `tests/benchmarks/`. The ratios
-are those of this collection to it: below 1 is less. A whole client is one behind a service proxy with two partitions,
-whose provider is installed; "rejected logins" are those that count towards the lock-out.
+to both ways; `ppin` is the emulator's, a Python program, so each start of it costs more CPU than that of a binary does.
+"Plain playbook" does the same with modules of ansible.builtin: it stands in `tests/benchmarks/`. The ratios are those
+of this collection to it: below 1 is less. A whole client is one behind a service proxy with two partitions, whose
+provider is installed; "rejected logins" are those that count towards the lock-out.
 
 {tables}
 """
