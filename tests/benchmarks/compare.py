@@ -5,8 +5,8 @@
 
 Two scopes: the permanent secret of one partition, and a whole client behind a service proxy with two partitions. Each
 is done by this collection and by a plain playbook that does the same with modules of ansible.builtin (plain_*.yml
-beside this file). All clients are emulated and reached over the local connection, so what is compared is the work and not a
-network. Measured is the wall time, and the CPU time of ansible-playbook and all that it starts.
+beside this file). All clients are emulated and reached over the local connection, so what is compared is the work and
+not a network. Measured is the wall time, and the CPU time of ansible-playbook and all that it starts.
 
 Prints tables in Markdown and judges nothing. With --docs, docs/benchmarks.md and its plot are written anew.
 """
