@@ -26,7 +26,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     parse_test,
     printable,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, find_passwords, read_slots
 
 PRIMUS_HOME = "/usr/local/primus"
 ETC = "/etc/primus"
@@ -176,10 +176,20 @@ class Ppin:
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
         try:
-            with open(self.paths.config, "rb") as config:
-                return read_slots(config.read().decode("utf-8", "replace"))
+            return read_slots(self._config())
         except (OSError, ValueError):
             return []
+
+    def passwords_in_clear(self) -> t.Optional[t.List[str]]:
+        """The settings of primus.cfg that hold a password; None when it cannot be read."""
+        try:
+            return find_passwords(self._config())
+        except (OSError, ValueError):
+            return None
+
+    def _config(self) -> str:
+        with open(self.paths.config, "rb") as config:
+            return config.read().decode("utf-8", "replace")
 
     # What ppin does
 

@@ -1,9 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads primus.cfg: which HSMs there are, and which service user stands before which partition.
+"""Reads primus.cfg: which HSMs there are, which service user stands before which partition, and where passwords stand.
 
-The listing of ppin does not tell either. This reads the libconfig syntax (https://hyperrealm.github.io/libconfig/), but
+The listing of ppin tells none of it. This reads the libconfig syntax (https://hyperrealm.github.io/libconfig/), but
 for @include; ppin remains the judge of whether a file is valid.
 """
 
@@ -18,6 +18,7 @@ _TOKEN = re.compile(
     |(?P<sign>[=:{}()\[\],;])""",
     re.S | re.X,
 )
+_PASSWORD = re.compile(r"pin|.*password.*", re.I)
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
 
@@ -47,6 +48,31 @@ def read_slots(text: str) -> t.List[Slot]:
     except (KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ValueError("not the structure of a primus.cfg: %s" % exc) from exc
     return slots
+
+
+def find_passwords(text: str) -> t.List[str]:
+    """The settings of a primus.cfg that hold a password, such as C(primus.hsms.hsm0.pin), and never what they hold.
+
+    The vendor's are C(pin) and C(proxy_password); a name with password in it is one that somebody has made up.
+
+    :raises ValueError: when it cannot be read.
+    """
+    try:
+        return list(_passwords_in(_Reader(text).read(), ""))
+    except RecursionError as exc:
+        raise ValueError("too deep for a primus.cfg") from exc
+
+
+def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            place = (path + "." if path else "") + name
+            if not isinstance(inner, (dict, list)) and inner != "" and _PASSWORD.fullmatch(name):
+                yield place
+            yield from _passwords_in(inner, place)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _passwords_in(inner, "%s[%d]" % (path, number))
 
 
 class _Reader:

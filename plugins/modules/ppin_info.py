@@ -100,6 +100,15 @@ secrets:
   description: The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config).
   returned: always
   type: dict
+passwords_in_clear:
+  description:
+    - The settings of C(primus.cfg) that hold a password in clear, by their place, never the password itself. Those are
+      C(pin), C(proxy_password), and what has password in its name.
+    - Null when the file is not there or has more syntax than this module reads. Comments are not looked at.
+  returned: always
+  type: list
+  elements: str
+  sample: [primus.hsms.hsm0.pin]
 partitions:
   description: The partitions that C(ppin -l) lists.
   returned: always
@@ -263,6 +272,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "home": paths.home,
         "config": file_facts(module, paths.config),
         "secrets": file_facts(module, paths.secrets),
+        "passwords_in_clear": ppin.passwords_in_clear(),
         "files": {path: file_facts(module, path) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},

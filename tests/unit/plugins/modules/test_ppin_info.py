@@ -3,6 +3,7 @@
 """ppin_info: the one look, at clients in all states; it never logs in and never writes."""
 
 import hashlib
+import re
 
 
 def test_a_client_as_it_is(configured):
@@ -18,6 +19,18 @@ def test_a_client_as_it_is(configured):
     assert partitions["P2"]["proxy_users"] == [] and partitions["P2"]["since"].startswith("20")
     assert [(user["name"], user["configured"]) for user in info["service_users"]] == [("svc1", True)]
     assert configured.state() == before and configured.hsm.logins() == logins
+
+
+def test_passwords_in_clear_are_told_by_their_place_alone(client):
+    assert client.info()["passwords_in_clear"] == []
+    text = client.config.read_text()
+    client.config.write_text(text.replace("proxy_user", 'proxy_password = "%s"; proxy_user' % "password-of-svc1", 1))
+    (place,) = client.info()["passwords_in_clear"]  # the client sees to it that the password is nowhere
+    assert re.fullmatch(r"primus\.hsms\.hsm2\.slots\.slot\d\.proxy_password", place)
+    client.config.write_text('@include "more.cfg"\n' + text)
+    assert client.info()["passwords_in_clear"] is None
+    client.config.unlink()
+    assert client.info()["passwords_in_clear"] is None
 
 
 def test_a_bare_host(client, tmp_path, monkeypatch):
