@@ -32,6 +32,7 @@ DAY = 24 * 60 * 60
 
 PROBLEM, ATTENTION, OK, UNKNOWN = "problem", "attention", "ok", "not looked at"
 STATES = (UNKNOWN, PROBLEM, ATTENTION, OK)
+"""The worst first."""
 
 Data = t.Dict[str, t.Any]
 
@@ -167,6 +168,7 @@ def build(
         host["findings"].sort(key=lambda finding: order.index(finding["kind"]))
         severities = {finding["severity"] for finding in host["findings"]}
         host["state"] = next((state for state in STATES if state in severities), OK)
+    hosts.sort(key=lambda host: (STATES.index(host["state"]), _natural(host["name"])))
     return {
         "created": time.strftime(TIME_FORMAT, time.gmtime(now)),
         "limit": _clean(limit) if limit else None,
@@ -346,6 +348,11 @@ def _clean(value: t.Any) -> str:
 
 
 _UNSEEN = ("Cf", "Cs", "Co", "Cn")
+
+
+def _natural(name: str) -> t.List[t.Tuple[int, str]]:
+    """A key that has host2 before host10."""
+    return [(int(part[:18]), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _version_key(version: str) -> t.List[int]:
