@@ -68,6 +68,12 @@ KINDS = {
         "Clients whose credentials ppin cannot list",
         "What it said and what to do stands with each, below.",
     ),
+    "hsm_unreachable": Kind(
+        PROBLEM,
+        "HSM not reached",
+        "HSMs that a client did not reach",
+        "Check address, port, firewall and that the HSM runs.",
+    ),
     "login_failed": Kind(
         PROBLEM,
         "login failed",
@@ -208,6 +214,7 @@ def _blank(name: str) -> Data:
         "partitions": [],
         "service_users": [],
         "passwords_in_clear": None,
+        "hsms": None,
         "logins": None,
         "findings": [],
     }
@@ -265,23 +272,38 @@ def _moment(since: t.Any) -> t.Optional[int]:
 
 
 def _read_logins(host: Data, tested: t.Mapping[str, t.Any]) -> None:
-    if "hsms" not in tested:
+    if tested.get("failed") or "hsms" not in tested:
         _find(host, "logins_unknown", _clean(tested.get("msg") or "there is no result"))
         return
+    host["hsms"] = [
+        {
+            "name": _clean(hsm["hsm"]),
+            "address": _clean("%s:%s" % (hsm["host"], hsm["port"])),
+            "firmware": _clean(hsm["firmware"]) if hsm["firmware"] else None,
+            "connected": hsm["connected"] is True,
+            **_error(hsm["error"]),
+        }
+        for hsm in tested["hsms"]
+    ]
     host["logins"] = [
         {
-            "hsm": _clean(hsm["name"]),
+            "hsm": _clean(hsm["hsm"]),
             "address": _clean("%s:%s" % (hsm["host"], hsm["port"])),
-            "firmware": _clean(hsm["firmware"]) if hsm.get("firmware") else None,
-            "slot_id": int(slot["id"]),
-            "partition": _clean(slot["user"]),
+            "slot_id": int(slot["slot_id"]),
+            "partition": _clean(slot["user_name"]),
             "ok": slot["ok"] is True,
-            "code": _clean(slot["code"]) if slot.get("code") else None,
-            "meaning": _clean(slot["meaning"]) if slot.get("meaning") else None,
+            **_error(slot["error"]),
         }
         for hsm in tested["hsms"]
         for slot in hsm["slots"]
     ]
+
+
+def _error(error: t.Optional[t.Mapping[str, t.Any]]) -> Data:
+    return {key: _clean(error[name]) if error and error[name] else None for key, name in _OF_ERROR}
+
+
+_OF_ERROR = (("code", "code"), ("meaning", "name"))
 
 
 def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
@@ -300,10 +322,16 @@ def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
     for file, rights in too_wide:
         if file["exists"] and int(file["mode"], 8) & rights:
             _find(host, "file_rights", "%s %s" % (file["path"], file["mode"]))
+    for hsm in host["hsms"] or []:
+        if not hsm["connected"]:
+            _find(host, "hsm_unreachable", "%s at %s%s" % (hsm["name"], hsm["address"], _why(hsm)))
     for login in host["logins"] or []:
         if not login["ok"]:
-            why = " ".join(filter(None, (login["code"], login["meaning"])))
-            _find(host, "login_failed", "%s at %s%s" % (login["partition"], login["hsm"], why and ": " + why))
+            _find(host, "login_failed", "%s at %s%s" % (login["partition"], login["hsm"], _why(login)))
+
+
+def _why(failed: Data) -> str:
+    return ": " + " ".join(filter(None, (failed["code"], failed["meaning"]))) if failed["meaning"] else ""
 
 
 def _find(host: Data, kind: str, detail: str) -> None:
@@ -427,6 +455,9 @@ def to_prometheus(data: Data) -> str:
             if since is not None:
                 help_text = "When the service proxy password was set."
                 add("service_user_password_timestamp_seconds", help_text, since, **which)
+        for hsm in host["hsms"] or []:
+            which = {"hsm": hsm["name"], "address": hsm["address"], **on}
+            add("hsm_reached", "Whether the client reached the HSM.", hsm["connected"], **which)
         for login in host["logins"] or []:
             which = {"partition": login["partition"], "hsm": login["hsm"], "slot_id": login["slot_id"], **on}
             add("login_ok", "Whether the login worked.", login["ok"], **which)

@@ -23,9 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
-def login(name="P1", ok=True, **differs):
-    result = {"name": "slot0", "id": 0, "user": name, "ok": ok, "code": None, "meaning": None}
-    return {"hsms": [{"name": "hsm0", "host": "hsm.example.com", "port": 2310, "slots": [{**result, **differs}]}]}
+def login(rejection=None, user_name="P1", **hsm):
+    """What ppin_connectivity_info tells of one slot of one HSM; hsm: what differs of the HSM."""
+    slot = {"slot": "slot0", "slot_id": 0, "user_name": user_name, "ok": rejection is None, "error": rejection}
+    result = {"hsm": "hsm0", "host": "hsm.example.com", "port": 2310, "connected": True, "firmware": "RP-2.10.0-T"}
+    return {"ok": rejection is None, "hsms": [{**result, "error": None, "slots": [slot], **hsm}]}
 
 
 def found(client, **options):
@@ -36,7 +38,8 @@ def found(client, **options):
 
 # What is found
 
-REJECTED = {"code": "0x80005017", "meaning": "login to the HSM failed"}
+REJECTED = {"code": "0x80005017", "name": "login to the HSM failed", "class": "rejected", "hint": "Check it."}
+UNREACHED = {"code": None, "name": "refused", "class": "transient", "hint": "Check it."}
 ERROR = {"code": "0x80005006", "class": "config", "msg": ".secrets.cfg invalid", "hint": "Correct it."}
 BROKEN_LEDGER = {"path": "/l", "problem": "The ledger /l is damaged"}
 GONE = {"path": "/c", "exists": False}
@@ -79,11 +82,29 @@ FOUND = {
     "login": (look(), {"logins": {"h": login()}}, {}),
     "login failed": (
         look(),
-        {"logins": {"h": login(ok=False, **REJECTED)}},
+        {"logins": {"h": login(REJECTED)}},
         {"login_failed": ["P1 at hsm0: 0x80005017 login to the HSM failed"]},
     ),
-    "login failed without a code": (look(), {"logins": {"h": login(ok=False)}}, {"login_failed": ["P1 at hsm0"]}),
-    "login not tried": (look(), {"logins": {"h": {"failed": True, "msg": "why"}}}, {"logins_unknown": ["why"]}),
+    "login failed without a code": (
+        look(),
+        {"logins": {"h": login({**REJECTED, "code": None, "name": ""})}},
+        {"login_failed": ["P1 at hsm0"]},
+    ),
+    "HSM not reached": (
+        look(),
+        {"logins": {"h": login(connected=False, firmware=None, error=UNREACHED, slots=[])}},
+        {"hsm_unreachable": ["hsm0 at hsm.example.com:2310: refused"]},
+    ),
+    "login not tried": (
+        look(),
+        {"logins": {"h": {"failed": True, "msg": "why", "hsms": []}}},
+        {"logins_unknown": ["why"]},
+    ),
+    "not reached for logins": (
+        look(),
+        {"logins": {"h": {"unreachable": True, "msg": "why"}}},
+        {"logins_unknown": ["why"]},
+    ),
     "login without a result": (look(), {"logins": {}}, {"logins_unknown": ["there is no result"]}),
     "login without a provider": (
         BARE | {"partitions": [], "service_users": []},
@@ -208,8 +229,8 @@ def everywhere(text):
         ledger={"path": text, "problem": text},
         error={"code": text, "msg": text, "hint": text},
     )
-    tested = login(text, False, code=text, meaning=text)
-    tested["hsms"][0].update(name=text, host=text, port=text, firmware=text)
+    error = {"code": text, "name": text, "class": text, "hint": text}
+    tested = login(error, text, hsm=text, host=text, port=text, connected=False, firmware=text, error=error)
     data = build({text: client, "other": {"unreachable": True, "msg": text}}, {text: tested}, NOW, 1, limit=text)
     return data
 
@@ -294,7 +315,7 @@ def test_whatever_a_host_tells_becomes_a_report(path, value):
 
 def test_a_thousand_hosts():
     clients = {"host%04d.payments.example.com" % number: look() for number in range(1000)}
-    tested = login(ok=False, **REJECTED)
+    tested = login(REJECTED)
     tested["hsms"] *= 2
     usual, worst = build(clients, now=NOW), build(clients, dict.fromkeys(clients, tested), NOW, 1)
     assert len(Page(to_html(usual)).structure) > 20000
@@ -328,6 +349,8 @@ def test_metrics():
     assert NOW - fetched == 2 * 24 * 3600 + 3600
     which = (("host", "a"), ("hsm", "hsm0"), ("partition", "P1"), ("slot_id", "0"))
     assert series["hsmops_primus_login_ok", which] == 1
+    which = (("address", "hsm.example.com:2310"), ("host", "a"), ("hsm", "hsm0"))
+    assert series["hsmops_primus_hsm_reached", which] == 1
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, 'a"} 1\nb 2', "\\", "ä\u2028\u3042"])
