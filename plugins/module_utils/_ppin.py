@@ -22,6 +22,7 @@ from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
+    Tested,
     parse_listing,
     parse_test,
     printable,
@@ -244,13 +245,30 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = parse_test(output)
+        tested = parse_test(output).slots
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
         if tested and (failure is None or failure.cls != "transient"):
             self.logins += len(tested)
         return failure
+
+    def test(self, **filters: t.Optional[str]) -> Tested:
+        """Log in once to each slot of each HSM that fits. :raises PpinError: when ppin does not tell of any.
+
+        :arg filters: C(user), C(hsm), C(slot) and C(slotid), as ppin names them.
+        """
+        args = ["--test"]
+        for name, value in filters.items():
+            args += [] if value is None else ["--" + name, value]
+        output = self.run(*args)
+        tested = parse_test(output)
+        if not tested.hsms and tested.partitions == 0 and find_code(output) is None:
+            raise PpinError("No slot of primus.cfg fits", cls="config")
+        if not tested.hsms:
+            raise self._failure(output, "Testing the connections (ppin --test)")
+        self.logins += len([slot for slot in tested.slots if slot.error is None or slot.error.may_be_judged])
+        return tested
 
     # How it is run
 

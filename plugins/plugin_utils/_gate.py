@@ -15,6 +15,7 @@ import json
 import time
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
 
 SECRET, PROXY, PERMANENT = "secret", "proxy", "permanent"
@@ -30,9 +31,6 @@ TURN_TIMEOUT = 3600
 
 STALE_SLACK = 60
 """Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
-
-_NOT_JUDGED = ("transient", "config", "permission", "state")
-"""Classes of errors after which the same credential says nothing about the others' chance."""
 
 
 class Options(t.NamedTuple):
@@ -242,7 +240,7 @@ def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[s
         return None, {}
     if error.get("class") in ("rejected", "expired"):
         return REJECTED, error
-    return (None if error.get("class") in _NOT_JUDGED else UNCLEAR), error
+    return (None if error.get("class") in NOT_JUDGED else UNCLEAR), error
 
 
 @contextlib.contextmanager

@@ -46,18 +46,20 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            gate = _gate.Gate(
-                open_store(options["gate_store"]),
-                _gate.Options(options["gate_budget"], options["gate_window"]),
-                str(self._task_vars.get("inventory_hostname", "a host")),
-                self.kind,
-                str(name),
-                [] if None in passwords else [str(password) for password in passwords],
-                display.display,
-            )
-            return self._pass(gate, tries, verifies)
+            return self._pass(self._gate(options, str(name), passwords), tries, verifies)
         except GateError as exc:
             return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
+
+    def _gate(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[t.Any] = ()) -> _gate.Gate:
+        return _gate.Gate(
+            open_store(options["gate_store"]),
+            _gate.Options(options["gate_budget"], options["gate_window"]),
+            str(self._task_vars.get("inventory_hostname", "a host")),
+            self.kind,
+            name,
+            [] if None in passwords else [str(password) for password in passwords],
+            display.display,
+        )
 
     def _pass(self, gate: _gate.Gate, tries: bool, verifies: bool) -> Result:
         accepted = tries and gate.accepted()
@@ -67,6 +69,10 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             look = self._look_verified(gate) if verifies else self._module(check=True)
             if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
                 return look
+        return self._try(gate, accepted, look)
+
+    def _try(self, gate: _gate.Gate, accepted: bool, look: Result) -> Result:
+        """Use the credential, alone when nobody has had it accepted yet."""
         if not accepted:
             with gate.turn():
                 accepted = gate.accepted()
