@@ -136,6 +136,9 @@ partitions:
     since:
       description: When this collection set the present secret, in UTC, or null when it does not know.
       type: str
+    rejected:
+      description: When a login of this collection with the present secret was rejected, in UTC, or null.
+      type: str
   sample:
     - user_name: PARTITION1
       configured: true
@@ -143,6 +146,7 @@ partitions:
       hsms: [hsm0]
       proxy_users: [eqabxrfnqqos]
       since: "2026-01-31T12:00:00Z"
+      rejected: null
 service_users:
   description: The service users that C(ppin -l) lists.
   returned: always
@@ -295,6 +299,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
             hsms=_unique(slot.hsm for slot in slots if slot.user_name == name),
             proxy_users=_unique(slot.proxy_user for slot in slots if slot.user_name == name and slot.proxy_user),
             since=ledger.since("partitions", name),
+            rejected=ledger.rejected(name),
         )
         for name, entries in listing.partitions.items()
     ]

@@ -74,6 +74,12 @@ KINDS = {
         "HSMs that a client did not reach",
         "Check address, port, firewall and that the HSM runs.",
     ),
+    "secret_rejected": Kind(
+        PROBLEM,
+        "secret rejected",
+        "Permanent secrets that the HSM has rejected",
+        "Do not try them again. Have new setup passwords made, and rotate.",
+    ),
     "login_failed": Kind(
         PROBLEM,
         "login failed",
@@ -230,6 +236,7 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
             "slot_ids": sorted({int(entry["slot_id"]) for entry in partition["entries"]}),
             "hsms": [_clean(hsm) for hsm in partition["hsms"]],
             "service_users": [_clean(user) for user in partition["proxy_users"]],
+            "rejected": _time(partition["rejected"]),
         }
         for partition in look["partitions"]
     ]
@@ -254,24 +261,34 @@ def _file(facts: t.Mapping[str, t.Any]) -> Data:
 def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> Data:
     """What is known of it. since is also when its setup password was used, from when on that counts as spent."""
     configured = bool(credential["configured"])
-    moment = _moment(credential["since"]) if configured else None
+    since = _time(credential["since"]) if configured else None
+    moment = _moment(since)
     return {
         "name": _clean(name),
         "configured": configured,
-        "since": None if moment is None else time.strftime(TIME_FORMAT, time.gmtime(moment)),
+        "since": since,
         # The clocks of a client and of the controller differ.
         "age_days": None if moment is None else max(0, int(now - moment) // DAY),
     }
 
 
-def _moment(since: t.Any) -> t.Optional[int]:
+def _moment(text: t.Optional[str]) -> t.Optional[int]:
     try:
-        return calendar.timegm(time.strptime(since or "", TIME_FORMAT))
+        return calendar.timegm(time.strptime(text or "", TIME_FORMAT))
     except ValueError:
         return None  # a ledger may hold anything
 
 
+def _time(text: t.Any) -> t.Optional[str]:
+    moment = _moment(text)
+    return None if moment is None else time.strftime(TIME_FORMAT, time.gmtime(moment))
+
+
 def _read_logins(host: Data, tested: t.Mapping[str, t.Any]) -> None:
+    refused = [_clean(name) for name in tested.get("refused") or []]
+    for partition in host["partitions"]:
+        if partition["configured"] and partition["name"] in refused:
+            _find(host, "secret_rejected", partition["name"])
     if tested.get("failed") or "hsms" not in tested:
         _find(host, "logins_unknown", _clean(tested.get("msg") or "there is no result"))
         return
@@ -308,6 +325,9 @@ _OF_ERROR = (("code", "code"), ("meaning", "name"))
 
 def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
     kinds = (("partitions", "secret_missing"), ("service_users", "proxy_password_missing"))
+    for partition in host["partitions"]:
+        if partition["rejected"]:
+            _find(host, "secret_rejected", partition["name"])
     for credential, missing in ((item, kind) for key, kind in kinds for item in host[key]):
         if not credential["configured"]:
             _find(host, missing, credential["name"])
@@ -340,7 +360,8 @@ def _find(host: Data, kind: str, detail: str) -> None:
     if finding is None:
         finding = {"kind": kind, "severity": KINDS[kind].severity, "label": KINDS[kind].label, "details": []}
         host["findings"].append(finding)
-    finding["details"].append(detail)
+    if detail not in finding["details"]:
+        finding["details"].append(detail)
 
 
 def _findings(hosts: t.List[Data]) -> t.List[Data]:
@@ -445,6 +466,7 @@ def to_prometheus(data: Data) -> str:
         for partition in host["partitions"]:
             which = {"partition": partition["name"], **on}
             add("partition_configured", "Whether the permanent secret is there.", partition["configured"], **which)
+            add("partition_rejected", "Whether a login was rejected.", partition["rejected"] is not None, **which)
             since = _moment(partition["since"])
             if since is not None:
                 add("partition_secret_timestamp_seconds", "When the permanent secret was fetched.", since, **which)

@@ -34,6 +34,7 @@ def partition(name, slot_id=0, configured=True, since=RECENTLY, proxy_users=("sv
         "hsms": ["hsm0", "hsm1"],
         "proxy_users": list(proxy_users),
         "since": since,
+        "rejected": None,
     }
 
 

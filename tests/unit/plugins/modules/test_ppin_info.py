@@ -17,8 +17,16 @@ def test_a_client_as_it_is(configured):
     assert partitions["P1"]["configured"] and partitions["P1"]["proxy_users"] == ["svc1"]
     assert partitions["P1"]["hsms"] == ["hsm2", "hsm3"]
     assert partitions["P2"]["proxy_users"] == [] and partitions["P2"]["since"].startswith("20")
+    assert [partition["rejected"] for partition in info["partitions"]] == [None, None]
     assert [(user["name"], user["configured"]) for user in info["service_users"]] == [("svc1", True)]
     assert configured.state() == before and configured.hsm.logins() == logins
+
+
+def test_a_secret_that_was_rejected(configured):
+    configured.hsm("rotate-secret", partition="P2")
+    assert not configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")["ok"]
+    rejected = {partition["user_name"]: partition["rejected"] for partition in configured.info()["partitions"]}
+    assert rejected["P1"] is None and rejected["P2"].startswith("20")
 
 
 def test_passwords_in_clear_are_told_by_their_place_alone(client):

@@ -100,6 +100,11 @@ FOUND = {
         {"logins": {"h": {"failed": True, "msg": "why", "hsms": []}}},
         {"logins_unknown": ["why"]},
     ),
+    "rejected before": (
+        look(partitions=[{**partition("P1"), "rejected": days_ago(1)}, partition("P2")]),
+        {"logins": {"h": {"failed": True, "msg": "why", "hsms": [], "refused": ["P1", "P2"]}}},
+        {"secret_rejected": ["P1", "P2"], "logins_unknown": ["why"]},
+    ),
     "not reached for logins": (
         look(),
         {"logins": {"h": {"unreachable": True, "msg": "why"}}},
