@@ -92,7 +92,7 @@ def main(picture):
         page.write(to_html(build(FLEET, now=NOW, max_age_days=365)))
         page.flush()
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-        tab = chromium.new_page(viewport={"width": 1200, "height": 1080}, color_scheme="light")
+        tab = chromium.new_page(viewport={"width": 1300, "height": 1480}, device_scale_factor=0.8)
         tab.goto(f"file://{page.name}")
         tab.screenshot(path=picture)
         chromium.close()
