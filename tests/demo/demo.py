@@ -306,7 +306,7 @@ def remove(expected: collections.Counter):
 def report():
     tell(
         "8. The fleet",
-        "The playbook hsmops.primus.report takes one look at each client, logs in to none, and writes what needs doing.",
+        "The playbook hsmops.primus.report takes one look at each client, never logs in, and writes what needs doing.",
     )
     run = Playbook("hsmops.primus.report")
     check(not run.failed, "Each client could be looked at.")
