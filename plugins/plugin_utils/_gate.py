@@ -18,10 +18,16 @@ import typing as t
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
 
-SECRET, PROXY, PERMANENT = "secret", "proxy", "permanent"
-"""The kinds of records: setup password with PKCS#11 password, service proxy password, permanent secrets."""
+SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
+"""The kinds of records: setup password with PKCS#11 password, service proxy password, PKCS#11 password, permanent
+secrets."""
 
-LABELS = {SECRET: "setup password and PKCS#11 password", PROXY: "service proxy password", PERMANENT: "permanent secret"}
+LABELS = {
+    SECRET: "setup password and PKCS#11 password",
+    PROXY: "service proxy password",
+    PIN: "PKCS#11 password",
+    PERMANENT: "permanent secret",
+}
 
 RUNNING, ACCEPTED, REJECTED, UNCLEAR = "running", "accepted", "rejected", "unclear"
 """The verdicts. A record that is still RUNNING when another host has the turn is of a host that died: UNCLEAR."""
@@ -55,7 +61,7 @@ class Gate:
     """What the gate knows of one name, and of one credential for it.
 
     :arg host: name of the host that asks.
-    :arg kind: C(SECRET) or C(PROXY).
+    :arg kind: C(SECRET), C(PROXY) or C(PIN).
     :arg name: the partition, or the service user.
     :arg passwords: those given, all of them or none.
     :arg tell: shows one line to the operator.

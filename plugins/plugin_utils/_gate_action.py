@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What the action plugins of ppin_secret and ppin_proxy do on the controller: pass the attempt gate, run the module.
+"""What the action plugins of ppin_secret, ppin_proxy and others do on the controller: pass the attempt gate, run the module.
 
 A host has one turn at a time and gives it back before it asks for another, so hosts never wait for each other in a
 ring, whatever strategy, forks, serial or throttle a play has.
@@ -24,7 +24,7 @@ Result = t.Dict[str, t.Any]
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of the two. ``passwords`` are the options that are judged together."""
+    """Base of them. ``passwords`` are the options that are judged together."""
 
     _supports_async = True
     module = ""
@@ -37,7 +37,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         self._task_vars = task_vars or {}
         self._arguments = dict(self._task.args)
         options = gate_options(self._arguments)
-        name = next((self._arguments[option] for option in self.name_options if self._arguments.get(option)), None)
+        named = [self._arguments.get(option) for option in self.name_options]
+        name = next((value for value in named if value not in (None, "")), None)
         passwords = [self._arguments.get(option) for option in self.passwords]
         tries = None not in passwords and not self._task.check_mode
         verifies = self._arguments.get("verify") == "always"

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The attempt gate in front of the modules that log in with the secrets that are there, in real playbook runs."""
 
+import re
+
 import pytest
 
 REJECTED = "0x80005017"
@@ -12,8 +14,12 @@ def connectivity(fleet, **options):
 
 
 def fetched(fleet, *partitions):
+    """Every client has these secrets, and has had them for long."""
     for partition in partitions:
         assert fleet.run(fleet.secret(partition, verify="never")).failures() == {}
+    for host in fleet.hosts:
+        path = fleet.folder / host / "etc/.secrets.cfg.ledger"
+        path.write_text(re.sub(r'"since": "[^"]*"', '"since": "2020-01-31T12:00:00Z"', path.read_text()))
 
 
 @pytest.mark.parametrize("options", [{"user_name": "P2", "hsm": "hsm0"}, {"hsm": "hsm0"}], ids=str)
@@ -63,6 +69,16 @@ def test_force_and_no_gate(new_fleet):
         run = fleet.run(connectivity(fleet, user_name="P2", hsm="hsm0", **options))
         assert run.failures() == {}
         assert [result["logins"] for result in run.results().values()] == [1, 1]
+
+
+def test_a_log_passes_the_gate_too(new_fleet):
+    fleet = new_fleet(4)
+    fetched(fleet, "P2")
+    fleet.hsm("rotate-secret", partition="P2")
+    run = fleet.run(fleet.ppin("ppin_log_info", user_name="P2", hsm="hsm1"))
+    assert set(run.failures()) == set(fleet.hosts)
+    assert fleet.verdicts("permanent") == {REJECTED: 1}
+    assert len(run.lines("found by another client")) >= 3
 
 
 def test_async_is_refused(new_fleet):
