@@ -56,7 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def _mode(value: t.Any) -> int:
     """A mode as in YAML, where 0600 without quotes is a number already."""
-    mode = value if isinstance(value, int) else int(str(value), 8)
+    mode = value if isinstance(value, int) and not isinstance(value, bool) else int(str(value), 8)
     if not 0 <= mode <= 0o777:
         raise ValueError("%r is not the mode of a file" % value)
     return mode
