@@ -134,7 +134,7 @@ KINDS = {
     ),
     "secret_old": Kind(
         ATTENTION,
-        "old",
+        "too old",
         "Credentials that are older than they should be",
         "Have new setup passwords made, and rotate.",
     ),

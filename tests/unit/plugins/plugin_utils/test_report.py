@@ -128,6 +128,12 @@ def test_every_kind_is_tried():
     assert {kind for row in FOUND.values() for kind in row[2]} == set(_report.KINDS) - {"provider_older"}
 
 
+def test_no_label_is_part_of_another():
+    """As the page shows the hosts of a finding by filtering with its label."""
+    labels = [kind.label for kind in _report.KINDS.values()]
+    assert not [(one, other) for one in labels for other in labels if one in other and one is not other]
+
+
 def test_older_providers():
     versions = {"a": "2.10.1", "b": "2.9.4", "c": "2.10", "d": None}
     data = build({name: look(version=version) for name, version in versions.items()}, now=NOW)

@@ -211,6 +211,19 @@ def test_what_is_seen_is_said_in_words(show):
         assert set(table.locator("tbody th").evaluate_all("all => all.map(one => one.scope)")) == {"row"}
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_accessibility(chromium, tmp_path, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    file = tmp_path / "report.html"
+    file.write_text(to_html(build(FLEET, {"web01.example.com": {"hsms": [HSM]}}, NOW, 365)))
+    context = chromium.new_context(color_scheme=scheme, bypass_csp=True)  # axe is a script
+    page = context.new_page()
+    page.goto(file.as_uri())
+    found = axe.Axe().run(page)
+    context.close()
+    assert found.violations_count == 0, found.generate_report()
+
+
 def test_it_fits_a_narrow_screen(show):
     page = show(viewport={"width": 360, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
