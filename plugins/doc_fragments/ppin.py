@@ -76,6 +76,29 @@ notes:
   - Works with Python 3.6 and later on the host.
 """
 
+    # module_utils/_login.py
+    LOGIN = r"""
+options:
+  force:
+    description:
+      - Log in even with a secret of which the ledger of this client or the attempt gate knows that the HSM rejected it.
+        Without this the module fails then, before any login, and names the partition.
+      - A secret that was fetched anew with M(hsmops.primus.ppin_secret) counts as good until it is rejected.
+    type: bool
+    default: false
+  known_stale_ages:
+    description:
+      - How many seconds ago another client found that the HSM no longer accepts its permanent secret, by partition.
+        A secret that was fetched before that, or of which the ledger knows nothing, counts as rejected.
+      - The attempt gate sets it. The clocks of client and controller need not agree, as only durations are compared.
+    type: dict
+    default: {}
+notes:
+  - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
+  - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
+  - Works with Python 3.6 and later on the host.
+"""
+
     # module_utils/_gate_options.py
     GATE = r"""
 options:

@@ -22,8 +22,8 @@ LOCK_POLL = 0.1
 """Seconds between two looks at a lock that another run holds."""
 
 
-def replace_file(path: str, content: bytes, like: t.Optional[str] = None) -> None:
-    """Put content at path, whole or not at all, also when power is lost. Mode 0600, or all attributes of C(like).
+def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
+    """Put content at path, whole or not at all, also when power is lost. With that mode, or all attributes of C(like).
 
     :raises OSError: when it cannot be written; the old file is then as it was.
     """
@@ -34,6 +34,7 @@ def replace_file(path: str, content: bytes, like: t.Optional[str] = None) -> Non
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(content)
             new.flush()
+            os.fchmod(new.fileno(), mode)
             if like is not None:
                 owner = os.stat(like)
                 os.fchown(new.fileno(), owner.st_uid, owner.st_gid)

@@ -24,9 +24,10 @@ options:
   kind:
     description:
       - Only entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for a
-        service proxy password, V(permanent) for the permanent secrets that the clients have. By default all.
+        service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
+        V(permanent) for the permanent secrets that the clients have. By default all.
     type: str
-    choices: [secret, proxy, permanent]
+    choices: [secret, proxy, pin, permanent]
   clear:
     description:
       - Forget these entries. The credentials count as never tried then, and no longer towards
