@@ -4,8 +4,8 @@
 """Reads primus.cfg: which HSMs there are, and which service user stands before which partition; and .secrets.cfg: whose
 secrets are in it.
 
-The listing of ppin does not tell what primus.cfg tells. This reads the libconfig syntax (https://hyperrealm.github.io/libconfig/), but
-for @include; ppin remains the judge of whether a file is valid.
+The listing of ppin does not tell what primus.cfg tells. This reads the libconfig syntax
+(https://hyperrealm.github.io/libconfig/), but for @include; ppin remains the judge of whether a file is valid.
 """
 
 import base64

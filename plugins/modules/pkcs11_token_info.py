@@ -266,7 +266,7 @@ def main() -> None:
             round_trip={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
             timeout={"type": "int", "default": 60},
-            **GATE_ARGUMENTS
+            **GATE_ARGUMENTS,
         ),
         supports_check_mode=True,
     )

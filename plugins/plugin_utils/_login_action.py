@@ -38,7 +38,7 @@ class LoginAction(GatedAction):
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            return self._log_in([self._gate(options, name) for name in sorted(self._names())])
+            return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
         except GateError as exc:
             return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
 
