@@ -14,7 +14,7 @@ class ActionModule(GatedAction):
     module = "hsmops.primus.ppin_fortinet"
     kind = SECRET
     name_options = ("user_name", "partition", "name")
-    passwords = ("setup_password", "pkcs11_password")
+    passwords: t.Tuple[str, ...] = ("setup_password", "pkcs11_password")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
         if self._task.args.get("proxy_password") is not None:

@@ -17,7 +17,9 @@ def check_dest(module: AnsibleModule) -> None:
     if not os.path.isdir(folder):
         raise PpinError("There is no folder %s" % folder, cls="config", hint="Make it, or correct dest.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PpinError("The folder %s cannot be written" % folder, cls="permission", hint="Correct its rights or dest.")
+        raise PpinError(
+            "The folder %s cannot be written" % folder, cls="permission", hint="Correct its rights or dest."
+        )
 
 
 def write_dest(module: AnsibleModule, content: bytes) -> bool:

@@ -29,8 +29,8 @@ class Ledger:
     """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
 
     ``{"version": 1, "partitions": {NAME: {salt, iterations, hash, since}}, "service_users": {the same}}``; salt and
-    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. Beside them ``"rejected": {NAME: time}``, when a login with
-    the permanent secret of a partition was rejected. A lost or damaged file counts as empty: see problem.
+    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. Beside them ``"rejected": {NAME: time}``, when a login
+    with the permanent secret of a partition was rejected. A lost or damaged file counts as empty: see problem.
     """
 
     def __init__(self, secrets_path: str) -> None:

@@ -20,7 +20,9 @@ _STATES = {"configured": True, "missing": False}
 _SLOT = re.compile(r"^\[\s*(\d+)\s*\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
 _PROXY = re.compile(r"^\[\s*(\d+)\s*\]\s*service/proxy\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
 _ANY_ENTRY = re.compile(r"^\[\s*\d+\s*\].*permanent\s*secret")
-_TESTED_SLOT = re.compile(r"^(slot\d+)\s*\(id=(0[xX][0-9A-Fa-f]{1,8}|\d{1,10})\)\s*,\s*user=(?:(.*?)\s*:\s*OK|(.*?)\s*:\s*(\S.*))$")
+_TESTED_SLOT = re.compile(
+    r"^(slot\d+)\s*\(id=(0[xX][0-9A-Fa-f]{1,8}|\d{1,10})\)\s*,\s*user=(?:(.*?)\s*:\s*OK|(.*?)\s*:\s*(\S.*))$"
+)
 _TESTED_HSM = re.compile(r"^(hsm\d+)\s*:\s*Connect\s*to\s*'([^']*)'\s*on\s*port\s*(\d{1,5})\b(.*)$")
 _FIRMWARE = re.compile(r"\bfirmware\s*:\s*(\S+)")
 _COUNT = re.compile(r"\bNumber of (partitions|failures)\s*:\s*(\d{1,9})\b", re.I)

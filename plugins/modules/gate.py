@@ -11,8 +11,8 @@ module: gate
 short_description: What the attempt gate knows, shown or cleared
 version_added: 0.1.0
 description:
-  - Shows what the attempt gate of M(hsmops.primus.ppin_secret) and M(hsmops.primus.ppin_proxy) knows of the credentials
-    that were tried, and clears it if it is told to.
+  - Shows what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows of
+    the credentials that were tried, and clears it if it is told to.
   - Works on the controller, once per play, whatever the hosts.
 author:
   - The hsmops.primus authors (@hsmops)

@@ -92,7 +92,10 @@ attributes:
     platforms: posix
 notes:
   - The PIN is never in the arguments or the environment of a process.
-  - Works with Python 3.6 and later on the host.
+  - The library of the provider connects to the HSMs when it is loaded, with the permanent secrets of the client, unless
+    C(connect_on_init) in C(primus.cfg) is false. So even without O(pin), a secret that the HSM no longer accepts may
+    cost attempts.
+  - Works with Python 3.6 and later on the host, as far as there is a python-pkcs11 for it.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
   - module: hsmops.primus.gate
@@ -266,7 +269,7 @@ def main() -> None:
             round_trip={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
             timeout={"type": "int", "default": 60},
-            **GATE_ARGUMENTS
+            **GATE_ARGUMENTS,
         ),
         supports_check_mode=True,
     )

@@ -225,7 +225,8 @@ def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
     ]
     if not names:
         raise PpinError(
-            "primus.cfg has no such partition; it has %s" % (", ".join("'%s'" % name for name in sorted(listed)) or "none"),
+            "primus.cfg has no such partition; it has %s"
+            % (", ".join("'%s'" % name for name in sorted(listed)) or "none"),
             "0x80005012",
         )
     return names

@@ -234,8 +234,9 @@ def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
     copy = os.path.join(module.tmpdir, "secrets.cfg")
     if not module.check_mode:
         with locked(paths.secrets, timeout), open(paths.secrets, "rb") as secrets:
-            with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(secrets.read())
+            content = secrets.read()
+        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
     return Ppin(paths._replace(secrets=copy), timeout)
 
 
@@ -258,7 +259,7 @@ def main() -> None:
             dest={"type": "path"},
             return_content={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
-            **GATE_ARGUMENTS
+            **GATE_ARGUMENTS,
         ),
         add_file_common_args=True,
         required_together=[PROXY],

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What the action plugins of ppin_secret, ppin_proxy and others do on the controller: pass the attempt gate, run the module.
+"""What the action plugins of the modules that use credentials do on the controller: pass the attempt gate, run it.
 
 A host has one turn at a time and gives it back before it asks for another, so hosts never wait for each other in a
 ring, whatever strategy, forks, serial or throttle a play has.
@@ -47,11 +47,11 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            return self._pass(self._gate(options, str(name), passwords), tries, verifies)
+            return self._pass(self._gate_for(options, str(name), passwords), tries, verifies)
         except GateError as exc:
             return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
 
-    def _gate(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[t.Any] = ()) -> _gate.Gate:
+    def _gate_for(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[t.Any] = ()) -> _gate.Gate:
         return _gate.Gate(
             open_store(options["gate_store"]),
             _gate.Options(options["gate_budget"], options["gate_window"]),

@@ -38,12 +38,12 @@ class LoginAction(GatedAction):
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            return self._log_in([self._gate(options, name) for name in sorted(self._names())])
+            return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
         except GateError as exc:
             return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
 
     def _names(self) -> t.Set[str]:
-        """The partitions that the module may log in to."""
+        """The partitions that the module may log in to; those without a secret, where that is known, are none."""
         named = [self._arguments[option] for option in self.name_options if self._arguments.get(option)]
         if named:
             return {str(named[0])}
@@ -52,7 +52,7 @@ class LoginAction(GatedAction):
             module_args={option: self._arguments[option] for option in PPIN_ARGUMENTS if option in self._arguments},
             task_vars=self._task_vars,
         )
-        return {partition["user_name"] for partition in look.get("partitions", [])}
+        return {partition["user_name"] for partition in look.get("partitions", []) if partition["configured"]}
 
     def _log_in(self, gates: t.Sequence[_gate.Gate]) -> Result:
         """One host alone logs in to a partition of which nothing is known; all others go by what it finds.

@@ -81,6 +81,16 @@ def test_a_log_passes_the_gate_too(new_fleet):
     assert len(run.lines("found by another client")) >= 3
 
 
+def test_turns_of_two_partitions_in_redis(new_fleet, redis_url):
+    fleet = new_fleet(4)
+    fleet.store = redis_url
+    fetched(fleet, "P1", "P2")
+    fleet.hsm("rotate-secret", partition="P2")
+    run = fleet.run(connectivity(fleet, hsm="hsm0"))
+    assert fleet.verdicts("permanent") == {"ok": 1, REJECTED: 1}
+    assert len(run.failures()) == 3
+
+
 def test_async_is_refused(new_fleet):
     fleet = new_fleet(1)
     run = fleet.run(connectivity(fleet, task={"async": 30, "poll": 1}))

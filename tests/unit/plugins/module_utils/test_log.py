@@ -54,7 +54,9 @@ def test_the_published_log(shape):
 
 
 def test_other_lines_are_kept():
-    entries, others = parse_log("2021 Foo 1 09:31:28 UTC A b c d\nwhat is this\n2021 Dec 31 23:59:59 GMT A WARN C x: [y]\n")
+    entries, others = parse_log(
+        "2021 Foo 1 09:31:28 UTC A b c d\nwhat is this\n2021 Dec 31 23:59:59 GMT A WARN C x: [y]\n"
+    )
     assert entries == [LogEntry("2021-12-31T23:59:59Z", "A", "warning", "C", "x: [y]", 1)]
     assert others == ["2021 Foo 1 09:31:28 UTC A b c d", "what is this"]
 

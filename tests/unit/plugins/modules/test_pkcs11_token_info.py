@@ -215,7 +215,7 @@ def test_without_python_pkcs11(tmp_path, monkeypatch):
 def test_the_pin_is_in_no_argument_and_no_environment(tmp_path):
     library = compiled(
         tmp_path,
-        "char c[999]; snprintf(c, 999, \"cat /proc/%%d/cmdline /proc/%%d/environ > %s/seen\", getpid(), getpid());"
+        'char c[999]; snprintf(c, 999, "cat /proc/%%d/cmdline /proc/%%d/environ > %s/seen", getpid(), getpid());'
         " if (system(c)) return 5;" % tmp_path,
     )
     look(library, pin=PIN, slot_id=0)

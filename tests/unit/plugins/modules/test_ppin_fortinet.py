@@ -48,7 +48,10 @@ def test_to_a_file(client, hsm, tmp_path, behaviour):
     assert text.endswith("\n") and text.count("\n") == 1
     assert 'name = "P2"' in base64.b64decode(text, validate=False).decode()
     assert client.state() == before
-    assert [(login["kind"], login["source"]) for login in hsm.logins()] == [("setup", "terminal"), ("pkcs11", "terminal")]
+    assert [(login["kind"], login["source"]) for login in hsm.logins()] == [
+        ("setup", "terminal"),
+        ("pkcs11", "terminal"),
+    ]
 
     again = fortinet(client, dest=dest, setup_password=None, pkcs11_password=None)
     assert (again["changed"], again["logins"], again["users"]) == (False, 0, ["P2"])
