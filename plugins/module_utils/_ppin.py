@@ -135,12 +135,14 @@ class Ppin:
     """The ppin of one client.
 
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
+    :ivar secrets_path: the secrets file that it works on.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
+        self.secrets_path = paths.secrets
         self._ended_by = 0
 
     def end(self, number: int, frame: t.Any = None) -> None:
@@ -188,10 +190,10 @@ class Ppin:
         match = re.search(r"PKCS#?11\s+v?(\d+(?:\.\d+)+\S*)", self.run("-v"))
         return match.group(1) if match else None
 
-    def listing(self, secrets_path: t.Optional[str] = None) -> Listing:
+    def listing(self) -> Listing:
         """:raises PpinError: when there is none."""
         doing = "Listing the credentials (ppin -l)"
-        output = self.run("-l", secrets_path=secrets_path)
+        output = self.run("-l")
         listing = parse_listing(output)
         if listing is None:
             raise self._failure(output, doing)
@@ -244,20 +246,18 @@ class Ppin:
 
     # How it is run
 
-    def _argv(
-        self, args: t.Sequence[str], secrets_path: t.Optional[str] = None
-    ) -> t.Tuple[t.List[str], t.Dict[str, str]]:
-        config, secrets = self.paths.config, secrets_path or self.paths.secrets
+    def _argv(self, args: t.Sequence[str]) -> t.Tuple[t.List[str], t.Dict[str, str]]:
+        config, secrets = self.paths.config, self.secrets_path
         # Flags and environment name the same files, as which of them wins is not documented.
         env = dict(os.environ, LC_ALL="C", SECUROSYS_PKCS11_CONF=config, SECUROSYS_SECRETS_CONF=secrets)
         return [self.paths.executable or "ppin", "-c", config, "-s", secrets] + list(args), env
 
-    def run(self, *args: str, **kwargs: t.Optional[str]) -> str:
+    def run(self, *args: str) -> str:
         """What ppin prints on both streams. Nothing secret may be in args.
 
         :raises PpinError: when it cannot be run, does not end in time or prints without end.
         """
-        argv, env = self._argv(args, kwargs.get("secrets_path"))
+        argv, env = self._argv(args)
         name = "ppin %s" % args[0]
         output = b""
         deadline = time.monotonic() + self.timeout

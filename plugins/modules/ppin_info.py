@@ -213,7 +213,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     entry_state,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
@@ -266,7 +266,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "files": {path: file_facts(module, path) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},
-        "interrupted": Snapshot(paths.secrets).exists(),
+        "interrupted": bool(leftovers(paths.secrets)),
         "error": None,
     }
     listing = Listing({}, {})

@@ -53,14 +53,14 @@ LASTING = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
 # What touches a file or starts or ends a process. Those that only look (stat, read) change nothing between two points.
 SYSCALLS = (
     "openat,creat,write,pwrite64,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,symlink,mkdir,fsync,"
-    "fdatasync,fchown,chown,lchown,fchmod,chmod,fchmodat,utimensat,setxattr,lsetxattr,fsetxattr,flock,clone,clone3,"
+    "fdatasync,fchown,chown,lchown,fchmod,chmod,fchmodat,sendfile,copy_file_range,rmdir,utimensat,setxattr,lsetxattr,fsetxattr,flock,clone,clone3,"
     "fork,vfork,execve,kill,wait4,close"
 )
 _PROCESS = ("clone", "clone3", "fork", "vfork", "execve", "kill", "wait4")
 
 
 class Trial:
-    """One client, and the scenarios on it. secrets_behind: P1 is behind the service proxy svc1, P2 is not."""
+    """One client, with P1 behind the service proxy svc1 and P2 not, and the scenarios on it."""
 
     def __init__(self, hsm, home: Path):
         self.hsm, self.home, self.etc = hsm, home, home / "etc"
@@ -86,20 +86,41 @@ class Trial:
     # The client's files
 
     def files(self):
-        """Name to (content, mode, owner) of what may differ between two runs."""
+        """Name to (content, mode, owner) of what may differ between two runs. Names and modes include the folder's.
+
+        The name of a folder ends with a slash, and its content is empty. The mode is what others than the owner can do.
+        """
         found = {}
-        for path in self.etc.iterdir():
-            if path.name not in ("primus.cfg", "emulator.json"):
-                with contextlib.suppress(FileNotFoundError):  # somebody who is not dead yet removed it
-                    found[path.name] = path.read_bytes(), path.stat().st_mode & 0o7777, path.stat().st_uid
+
+        def look(folder, prefix, mask):
+            for path in folder.iterdir():
+                if prefix or path.name not in ("primus.cfg", "emulator.json"):
+                    with contextlib.suppress(FileNotFoundError):  # somebody who is not dead yet removed it
+                        status = path.lstat()
+                        mode = status.st_mode & mask
+                        if path.is_dir():
+                            found[f"{prefix}{path.name}/"] = b"", mode & 0o777, status.st_uid
+                            look(path, f"{prefix}{path.name}/", mode | 0o700)
+                        else:
+                            found[prefix + path.name] = path.read_bytes(), mode & 0o7777, status.st_uid
+
+        look(self.etc, "", 0o7777)
         return found
 
     def put(self, files):
-        for name in self.files():
-            (self.etc / name).unlink(missing_ok=True)
+        for path in self.etc.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in ("primus.cfg", "emulator.json"):
+                path.unlink()
         for name, (content, mode, _owner) in files.items():
-            (self.etc / name).write_bytes(content)
-            (self.etc / name).chmod(mode)
+            path = self.etc / name
+            path.parent.mkdir(0o700, exist_ok=True)
+            if name.endswith("/"):
+                path.mkdir(0o700, exist_ok=True)
+            else:
+                path.write_bytes(content)
+                path.chmod(mode)
 
     def begin(self, scenario, **behaviour):
         """Put the client and the HSM to where the scenario starts."""
@@ -153,17 +174,15 @@ class Trial:
             behaviour = (self.etc / "emulator.json").read_text()
             set_behaviour(str(self.home), {}, clear=True)
             listing = subprocess.run([*argv, "-l"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            tested = [
-                subprocess.run([*argv, "--test", "--user", name], stdout=subprocess.PIPE).stdout.count(b": OK\n") == 2
-                for name in SETUP
-            ]
+            tested = subprocess.run([*argv, "--test"], stdout=subprocess.PIPE).stdout
+            logging_in = {name for name in SETUP if tested.count(b"user=%s: OK\n" % name.encode()) == 2}
             self.hsm("unlock", partition="P1")
             self.hsm("unlock", partition="P2")
             (self.etc / "emulator.json").write_text(behaviour)
             readable = listing.returncode == 0
             states = re.findall(rb"'(\w+)' *permanent secret: (\w+)", listing.stdout)
             listed = {name.decode() for name, state in states if state == b"Configured"}
-            self._configured[content] = ({n for n, ok in zip(SETUP, tested) if ok}, listed) if readable else None
+            self._configured[content] = (logging_in, listed) if readable else None
         return self._configured[content]
 
     def judge(self, scenario, left):
@@ -186,12 +205,13 @@ class Trial:
             lost = before[1] - now[1] - ({subject} if absent else set())
             if lost:
                 faults.append(f"at rest: no credential of {sorted(lost)}")
-            dead = before[0] - now[0] - lost - ({subject, "P1"} if absent and subject == "svc1" else {subject} if absent else set())
+            gone = {subject, "P1"} if subject == "svc1" else {subject}  # P1 logs in through the service proxy
+            dead = before[0] - now[0] - lost - (gone if absent else set())
             if dead:
                 faults.append(f"at rest: no login of {sorted(dead)}")
         for name, (content, mode, owner) in left.items():
             allowed = self.starts[start][".secrets.cfg"]
-            if mode & ~allowed[1] or owner != allowed[2]:
+            if mode & 0o077 & ~allowed[1] or owner != allowed[2]:
                 faults.append(f"at rest: {name} has mode {mode:o} and owner {owner}, {len(content)} bytes")
 
         if result.get("failed"):
@@ -357,9 +377,7 @@ class Playbook:
     def start(self, scenario, pipelining):
         _start, module, options, _next = SCENARIOS[scenario]
         task = {"name": "The run that dies", f"hsmops.primus.{module}": self.trial.options(options)}
-        (self.folder / "play.json").write_text(
-            json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}])
-        )
+        (self.folder / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
         (self.folder / "inventory.json").write_text(json.dumps({"all": {"hosts": {"client": self.variables}}}))
         environment = {
             **os.environ,
@@ -406,7 +424,7 @@ class Playbook:
 
 def the_worker(playbook, below):
     """The worker of ansible-playbook alone; the module goes on."""
-    return [child for child in children(playbook)]
+    return children(playbook)
 
 
 def all_but_ppin(playbook, below):
@@ -434,10 +452,16 @@ class Disk:
     def act(self, event):
         kind, name, *rest = event
         if kind == "sync folder":
-            self.synced = dict(self.now)
+            others = {path: number for path, number in self.synced.items() if os.path.dirname(path.rstrip("/")) != name}
+            here = {path: number for path, number in self.now.items() if os.path.dirname(path.rstrip("/")) == name}
+            self.synced = {**others, **here}
         elif kind == "create":
             self.inodes[len(self.inodes)] = {"now": b"", "synced": None, "cut": False}
             self.now[name] = len(self.inodes) - 1
+        elif kind == "create or truncate":
+            self.act(("truncate", name, 0) if name in self.now else ("create", name))
+        elif kind == "copy":
+            self.act(("write", name, 0, self.inodes[self.now[rest[0]]]["now"]))
         elif kind == "rename":
             self.now[rest[0]] = self.now.pop(name)
         elif kind == "unlink":
@@ -471,9 +495,10 @@ class Disk:
 
         for names_kind, names in (("names lost", self.synced), ("names kept", self.now)):
             for variant in ("lost", "empty", "zeros", "half", "mixed", "kept"):
-                yield f"{names_kind}, data {variant}", {
-                    name: content(self.inodes[number], variant) for name, number in names.items()
-                }
+                yield (
+                    f"{names_kind}, data {variant}",
+                    {name: content(self.inodes[number], variant) for name, number in names.items()},
+                )
 
 
 _LINE = re.compile(r"^(\d+) +(\w+)\((.*)\) += (-?\d+)")
@@ -483,7 +508,10 @@ _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 def record(trial, scenario, log):
     """What a run does to the files of the client's folder, in order, the module and ppin alike: events of Disk."""
     trial.begin(scenario)
-    calls = "openat,write,pwrite64,ftruncate,truncate,lseek,rename,renameat,renameat2,unlink,unlinkat,link,linkat,fsync,fdatasync,close"
+    calls = (
+        "openat,write,pwrite64,ftruncate,truncate,lseek,rename,renameat,renameat2,unlink,unlinkat,link,linkat,mkdir,"
+    )
+    calls += "rmdir,sendfile,copy_file_range,fsync,fdatasync,close"
     argv = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-o", str(log), "-e", f"trace={calls}"]
     out = trial.start_scenario(scenario, argv).communicate(timeout=300)[0]
     assert json.loads(out)["changed"] or b"rejected" in out, out
@@ -511,43 +539,47 @@ def events(log, folder):
         # With -xx strace writes the paths of file descriptors in hexadecimal too.
         paths = [_plain(text).decode(errors="replace") for text in re.findall(r"<((?:\\x[0-9a-f]{2})+)>", args)]
         texts = [_plain(text) for text in _TEXT.findall(args)]
-        number = args.split("<", 1)[0].split(",", 1)[0]
-        key = pid, number
+        key = pid, args.split("<", 1)[0].split(",", 1)[0]
 
-        def inside(path):
-            head, tail = os.path.split(path)
-            return tail if head == folder else None
+        def inside(path, folder=folder):
+            """The path in the client's folder, or None; that folder itself is the empty string."""
+            path = path.decode(errors="replace") if isinstance(path, bytes) else path
+            return "" if path == folder else path[len(folder) + 1 :] if path.startswith(folder + "/") else None
 
         if name == "openat":
-            path = texts[0].decode(errors="replace")
-            file = inside(path)
+            file = inside(os.path.join(paths[0] if paths else "", texts[0].decode(errors="replace")))
             if file:
                 places[pid, str(value)] = 0
-                if "O_CREAT" in args and ("O_EXCL" in args or "O_TRUNC" in args):
-                    yield "create", file
+                if "O_CREAT" in args:
+                    assert "O_EXCL" in args or "O_TRUNC" in args, line
+                    yield "create or truncate", file
                 elif "O_TRUNC" in args:
                     yield "truncate", file, 0
-                assert "O_CREAT" not in args or "O_EXCL" in args, line
         elif name in ("rename", "renameat", "renameat2"):
-            old, new = (inside(text.decode(errors="replace")) for text in texts)
+            old, new = map(inside, texts)
             if old or new:
                 yield "rename", old, new
-        elif name in ("unlink", "unlinkat"):
-            if inside(texts[0].decode(errors="replace")):
-                yield "unlink", inside(texts[0].decode(errors="replace"))
-        elif name in ("link", "linkat"):
-            assert not any(inside(text.decode(errors="replace")) for text in texts), line
-        elif paths:
+        elif name in ("unlink", "unlinkat", "rmdir"):
+            file = inside(os.path.join(paths[0] if paths else "", texts[0].decode(errors="replace")))
+            if file:
+                yield "unlink", file + ("/" if name == "rmdir" or "AT_REMOVEDIR" in args else "")
+        elif name == "mkdir":
+            if inside(texts[0]):
+                yield "create", inside(texts[0]) + "/"
+        elif name in ("link", "linkat", "truncate", "pwrite64", "copy_file_range"):
+            assert not any(inside(path) for path in [*texts, *paths]), line  # not needed so far
+        elif paths and inside(paths[0]) is not None and not paths[0].endswith("(deleted)"):
             file = inside(paths[0])
-            if paths[0] == folder and name == "fsync":
-                yield "sync folder", None
-            elif file and name in ("fsync", "fdatasync"):
-                yield "sync", file
-            elif file and name == "ftruncate":
+            if name in ("fsync", "fdatasync"):
+                yield ("sync folder" if "O_DIRECTORY" in args or file == "" else "sync"), file
+            elif name == "ftruncate":
                 yield "truncate", file, int(args.rsplit(",", 1)[1])
-            elif file and name == "lseek":
+            elif name == "lseek":
                 places[key] = value
-            elif file and name == "write":
+            elif name == "sendfile":
+                if value:
+                    yield "copy", file, inside(paths[1])
+            elif name == "write":
                 yield "write", file, places.get(key, 0), texts[0]
                 places[key] = places.get(key, 0) + value
 
