@@ -187,7 +187,9 @@ ledger:
       description: What is wrong with it, or null.
       type: str
 interrupted:
-  description: Whether an earlier run died while it wrote C(.secrets.cfg). The next one that changes something mends it.
+  description: >-
+    Whether an earlier run died, and left a working copy of C(.secrets.cfg) behind. The file itself is whole; the next
+    run of a module that works on it removes the copy.
   returned: always
   type: bool
 error:
