@@ -116,9 +116,12 @@ class _Run:
         }
         if credential.kind == "partitions":
             self.result["verified"] = None
+        self.proxy_user: t.Optional[str] = None  # which stands before the partition
 
     def fail(self, exc: PpinError) -> None:
         left = ""
+        if exc.cls == "rejected" and self.proxy_user:
+            exc.hint += " Or the service proxy rejected that of '%s', which stands before it." % self.proxy_user
         if self.result["rolled_back"]:
             left = " .secrets.cfg is as it was before."
         elif not self.result["changed"]:
@@ -176,6 +179,7 @@ class _Run:
         password = self.params[credential.passwords[0]]
         slots = ppin.slots() if credential.kind == "partitions" and state != "absent" else []
         missing_proxy = credential.missing_proxy(listing, slots)
+        self.proxy_user = next((slot.proxy_user for slot in slots if slot.user_name == credential.name), None)
 
         def observe(login: t.Optional[str]) -> Observed:
             # The fingerprint costs some 20 ms: only when the plan asks for it.

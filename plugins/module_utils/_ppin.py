@@ -48,6 +48,12 @@ ECHO_TIMEOUT = 10
 
 SETUP_PASSWORD = re.compile(r"[A-Z0-9]{5}(-[A-Z0-9]{5}){4}\Z")
 
+NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
+"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
+
+A connection that failed is taken for one that was never there, unless a login test has told that it was.
+"""
+
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
     "primus_home": {"type": "path"},
@@ -174,6 +180,8 @@ class Ppin:
         for path, code in ((self.paths.config, "0x80005003"), (self.paths.secrets, "0x80005004")):
             if not os.path.exists(path):
                 raise PpinError("There is no %s" % path, code)
+            if not os.access(path, os.R_OK):  # ppin would call it invalid
+                raise PpinError("%s cannot be read" % path, cls="permission")
 
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
@@ -240,6 +248,8 @@ class Ppin:
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
+            failure = PpinError(failure.msg, failure.code, "timeout")
         if tested and (failure is None or failure.cls != "transient"):
             self.logins += len(tested)
         return failure
@@ -347,6 +357,8 @@ class Ppin:
         elif find_code(screen) or parse_listing(screen) is None:
             failure = self._failure(screen, doing, answers.values())
         if failure:
+            if given and failure.code == NO_ANSWER:
+                failure = PpinError(failure.msg, failure.code, "timeout")
             if given and failure.cls == "transient":
                 self.logins -= 1
             raise failure

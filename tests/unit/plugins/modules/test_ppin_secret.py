@@ -4,16 +4,11 @@
 
 import json
 import os
-import shlex
 import stat
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-
-EMULATOR = Path(_plan.__file__).parents[2] / "tests/emulator"
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
@@ -133,18 +128,6 @@ def test_the_other_names_of_user_name(configured):
 # Verification
 
 
-def before_test(client, *command):
-    """Have something happen to the HSM before ppin tests a login: a shell script takes the place of ppin."""
-    real = client.ppin.with_name("ppin.real")
-    client.ppin.rename(real)
-    admin = [sys.executable, "-m", "primus_emulator", "admin", "--state", str(client.hsm.state), *command]
-    client.ppin.write_text(
-        f'#!/bin/sh\ncase "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac\n'
-        f'exec {real} "$@"\n'
-    )
-    client.ppin.chmod(0o755)
-
-
 def test_one_login_at_one_node_after_a_fetch(client):
     result = client.secret()
     assert (result["verified"], result["logins"]) == (True, 2)
@@ -183,7 +166,7 @@ def test_never_logs_in(client):
 
 
 def test_a_login_that_is_rejected_right_after_a_fetch_keeps_what_was_fetched(client):
-    before_test(client, "rotate-secret", "P2")
+    client.before_test("rotate-secret", "P2")
     result = client.secret()
     assert result["failed"] and result["changed"] and result["verified"] is False
     assert not result["rolled_back"]
@@ -192,7 +175,7 @@ def test_a_login_that_is_rejected_right_after_a_fetch_keeps_what_was_fetched(cli
 
 
 def test_a_login_that_cannot_be_made_after_a_fetch_is_a_warning(client):
-    before_test(client, "network", "down")
+    client.before_test("network", "down")
     result = client.secret(retries=0)
     assert not result.get("failed") and result["verified"] is None
     assert "not verified" in str(result["warnings"])
