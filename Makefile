@@ -21,7 +21,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench crash build collection venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; nee
 
 bench: $(VENV)/$(STAMP) $(COLLECTION) ## what a run costs, against the bare command
 	$(RUN) python tests/benchmarks/bench.py
+
+crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
+	$(RUN) python tests/crash/crash.py
 
 build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
 	$(RUN) ansible-galaxy collection build --force --output-path build
