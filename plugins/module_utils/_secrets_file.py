@@ -144,6 +144,7 @@ class WorkingCopy:
     def __init__(self, secrets_path: str) -> None:
         self.secrets_path = secrets_path
         self.path = ""
+        self._before = b""
 
     def __enter__(self) -> "WorkingCopy":
         name = os.path.basename(self.secrets_path)
@@ -156,6 +157,7 @@ class WorkingCopy:
                         cls="config",
                         hint="Make it a file of its own, or give the path of the original with secrets_path.",
                     )
+                self._before = secrets.read()
             self.path = os.path.join(tempfile.mkdtemp("", name + _WORKING, _folder_of(self.secrets_path)), name)
             self._copy(self.path)
         except OSError as exc:
@@ -180,6 +182,14 @@ class WorkingCopy:
         :raises PpinError: when that fails; the secrets file is then as it was.
         """
         try:
+            with open(self.secrets_path, "rb") as secrets:
+                if secrets.read() != self._before:
+                    raise PpinError(
+                        "%s was changed by somebody else, and is not replaced by what ppin has made"
+                        % self.secrets_path,
+                        cls="state",
+                        hint="What they changed is there. Look who works on this client (ppin by hand?), then run again.",
+                    )
             if backup is not None:
                 self._copy(self.path + "~")
                 _move(self.path + "~", backup)

@@ -148,6 +148,16 @@ def test_a_copy_that_is_gone_is_not_put_in_place(secrets, working):
     assert names(secrets) == [".secrets.cfg"]
 
 
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(secrets, working):
+    with pytest.raises(PpinError) as caught, working as copy:
+        overwrite(Path(copy.path))
+        secrets.write_bytes(b"by hand")
+        copy.put_in_place(str(secrets) + ".backup")
+    assert caught.value.cls == "state" and "somebody else" in caught.value.msg
+    assert secrets.read_bytes() == b"by hand"
+    assert names(secrets) == [".secrets.cfg"]
+
+
 def test_a_path_without_a_folder(secrets, monkeypatch):
     monkeypatch.chdir(secrets.parent)
     with WorkingCopy(".secrets.cfg") as copy:
