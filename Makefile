@@ -23,7 +23,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench scale build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench scale crash build collection venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ bench: $(VENV)/$(STAMP) $(COLLECTION) ## what runs cost, against the bare comman
 
 scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
 	$(RUN) python tests/scale/scale.py
+
+crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
+	$(RUN) python tests/crash/crash.py
 
 build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
 	$(RUN) ansible-galaxy collection build --force --output-path build

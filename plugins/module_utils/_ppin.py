@@ -54,6 +54,12 @@ ECHO_TIMEOUT = 10
 
 SETUP_PASSWORD = re.compile(r"[A-Z0-9]{5}(-[A-Z0-9]{5}){4}\Z")
 
+NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
+"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
+
+A connection that failed is taken for one that was never there, unless a login test has told that it was.
+"""
+
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
     "primus_home": {"type": "path"},
@@ -141,12 +147,14 @@ class Ppin:
     """The ppin of one client.
 
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
+    :ivar secrets_path: the secrets file that it works on.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
+        self.secrets_path = paths.secrets
         self._ended_by = 0
 
     def end(self, number: int, frame: t.Any = None) -> None:
@@ -178,6 +186,8 @@ class Ppin:
         for path, code in ((self.paths.config, "0x80005003"), (self.paths.secrets, "0x80005004")):
             if not os.path.exists(path):
                 raise PpinError("There is no %s" % path, code)
+            if not os.access(path, os.R_OK):  # ppin would call it invalid
+                raise PpinError("%s cannot be read" % path, cls="permission")
 
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
@@ -204,10 +214,10 @@ class Ppin:
         match = re.search(r"PKCS#?11\s+v?(\d+(?:\.\d+)+\S*)", self.run("-v"))
         return match.group(1) if match else None
 
-    def listing(self, secrets_path: t.Optional[str] = None) -> Listing:
+    def listing(self) -> Listing:
         """:raises PpinError: when there is none."""
         doing = "Listing the credentials (ppin -l)"
-        output = self.run("-l", secrets_path=secrets_path)
+        output = self.run("-l")
         listing = parse_listing(output)
         if listing is None:
             raise self._failure(output, doing)
@@ -254,6 +264,8 @@ class Ppin:
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
+            failure = PpinError(failure.msg, failure.code, "timeout")
         if tested and (failure is None or failure.cls != "transient"):
             self.logins += len(tested)
         return failure
@@ -316,20 +328,18 @@ class Ppin:
 
     # How it is run
 
-    def _argv(
-        self, args: t.Sequence[str], secrets_path: t.Optional[str] = None
-    ) -> t.Tuple[t.List[str], t.Dict[str, str]]:
-        config, secrets = self.paths.config, secrets_path or self.paths.secrets
+    def _argv(self, args: t.Sequence[str]) -> t.Tuple[t.List[str], t.Dict[str, str]]:
+        config, secrets = self.paths.config, self.secrets_path
         # Flags and environment name the same files, as which of them wins is not documented.
         env = dict(os.environ, LC_ALL="C", SECUROSYS_PKCS11_CONF=config, SECUROSYS_SECRETS_CONF=secrets)
         return [self.paths.executable or "ppin", "-c", config, "-s", secrets] + list(args), env
 
-    def run(self, *args: str, **kwargs: t.Optional[str]) -> str:
+    def run(self, *args: str) -> str:
         """What ppin prints on both streams. Nothing secret may be in args.
 
         :raises PpinError: when it cannot be run, does not end in time or prints without end.
         """
-        argv, env = self._argv(args, kwargs.get("secrets_path"))
+        argv, env = self._argv(args)
         name = "ppin %s" % args[0]
         output = b""
         deadline = time.monotonic() + self.timeout
@@ -432,6 +442,8 @@ class Ppin:
             if result is None:
                 failure = self._failure(screen, doing, answers.values())
         if failure:
+            if given and failure.code == NO_ANSWER:
+                failure = PpinError(failure.msg, failure.code, "timeout")
             if given and failure.cls == "transient":
                 self.logins -= 1
             raise failure
