@@ -26,7 +26,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     parse_test,
     printable,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, name_problem, read_slots
 
 PRIMUS_HOME = "/usr/local/primus"
 ETC = "/etc/primus"
@@ -72,8 +72,11 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
 
     :arg params: the module's parameters, with those of ARGUMENTS.
     :arg find_in_path: C(AnsibleModule.get_bin_path).
-    :raises PpinError: when the executable that was named is not there.
+    :raises PpinError: when the executable that was named is not there, or a path can be none.
     """
+    for option in ("executable", "primus_home", "config_path", "secrets_path"):
+        if "\0" in (params[option] or ""):
+            raise PpinError("%s has a NUL character in it" % option, cls="config")
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
     def find(option: str, variable: str, name: str) -> str:
@@ -99,6 +102,13 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
 
 
 _INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse what can be no name of a partition or service user. :raises PpinError:"""
+    problem = name_problem(name)
+    if problem:
+        raise PpinError("%s %s" % (option, problem), cls="config", hint="Use the name that stands in primus.cfg.")
 
 
 def check_secret(option: str, secret: t.Optional[str]) -> None:

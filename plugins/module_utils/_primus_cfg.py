@@ -9,6 +9,10 @@ for @include; ppin remains the judge of whether a file is valid.
 
 import re
 import typing as t
+import unicodedata
+
+NAME_LIMIT = 255
+"""Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
 
 _TOKEN = re.compile(
     r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
@@ -20,6 +24,17 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
+
+
+def name_problem(name: str) -> t.Optional[str]:
+    """What no name of a partition or service user can be, such as C(is empty), or None."""
+    if not name.strip():
+        return "is empty"
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+        return "has a line break or another control character in it"
+    if len(name.encode("utf-8")) > NAME_LIMIT:
+        return "is longer than %d bytes" % NAME_LIMIT
+    return None
 
 
 class Slot(t.NamedTuple):
