@@ -40,6 +40,9 @@ SHOWN_LIMIT = 1000
 SECRET_LIMIT = 1024
 """Bytes of a password. A terminal line ends at 4,095 and would lose the rest in silence."""
 
+PROMPT_LIMIT = 4096
+"""Characters at the end of the screen in which a prompt is looked for."""
+
 POLL = 0.5
 """Seconds between two looks at whether a ppin that prints nothing may go on."""
 
@@ -326,8 +329,10 @@ class Ppin:
                     continue
                 except pexpect.EOF:
                     break
-                for prompt in _PROMPT.finditer(screen, seen):
-                    seen = prompt.end()
+                # Only what the screen ends with is being asked: what stands above may be there to mislead.
+                prompt = _PROMPT.search(_last_line(screen[seen:][-PROMPT_LIMIT:]))
+                if prompt:
+                    seen = len(screen)
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
                     if kind in given:
                         raise self._unexpected("ppin asked twice for the same password", doing, screen, answers, given)
@@ -393,7 +398,12 @@ class Ppin:
         )
 
 
-_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'([^\r\n]*)'\s*:", re.I)
+_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:\Z", re.I)
+
+
+def _last_line(text: str) -> str:
+    """The last line of a text that has more than white space in it."""
+    return printable(text).rstrip().rpartition("\n")[2]
 
 
 def _shown(output: str, secrets: t.Iterable[str]) -> str:
