@@ -30,7 +30,7 @@ def name_problem(name: str) -> t.Optional[str]:
     """What no name of a partition or service user can be, such as C(is empty), or None."""
     if not name.strip():
         return "is empty"
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in name):
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
         return "has a line break or another control character in it"
     if len(name.encode("utf-8")) > NAME_LIMIT:
         return "is longer than %d bytes" % NAME_LIMIT
