@@ -8,6 +8,9 @@ TARGETS ?=
 # SCENARIOS chooses molecule scenarios: `make molecule SCENARIOS="default upgrade"`; without it, all.
 SCENARIOS ?=
 
+# UPGRADE chooses what `make lock` takes newer versions of: `make lock UPGRADE=--upgrade-package=ruff`; by default, all.
+UPGRADE ?= --upgrade
+
 # The name of the interpreter is part of the stamp's, so that another PYTHON makes the environment anew.
 STAMP := made-by-$(subst /,_,$(PYTHON))
 VENV := .venv
@@ -16,12 +19,14 @@ VENV_DEMO := $(if $(wildcard $(VENV)/$(STAMP)),$(VENV),.venv-demo)
 # The tools start each other (ansible-lint ansible-playbook, for one), so they must be found on PATH.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
 # Ansible and Python find a collection by its full name only.
 COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench build collection venv lock audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +68,14 @@ collection: $(COLLECTION) ## make this tree findable as a collection, under buil
 
 venv: $(VENV)/$(STAMP) ## the virtual environment .venv with all tools
 
+# One lock serves each Python from 3.11 on and each kind of machine: it has markers and the hashes of all files.
+lock: $(VENV)/$(STAMP) ## choose the newest versions of all packages of .venv and .venv-demo, with their hashes
+	$(RUN) $(LOCK) requirements-dev.in --output-file requirements-dev.txt $(UPGRADE)
+	$(RUN) $(LOCK) tests/demo/requirements.in --output-file tests/demo/requirements.txt --constraints requirements-dev.txt
+
+audit: $(VENV)/$(STAMP) ## whether a package of .venv has a known vulnerability; asks PyPI
+	$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
+
 clean: ## remove all that make has made
 	rm -rf build .venv .venv-demo .ansible .mypy_cache .hypothesis .pytest_cache .ruff_cache
 
@@ -72,11 +85,11 @@ $(COLLECTION):
 
 define make_venv
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	touch $@
 endef
 
-$(VENV)/$(STAMP): requirements-dev.txt tests/demo/requirements.txt
+$(VENV)/$(STAMP): requirements-dev.txt
 	$(make_venv)
 
 .venv-demo/$(STAMP): tests/demo/requirements.txt
