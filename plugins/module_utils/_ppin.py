@@ -285,7 +285,7 @@ class Ppin:
         output = b""
         deadline = time.monotonic() + self.timeout
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 # starting ppin is its purpose: a list of words, and no shell
                 argv,
                 env=env,
                 stdin=subprocess.DEVNULL,
