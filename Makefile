@@ -26,10 +26,10 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench build collection venv lock audit clean
+.PHONY: help demo test lint format unit integration audit-secrets molecule bench build collection venv lock audit-packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV_DEMO)/$(STAMP) $(COLLECTION) ## three emulated clients get their credentials, before your eyes
 	PATH="$(CURDIR)/$(VENV_DEMO)/bin:$$PATH" python tests/demo/demo.py
@@ -50,6 +50,9 @@ unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of 
 
 integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
 	$(RUN) python tests/integration/run.py $(TARGETS)
+
+audit-secrets: $(VENV)/$(STAMP) $(COLLECTION) ## integration once more, watched for secrets by strace; all of it as root
+	$(RUN) python tests/integration/audit.py python tests/integration/run.py $(TARGETS)
 
 molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
 	$(RUN) python extensions/molecule/run.py $(SCENARIOS)
@@ -73,7 +76,7 @@ lock: $(VENV)/$(STAMP) ## choose the newest versions of all packages of .venv an
 	$(RUN) $(LOCK) requirements-dev.in --output-file requirements-dev.txt $(UPGRADE)
 	$(RUN) $(LOCK) tests/demo/requirements.in --output-file tests/demo/requirements.txt --constraints requirements-dev.txt
 
-audit: $(VENV)/$(STAMP) ## whether a package of .venv has a known vulnerability; asks PyPI
+audit-packages: $(VENV)/$(STAMP) ## whether a package of .venv has a known vulnerability; asks PyPI
 	$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
 
 clean: ## remove all that make has made
