@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 
 import yaml
@@ -54,14 +54,14 @@ STRACE += ["--string-limit=16777216", "--signal=none", "--trace=" + CALLS.replac
 
 LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
 STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
-TARGET = re.compile(rb"\d+<([^>]*(?:->[^>]*)*)>")
+TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
 
 
 def environment(folder):
     """Ansible says and keeps the most that it can."""
     places = {"HOME": "home", "REMOTE_TMP": "remote", "LOG_PATH": "ansible.log", "CALLBACK_TREE_DIR": "results",
               "CACHE_PLUGIN_CONNECTION": "facts", "RETRY_FILES_SAVE_PATH": "retry"}  # fmt: skip
-    switches = {"VERBOSITY": "4", "DIFF_ALWAYS": "true", "INJECT_INVOCATION": "true", "PIPELINING": "true",
+    switches = {"LOG_VERBOSITY": "4", "DIFF_ALWAYS": "true", "INJECT_INVOCATION": "true", "PIPELINING": "true",
                 "CALLBACKS_ENABLED": "ansible.builtin.tree", "CACHE_PLUGIN": "ansible.builtin.jsonfile",
                 "RETRY_FILES_ENABLED": "true"}  # fmt: skip
     switches.update({name: str(folder / place) for name, place in places.items()})
@@ -201,10 +201,12 @@ def main():
     secrets = [*known["setup_emulator_setup_passwords"], *options.secret]
     secrets += [known[f"setup_emulator_{name}_password"] for name in ("wrong_setup", "pkcs11", "proxy")]
     status, trace, found = audit(options.command, secrets)
-    for who, where, why in found:
-        print(f"{'expected' if why else 'FOUND'}  {where}\n    by {who[:300]}" + (f"\n    as {why}" if why else ""))
     unexpected = [place for place in found if not place[2]]
-    print(f"{len(unexpected)} places hold a secret, {len(found) - len(unexpected)} more are expected to")
+    for who, where, _why in unexpected:
+        print(f"FOUND  {where}\n    by {who[:300]}")
+    for why, count in Counter(why for _who, _where, why in found if why).items():
+        print(f"{count} are expected to, as {why}")
+    print(f"{len(unexpected)} places hold a secret that should not")
     return 1 if status or unexpected or not trace.typed else 0
 
 
