@@ -27,6 +27,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     Ppin,
+    check_name,
     check_secret,
     find_paths,
     import_pexpect,
@@ -71,6 +72,7 @@ class Credential:
 
     def check(self) -> None:
         """Refuse bad input before anything runs. :raises PpinError:"""
+        check_name(self.result_key, self.name)
         for option in self.passwords:
             check_secret(option, self.params[option])
 

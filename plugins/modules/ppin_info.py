@@ -256,7 +256,7 @@ def _name(look_up: t.Callable[[int], t.Any], number: int) -> str:
 def group_facts(name: str) -> t.Dict[str, t.Any]:
     try:
         return {"name": name, "exists": True, "members": sorted(grp.getgrnam(name).gr_mem)}
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: what can be no name
         return {"name": name, "exists": False, "members": []}
 
 
