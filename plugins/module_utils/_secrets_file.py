@@ -189,7 +189,7 @@ class WorkingCopy:
                         "%s was changed by somebody else, and is not replaced by what ppin has made"
                         % self.secrets_path,
                         cls="state",
-                        hint="What they changed is there. Look who works on this client (ppin by hand?), then run again.",
+                        hint="What they changed is there. Look who works on this client, then run again.",
                     )
             if backup is not None:
                 self._copy(self.path + "~")
