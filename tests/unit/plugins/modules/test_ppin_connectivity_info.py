@@ -173,6 +173,15 @@ def test_a_ppin_that_hangs(configured):
     assert result["failed"] and result["error"]["class"] == "timeout"
 
 
+def test_a_damaged_ledger_is_told_and_left_alone(configured, hsm):
+    ledger = configured.secrets.with_name(".secrets.cfg.ledger")
+    ledger.write_text("{")
+    hsm("rotate-secret", partition="P2")
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result.get("failed") and not result["ok"]
+    assert "is damaged" in str(result["warnings"]) and ledger.read_text() == "{"
+
+
 def test_a_ledger_that_cannot_be_written(configured, hsm):
     hsm("rotate-secret", partition="P2")
     configured.secrets.with_name(".secrets.cfg.ledger.new").mkdir()

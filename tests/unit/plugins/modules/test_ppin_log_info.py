@@ -119,3 +119,9 @@ def test_a_ppin_that_dies_silently(configured):
     configured.ppin.write_text("#!/bin/sh\n")
     result = fetch(configured)
     assert result["failed"] and "it printed nothing" in result["msg"]
+
+
+def test_a_full_disk(configured, full_disk):
+    result = fetch(configured, dest=full_disk / "log")
+    assert result["failed"] and "No space left" in str(result)
+    assert not (full_disk / "log").exists()
