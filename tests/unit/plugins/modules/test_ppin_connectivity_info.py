@@ -188,3 +188,9 @@ def test_a_ledger_that_cannot_be_written(configured, hsm):
     result = configured.run("ppin_connectivity_info", user_name="P2")
     assert not result.get("failed") and not result["ok"]
     assert "cannot be written" in str(result["warnings"])
+
+
+def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
+    result = client.run("ppin_connectivity_info", user_name="P2", known_stale_ages={"P2": 0})
+    assert not result.get("failed") and (result["ok"], result["refused"], result["logins"]) == (False, [], 0)
+    assert hsm.logins("permanent") == []
