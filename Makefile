@@ -7,6 +7,8 @@ PYTHON ?= python3
 TARGETS ?=
 # SCENARIOS chooses molecule scenarios: `make molecule SCENARIOS="default upgrade"`; without it, all.
 SCENARIOS ?=
+# BENCH is for the comparison: `make bench BENCH="--hosts 20 --sizes 10 100"`; with --docs, docs/benchmarks.md is written.
+BENCH ?=
 
 # The name of the interpreter is part of the stamp's, so that another PYTHON makes the environment anew.
 STAMP := made-by-$(subst /,_,$(PYTHON))
@@ -21,7 +23,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench crash build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench scale crash build collection venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,8 +51,12 @@ integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real pla
 molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
 	$(RUN) python extensions/molecule/run.py $(SCENARIOS)
 
-bench: $(VENV)/$(STAMP) $(COLLECTION) ## what a run costs, against the bare command
-	$(RUN) python tests/benchmarks/bench.py
+bench: $(VENV)/$(STAMP) $(COLLECTION) ## what runs cost, against the bare command, plain playbooks and ping
+	$(RUN) python tests/benchmarks/module.py
+	$(RUN) python tests/benchmarks/compare.py $(BENCH)
+
+scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
+	$(RUN) python tests/scale/scale.py
 
 crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
 	$(RUN) python tests/crash/crash.py

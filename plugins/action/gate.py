@@ -13,7 +13,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import G
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "name": {"type": "str"},
-    "kind": {"type": "str", "choices": ["secret", "proxy", "permanent"]},
+    "kind": {"type": "str", "choices": ["secret", "proxy", "pin", "permanent"]},
     "clear": {"type": "bool", "default": False},
     "gate_store": GATE_ARGUMENTS["gate_store"],
 }

@@ -77,6 +77,29 @@ notes:
   - Works with Python 3.6 and later on the host.
 """
 
+    # module_utils/_login.py
+    LOGIN = r"""
+options:
+  force:
+    description:
+      - Log in even with a secret of which the ledger of this client or the attempt gate knows that the HSM rejected it.
+        Without this the module fails then, before any login, and names the partition.
+      - A secret that was fetched anew with M(hsmops.primus.ppin_secret) counts as good until it is rejected.
+    type: bool
+    default: false
+  known_stale_ages:
+    description:
+      - How many seconds ago another client found that the HSM no longer accepts its permanent secret, by partition.
+        A secret that was fetched before that, or of which the ledger knows nothing, counts as rejected.
+      - The attempt gate sets it. The clocks of client and controller need not agree, as only durations are compared.
+    type: dict
+    default: {}
+notes:
+  - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
+  - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
+  - Works with Python 3.6 and later on the host.
+"""
+
     # module_utils/_gate_options.py
     GATE = r"""
 options:
@@ -87,16 +110,16 @@ options:
         one attempt per fleet.
       - A host that needs nothing never waits. See C(docs/fleet_safety.md).
     type: bool
-    default: false
+    default: true
   gate_store:
     description:
       - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),
         or a Redis, as a URL that begins with C(redis://), C(rediss://) or C(unix://). For a Redis the controller needs
         the Python package redis.
+      - By default the folder C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
       - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
         their partitions have the same names.
     type: str
-    default: ~/.ansible/hsmops-primus-gate
   gate_budget:
     description:
       - How many logins with one name may go wrong within O(gate_window) seconds. It stops several different wrong

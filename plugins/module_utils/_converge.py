@@ -203,8 +203,8 @@ class _Run:
 
     def known_stale(self, ledger: Ledger) -> t.Optional[PpinError]:
         """What another client's login has told of the credential here, or None when it does not apply to it."""
-        found, age = self.credential.known_stale_age, ledger.age(self.credential.kind, self.credential.name)
-        if found is None or (age is not None and age <= found):
+        found = self.credential.known_stale_age
+        if found is None or not ledger.set_before(self.credential.kind, self.credential.name, found):
             return None
         return PpinError(
             "The HSM no longer accepts the %s of '%s' that was set before, as the login of another client found"

@@ -30,6 +30,9 @@ HINTS = {
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
 
+NOT_JUDGED = ("transient", "config", "permission", "state")
+"""Classes of errors after which a credential was not judged."""
+
 CODES = {
     "0x80000001": ("unexpected data type", "bug"),
     "0x80000002": ("buffer too small", "bug"),
@@ -82,6 +85,10 @@ _CODE_HINTS = {
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
 
 
+_RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+")
+_RETURN_VALUE = re.compile(r"(?<![0-9A-Za-z])0[xX]0*([1-9A-Fa-f][0-9A-Fa-f]{0,7})(?![0-9A-Za-z])")
+
+
 class PpinError(Exception):
     """A failure to tell the operator about.
 
@@ -102,6 +109,15 @@ class PpinError(Exception):
         self.cls = cls or code_cls
         self.hint = hint or _CODE_HINTS.get(code or "") or HINTS[self.cls]
 
+    @property
+    def rejects(self) -> bool:
+        """Whether the HSM judged a credential and did not accept it."""
+        return self.cls in ("rejected", "expired")
+
+    @property
+    def may_be_judged(self) -> bool:
+        return self.cls not in NOT_JUDGED
+
     def result(self) -> t.Dict[str, t.Optional[str]]:
         """The C(error) that modules return: code, name, class and hint, all strings, code possibly V(None)."""
         return {"code": self.code, "name": self.name, "class": self.cls, "hint": self.hint}
@@ -114,6 +130,18 @@ def find_code(text: str) -> t.Optional[str]:
         if code != "0x00000000":
             return code
     return None
+
+
+def find_return_value(text: str) -> t.Optional[str]:
+    """The code in what ppin says of one login: as find_code, or a PKCS#11 return value by its name or in few digits."""
+    code = find_code(text)
+    if code is None:
+        names = _RETURN_NAME.findall(text)
+        code = next((known for known, (name, _cls) in CODES.items() if name in names), None)
+    if code is None:
+        digits = _RETURN_VALUE.search(text)
+        code = "0x%08X" % int(digits.group(1), 16) if digits else None
+    return code
 
 
 def from_code(code: str, doing: str) -> PpinError:

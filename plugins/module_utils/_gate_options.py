@@ -6,8 +6,8 @@
 import typing as t
 
 GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
-    "gate": {"type": "bool", "default": False},
-    "gate_store": {"type": "str", "default": "~/.ansible/hsmops-primus-gate", "no_log": True},
+    "gate": {"type": "bool", "default": True},
+    "gate_store": {"type": "str", "no_log": True},
     "gate_budget": {"type": "int", "default": 2},
     "gate_window": {"type": "int", "default": 3600},
 }

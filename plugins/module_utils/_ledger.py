@@ -29,7 +29,8 @@ class Ledger:
     """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
 
     ``{"version": 1, "partitions": {NAME: {salt, iterations, hash, since}}, "service_users": {the same}}``; salt and
-    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. A lost or damaged file counts as empty: see problem.
+    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. Beside them ``"rejected": {NAME: time}``, when a login
+    with the permanent secret of a partition was rejected. A lost or damaged file counts as empty: see problem.
     """
 
     def __init__(self, secrets_path: str) -> None:
@@ -38,7 +39,7 @@ class Ledger:
         self._data = self._read()
 
     def _read(self) -> t.Dict[str, t.Any]:
-        empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}}
+        empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}, "rejected": {}}
         try:
             with open(self.path, "rb") as ledger:
                 data = json.loads(ledger.read().decode("utf-8"))
@@ -52,6 +53,9 @@ class Ledger:
                         raise ValueError("an entry is damaged")
                     if not isinstance(entry["since"], str):
                         raise ValueError("an entry is damaged")
+            for when in data.setdefault("rejected", {}).values():
+                if not isinstance(when, str):
+                    raise ValueError("an entry is damaged")
             return data  # type: ignore[no-any-return]
         except IOError as exc:
             if os.path.lexists(self.path):
@@ -81,6 +85,27 @@ class Ledger:
         except ValueError:
             return None
 
+    def set_before(self, kind: str, name: str, seconds: float) -> bool:
+        """Whether the present credential was set earlier than so many seconds ago; also if that is not known."""
+        age = self.age(kind, name)
+        return age is None or age > seconds
+
+    def rejected(self, partition: str) -> t.Optional[str]:
+        """When a login with the present permanent secret was rejected, or None when that is not known."""
+        when: t.Optional[str] = self._data["rejected"].get(partition)
+        return when
+
+    def note_logins(self, verdicts: t.Mapping[str, bool]) -> None:
+        """Note of partitions whether a login was accepted. :raises OSError: when the file cannot be written."""
+        before = dict(self._data["rejected"])
+        for partition, accepted in verdicts.items():
+            if accepted:
+                self._data["rejected"].pop(partition, None)
+            else:
+                self._data["rejected"].setdefault(partition, _now())
+        if self._data["rejected"] != before:
+            self._write()
+
     def remember(self, kind: str, name: str, password: str) -> None:
         """Note that this password made the credential. :raises OSError: when the file cannot be written."""
         salt = os.urandom(16)
@@ -88,17 +113,26 @@ class Ledger:
             "salt": base64.b64encode(salt).decode("ascii"),
             "iterations": ITERATIONS,
             "hash": base64.b64encode(_hash(password, salt, ITERATIONS)).decode("ascii"),
-            "since": time.strftime(TIME_FORMAT, time.gmtime()),
+            "since": _now(),
         }
+        if kind == "partitions":
+            self._data["rejected"].pop(name, None)
         self._write()
 
     def forget(self, kind: str, name: str) -> None:
         """Drop what is known of a removed credential. :raises OSError: when the file cannot be written."""
-        if self._data[kind].pop(name, None) is not None:
+        known = [self._data[kind].pop(name, None)]
+        if kind == "partitions":
+            known.append(self._data["rejected"].pop(name, None))
+        if any(known):
             self._write()
 
     def _write(self) -> None:
         replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def _now() -> str:
+    return time.strftime(TIME_FORMAT, time.gmtime())
 
 
 def _hash(password: str, salt: bytes, iterations: int) -> bytes:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads what ppin prints: the listing of C(ppin -l) and the table of C(ppin --test).
+"""Reads what ppin prints: the listing of C(ppin -l) and the result of C(ppin --test).
 
 The published outputs differ in white space, so all white space is optional here; everything else is taken literally.
 """
@@ -9,7 +9,7 @@ The published outputs differ in white space, so all white space is optional here
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_return_value
 
 CONFIGURED = "configured"
 MISSING = "missing"
@@ -20,7 +20,12 @@ _STATES = {"configured": True, "missing": False}
 _SLOT = re.compile(r"^\[\s*(\d+)\s*\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
 _PROXY = re.compile(r"^\[\s*(\d+)\s*\]\s*service/proxy\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
 _ANY_ENTRY = re.compile(r"^\[\s*\d+\s*\].*permanent\s*secret")
-_TESTED_SLOT = re.compile(r"^slot\d+\s*\(id=(\w+)\)\s*,\s*user=(?:(.*?)\s*:\s*OK|(.*?)\s*:\s*\S.*)$")
+_TESTED_SLOT = re.compile(
+    r"^(slot\d+)\s*\(id=(0[xX][0-9A-Fa-f]{1,8}|\d{1,10})\)\s*,\s*user=(?:(.*?)\s*:\s*OK|(.*?)\s*:\s*(\S.*))$"
+)
+_TESTED_HSM = re.compile(r"^(hsm\d+)\s*:\s*Connect\s*to\s*'([^']*)'\s*on\s*port\s*(\d{1,5})\b(.*)$")
+_FIRMWARE = re.compile(r"\bfirmware\s*:\s*(\S+)")
+_COUNT = re.compile(r"\bNumber of (partitions|failures)\s*:\s*(\d{1,9})\b", re.I)
 
 # What a terminal would act on instead of showing it: escape sequences (ECMA-48) and control characters but \t and \n.
 _INVISIBLE = re.compile(
@@ -100,14 +105,71 @@ def _not_understood(line: str) -> PpinError:
 
 
 class TestedSlot(t.NamedTuple):
-    """A slot that C(ppin --test) logged in to, and whether that worked."""
+    """A slot that C(ppin --test) logged in to, and what it said of that. slot is its key in primus.cfg, C(slot0)."""
 
-    slot_id: str
+    slot: str
+    slot_id: int
     user_name: str
     ok: bool
+    said: str
+
+    @property
+    def error(self) -> t.Optional[PpinError]:
+        return None if self.ok else _said(self.said)
 
 
-def parse_test(text: str) -> t.List[TestedSlot]:
-    """The slots in an output of C(ppin --test)."""
-    matches = (_TESTED_SLOT.match(line.strip()) for line in printable(text).splitlines())
-    return [TestedSlot(match[1], match[2] or match[3], match[2] is not None) for match in matches if match]
+class TestedHsm(t.NamedTuple):
+    """An HSM that C(ppin --test) connected to, or tried to. said is the rest of its line."""
+
+    hsm: str
+    host: str
+    port: int
+    firmware: t.Optional[str]
+    said: str
+    slots: t.List[TestedSlot]
+
+    @property
+    def connected(self) -> bool:
+        return self.firmware is not None or bool(self.slots)
+
+    @property
+    def error(self) -> t.Optional[PpinError]:
+        return None if self.connected else _said(self.said or "not connected")
+
+
+class Tested(t.NamedTuple):
+    """An output of C(ppin --test). partitions and failures are what ppin counted, or None when it does not tell."""
+
+    hsms: t.List[TestedHsm]
+    partitions: t.Optional[int]
+    failures: t.Optional[int]
+
+    @property
+    def slots(self) -> t.List[TestedSlot]:
+        return [slot for hsm in self.hsms for slot in hsm.slots]
+
+
+def _said(text: str) -> PpinError:
+    return PpinError(text[:200], find_return_value(text))
+
+
+def parse_test(text: str) -> Tested:
+    """What an output of C(ppin --test) tells. A slot before any HSM is on one without a name."""
+    hsms: t.List[TestedHsm] = []
+    counts: t.Dict[str, int] = {}
+    for raw_line in printable(text).splitlines():
+        line = raw_line.strip()
+        slot, hsm = _TESTED_SLOT.match(line), _TESTED_HSM.match(line)
+        if slot:
+            key, slot_id, good, bad, said = slot.groups()
+            if not hsms:
+                hsms.append(TestedHsm("", "", 0, None, "", []))
+            hsms[-1].slots.append(TestedSlot(key, _slot_id(slot_id), good or bad, bad is None, said or "OK"))
+        elif hsm:
+            key, host, port, rest = hsm.groups()
+            firmware = _FIRMWARE.search(rest)
+            hsms.append(TestedHsm(key, host, int(port), firmware and firmware.group(1), rest.strip(" ,:"), []))
+        else:
+            for count in _COUNT.finditer(line):
+                counts[count.group(1).lower()] = int(count.group(2))
+    return Tested(hsms, counts.get("partitions"), counts.get("failures"))

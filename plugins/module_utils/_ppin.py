@@ -22,11 +22,17 @@ from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
+    Tested,
     parse_listing,
     parse_test,
     printable,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    Slot,
+    find_encoded,
+    find_passwords,
+    read_slots,
+)
 
 PRIMUS_HOME = "/usr/local/primus"
 ETC = "/etc/primus"
@@ -186,10 +192,20 @@ class Ppin:
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
         try:
-            with open(self.paths.config, "rb") as config:
-                return read_slots(config.read().decode("utf-8", "replace"))
+            return read_slots(self._config())
         except (OSError, ValueError):
             return []
+
+    def passwords_in_clear(self) -> t.Optional[t.List[str]]:
+        """The settings of primus.cfg that hold a password; None when it cannot be read."""
+        try:
+            return find_passwords(self._config())
+        except (OSError, ValueError):
+            return None
+
+    def _config(self) -> str:
+        with open(self.paths.config, "rb") as config:
+            return config.read().decode("utf-8", "replace")
 
     # What ppin does
 
@@ -244,7 +260,7 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = parse_test(output)
+        tested = parse_test(output).slots
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
@@ -253,6 +269,62 @@ class Ppin:
         if tested and (failure is None or failure.cls != "transient"):
             self.logins += len(tested)
         return failure
+
+    def test(self, **filters: t.Optional[str]) -> Tested:
+        """Log in once to each slot of each HSM that fits. :raises PpinError: when ppin does not tell of any.
+
+        :arg filters: C(user), C(hsm), C(slot) and C(slotid), as ppin names them.
+        """
+        args = ["--test"]
+        for name, value in filters.items():
+            args += [] if value is None else ["--" + name, value]
+        output = self.run(*args)
+        tested = parse_test(output)
+        if not tested.hsms and tested.partitions == 0 and find_code(output) is None:
+            raise PpinError("No slot of primus.cfg fits", cls="config")
+        if not tested.hsms:
+            raise self._failure(output, "Testing the connections (ppin --test)")
+        self.logins += len([slot for slot in tested.slots if slot.error is None or slot.error.may_be_judged])
+        return tested
+
+    def fetch_log(self, user_name: str, hsm: str, since: t.Optional[str], reverse: bool, out: str) -> None:
+        """Log in and have the log of a partition written to a file. :raises PpinError: when it is not there then.
+
+        :arg since: a day, C(YYYY-MM-DD).
+        :arg out: a path at which nothing is. What ppin prints is thus not mixed with the log, where codes may stand.
+        """
+        args = ["--fetchlog", "--user", user_name, "--hsm", hsm, "--out", out]
+        args += ["--since", since] if since else []
+        args += ["--reverse"] if reverse else []
+        output = self.run(*args)
+        if find_code(output) or not os.path.exists(out):
+            failure = self._failure(output, "Fetching the log of '%s' from %s" % (user_name, hsm))
+            self.logins += 1 if failure.may_be_judged else 0
+            raise failure
+        self.logins += 1
+
+    def fortinet(
+        self,
+        user_name: str,
+        setup_password: str,
+        pkcs11_password: str,
+        proxy_user: t.Optional[str],
+        proxy_password: t.Optional[str],
+    ) -> t.Tuple[str, t.List[str]]:
+        """The secrets string for FortiGate, and the names of the partitions in it.
+
+        :raises PpinError: when it was not made.
+        """
+        doing = "Making the FortiGate secrets string of '%s'" % user_name
+        args = ["--fortinet", "--user", user_name]
+        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
+        if proxy_user and proxy_password:
+            args += ["--proxyuser", proxy_user]
+            answers["proxy"] = proxy_password
+        made: t.Tuple[str, t.List[str]] = self.dialogue(
+            args, user_name, answers, doing, proxy_user, lambda screen: find_encoded(_PROMPT.sub("\n", screen))
+        )
+        return made
 
     # How it is run
 
@@ -299,14 +371,24 @@ class Ppin:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
 
-    def dialogue(self, args: t.Sequence[str], user: str, answers: t.Dict[str, str], doing: str) -> None:
+    def dialogue(
+        self,
+        args: t.Sequence[str],
+        user: str,
+        answers: t.Dict[str, str],
+        doing: str,
+        proxy_user: t.Optional[str] = None,
+        read: t.Callable[[str], t.Any] = parse_listing,
+    ) -> t.Any:
         """Run a command that asks for passwords, and answer each of its prompts once.
 
         An answer is typed only after its prompt is there and the terminal's echo is off.
 
         :arg user: the name that the prompts must show.
         :arg answers: by kind of prompt: C(setup), C(pkcs11), C(proxy).
-        :raises PpinError: unless ppin ends with a listing and without an error code.
+        :arg proxy_user: the name that the prompt C(proxy) must show, if it is another.
+        :arg read: makes of what is on the screen at the end what is returned, or None when that is not what it must be.
+        :raises PpinError: unless ppin ends with what can be read, and without an error code.
         """
         pexpect = import_pexpect()
         argv, env = self._argv(args)
@@ -331,7 +413,8 @@ class Ppin:
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
                     if kind in given:
                         raise self._unexpected("ppin asked twice for the same password", doing, screen, answers, given)
-                    if kind not in answers or prompt.group(2) != user:
+                    asked = proxy_user if kind == "proxy" and proxy_user else user
+                    if kind not in answers or prompt.group(2) != asked:
                         raise self._unexpected("ppin asked for another password", doing, screen, answers, given)
                     self._wait_for_echo_off(child, doing, deadline)
                     child.sendline(answers[kind])
@@ -348,20 +431,23 @@ class Ppin:
         finally:
             child.close(force=True)
             self.logins += 1 if given else 0
-        failure = None
+        result, failure = None, None
         if child.signalstatus is not None:
             failure = PpinError(
                 "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
                 hint="Look who ended it (out of memory?), then run again.",
             )
-        elif find_code(screen) or parse_listing(screen) is None:
-            failure = self._failure(screen, doing, answers.values())
+        else:
+            result = None if find_code(screen) else read(screen)
+            if result is None:
+                failure = self._failure(screen, doing, answers.values())
         if failure:
             if given and failure.code == NO_ANSWER:
                 failure = PpinError(failure.msg, failure.code, "timeout")
             if given and failure.cls == "transient":
                 self.logins -= 1
             raise failure
+        return result
 
     @staticmethod
     def _wait_for_echo_off(child: t.Any, doing: str, deadline: float) -> None:
@@ -395,6 +481,9 @@ class Ppin:
         )
 
 
+# A secrets file in base64 on one line or several, or a ciphered value of one.
+_ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
+
 _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'([^\r\n]*)'\s*:", re.I)
 
 
@@ -403,6 +492,7 @@ def _shown(output: str, secrets: t.Iterable[str]) -> str:
     text = printable(output)
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "********")
+    text = _ENCODED.sub("********", text)
     text = " | ".join(line.strip() for line in text.splitlines() if line.strip())
     text = "".join(char if char.isprintable() else "?" for char in text)
     if not text:

@@ -1,14 +1,18 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads primus.cfg: which HSMs there are, and which service user stands before which partition.
+"""Reads primus.cfg: which HSMs there are, which service user stands before which partition, and where passwords stand;
+and .secrets.cfg: whose secrets are in it.
 
-The listing of ppin does not tell either. This reads the libconfig syntax (https://hyperrealm.github.io/libconfig/), but
-for @include; ppin remains the judge of whether a file is valid.
+The listing of ppin does not tell what primus.cfg tells. This reads the libconfig syntax
+(https://hyperrealm.github.io/libconfig/), but for @include; ppin remains the judge of whether a file is valid.
 """
 
+import base64
 import re
 import typing as t
+
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 _TOKEN = re.compile(
     r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
@@ -18,6 +22,8 @@ _TOKEN = re.compile(
     |(?P<sign>[=:{}()\[\],;])""",
     re.S | re.X,
 )
+_PASSWORD = re.compile(r"pin|.*password.*", re.I)
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
 
@@ -47,6 +53,60 @@ def read_slots(text: str) -> t.List[Slot]:
     except (KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise ValueError("not the structure of a primus.cfg: %s" % exc) from exc
     return slots
+
+
+def find_passwords(text: str) -> t.List[str]:
+    """The settings of a primus.cfg that hold a password, such as C(primus.hsms.hsm0.pin), and never what they hold.
+
+    The vendor's are C(pin) and C(proxy_password); a name with password in it is one that somebody has made up.
+
+    :raises ValueError: when it cannot be read.
+    """
+    try:
+        return list(_passwords_in(_Reader(text).read(), ""))
+    except RecursionError as exc:
+        raise ValueError("too deep for a primus.cfg") from exc
+
+
+def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            place = (path + "." if path else "") + name
+            if not isinstance(inner, (dict, list)) and inner != "" and _PASSWORD.fullmatch(name):
+                yield place
+            yield from _passwords_in(inner, place)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _passwords_in(inner, "%s[%d]" % (path, number))
+
+
+def read_secret_users(text: str) -> t.List[str]:
+    """The partitions whose secrets are in a secrets file. :raises ValueError: when it cannot be read."""
+    try:
+        names = [user["name"] for user in _Reader(text).read()["primus"]["users"].values()]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError("a name is not a string")
+        return names
+    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise ValueError("not the structure of a secrets file") from exc
+
+
+def find_encoded(text: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
+    """The secrets file in base64 that stands in a text, on one line or several, and read_secret_users() of it."""
+    runs = [""]
+    for raw_line in printable(text).splitlines():
+        line = raw_line.strip()
+        if _BASE64.match(line):
+            runs[-1] += line
+        elif runs[-1]:
+            runs.append("")
+    for run in sorted(runs, key=len, reverse=True):
+        try:
+            users = read_secret_users(base64.b64decode(run, validate=True).decode("utf-8"))
+        except ValueError:
+            continue
+        return run, users
+    return None
 
 
 class _Reader:

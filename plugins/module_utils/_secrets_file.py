@@ -24,8 +24,8 @@ LOCK_POLL = 0.1
 """Seconds between two looks at a lock that another run holds."""
 
 
-def replace_file(path: str, content: bytes, like: t.Optional[str] = None) -> None:
-    """Put content at path, whole or not at all, also when power is lost. Mode 0600, or owner and mode of C(like).
+def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
+    """Put content at path, whole or not at all, also when power is lost. With that mode, or owner and mode of C(like).
 
     :raises OSError: when it cannot be written; the old file is then as it was.
     """
@@ -35,6 +35,7 @@ def replace_file(path: str, content: bytes, like: t.Optional[str] = None) -> Non
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(content)
+        os.chmod(temporary, mode)
         if like is not None:
             _copy_attributes(like, temporary)
             os.utime(temporary)
@@ -188,7 +189,7 @@ class WorkingCopy:
                         "%s was changed by somebody else, and is not replaced by what ppin has made"
                         % self.secrets_path,
                         cls="state",
-                        hint="What they changed is there. Look who works on this client (ppin by hand?), then run again.",
+                        hint="What they changed is there. Look who works on this client by hand, then run again.",
                     )
             if backup is not None:
                 self._copy(self.path + "~")

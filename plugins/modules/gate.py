@@ -11,8 +11,8 @@ module: gate
 short_description: What the attempt gate knows, shown or cleared
 version_added: 0.1.0
 description:
-  - Shows what the attempt gate of M(hsmops.primus.ppin_secret) and M(hsmops.primus.ppin_proxy) knows of the credentials
-    that were tried, and clears it if it is told to.
+  - Shows what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows of
+    the credentials that were tried, and clears it if it is told to.
   - Works on the controller, once per play, whatever the hosts.
 author:
   - The hsmops.primus authors (@hsmops)
@@ -24,9 +24,10 @@ options:
   kind:
     description:
       - Only entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for a
-        service proxy password, V(permanent) for the permanent secrets that the clients have. By default all.
+        service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
+        V(permanent) for the permanent secrets that the clients have. By default all.
     type: str
-    choices: [secret, proxy, permanent]
+    choices: [secret, proxy, pin, permanent]
   clear:
     description:
       - Forget these entries. The credentials count as never tried then, and no longer towards
@@ -37,7 +38,6 @@ options:
     description:
       - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret).
     type: str
-    default: ~/.ansible/hsmops-primus-gate
 attributes:
   action:
     support: full

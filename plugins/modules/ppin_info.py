@@ -100,6 +100,15 @@ secrets:
   description: The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config).
   returned: always
   type: dict
+passwords_in_clear:
+  description:
+    - The settings of C(primus.cfg) that hold a password in clear, by their place, never the password itself. Those are
+      C(pin), C(proxy_password), and what has password in its name.
+    - Null when the file is not there or has more syntax than this module reads. Comments are not looked at.
+  returned: always
+  type: list
+  elements: str
+  sample: [primus.hsms.hsm0.pin]
 partitions:
   description: The partitions that C(ppin -l) lists.
   returned: always
@@ -127,6 +136,9 @@ partitions:
     since:
       description: When this collection set the present secret, in UTC, or null when it does not know.
       type: str
+    rejected:
+      description: When a login of this collection with the present secret was rejected, in UTC, or null.
+      type: str
   sample:
     - user_name: PARTITION1
       configured: true
@@ -134,6 +146,7 @@ partitions:
       hsms: [hsm0]
       proxy_users: [eqabxrfnqqos]
       since: "2026-01-31T12:00:00Z"
+      rejected: null
 service_users:
   description: The service users that C(ppin -l) lists.
   returned: always
@@ -265,6 +278,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "home": paths.home,
         "config": file_facts(module, paths.config),
         "secrets": file_facts(module, paths.secrets),
+        "passwords_in_clear": ppin.passwords_in_clear(),
         "files": {path: file_facts(module, path) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},
@@ -287,6 +301,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
             hsms=_unique(slot.hsm for slot in slots if slot.user_name == name),
             proxy_users=_unique(slot.proxy_user for slot in slots if slot.user_name == name and slot.proxy_user),
             since=ledger.since("partitions", name),
+            rejected=ledger.rejected(name),
         )
         for name, entries in listing.partitions.items()
     ]

@@ -15,12 +15,19 @@ import json
 import time
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
 
-SECRET, PROXY, PERMANENT = "secret", "proxy", "permanent"
-"""The kinds of records: setup password with PKCS#11 password, service proxy password, permanent secrets."""
+SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
+"""The kinds of records: setup password with PKCS#11 password, service proxy password, PKCS#11 password, permanent
+secrets."""
 
-LABELS = {SECRET: "setup password and PKCS#11 password", PROXY: "service proxy password", PERMANENT: "permanent secret"}
+LABELS = {
+    SECRET: "setup password and PKCS#11 password",
+    PROXY: "service proxy password",
+    PIN: "PKCS#11 password",
+    PERMANENT: "permanent secret",
+}
 
 RUNNING, ACCEPTED, REJECTED, UNCLEAR = "running", "accepted", "rejected", "unclear"
 """The verdicts. A record that is still RUNNING when another host has the turn is of a host that died: UNCLEAR."""
@@ -30,9 +37,6 @@ TURN_TIMEOUT = 3600
 
 STALE_SLACK = 60
 """Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
-
-_NOT_JUDGED = ("transient", "config", "permission", "state")
-"""Classes of errors after which the same credential says nothing about the others' chance."""
 
 
 class Options(t.NamedTuple):
@@ -57,7 +61,7 @@ class Gate:
     """What the gate knows of one name, and of one credential for it.
 
     :arg host: name of the host that asks.
-    :arg kind: C(SECRET) or C(PROXY).
+    :arg kind: C(SECRET), C(PROXY) or C(PIN).
     :arg name: the partition, or the service user.
     :arg passwords: those given, all of them or none.
     :arg tell: shows one line to the operator.
@@ -242,7 +246,7 @@ def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[s
         return None, {}
     if error.get("class") in ("rejected", "expired"):
         return REJECTED, error
-    return (None if error.get("class") in _NOT_JUDGED else UNCLEAR), error
+    return (None if error.get("class") in NOT_JUDGED else UNCLEAR), error
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What the action plugins of ppin_secret and ppin_proxy do on the controller: pass the attempt gate, run the module.
+"""What the action plugins of the modules that use credentials do on the controller: pass the attempt gate, run it.
 
 A host has one turn at a time and gives it back before it asks for another, so hosts never wait for each other in a
 ring, whatever strategy, forks, serial or throttle a play has.
@@ -24,7 +24,7 @@ Result = t.Dict[str, t.Any]
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of the two. ``passwords`` are the options that are judged together."""
+    """Base of them. ``passwords`` are the options that are judged together."""
 
     _supports_async = True
     module = ""
@@ -37,7 +37,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         self._task_vars = task_vars or {}
         self._arguments = dict(self._task.args)
         options = gate_options(self._arguments)
-        name = next((self._arguments[option] for option in self.name_options if self._arguments.get(option)), None)
+        named = [self._arguments.get(option) for option in self.name_options]
+        name = next((value for value in named if value not in (None, "")), None)
         passwords = [self._arguments.get(option) for option in self.passwords]
         tries = None not in passwords and not self._task.check_mode
         verifies = self._arguments.get("verify") == "always"
@@ -46,18 +47,20 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            gate = _gate.Gate(
-                open_store(options["gate_store"]),
-                _gate.Options(options["gate_budget"], options["gate_window"]),
-                str(self._task_vars.get("inventory_hostname", "a host")),
-                self.kind,
-                str(name),
-                [] if None in passwords else [str(password) for password in passwords],
-                display.display,
-            )
-            return self._pass(gate, tries, verifies)
+            return self._pass(self._gate_for(options, str(name), passwords), tries, verifies)
         except GateError as exc:
             return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
+
+    def _gate_for(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[t.Any] = ()) -> _gate.Gate:
+        return _gate.Gate(
+            open_store(options["gate_store"]),
+            _gate.Options(options["gate_budget"], options["gate_window"]),
+            str(self._task_vars.get("inventory_hostname", "a host")),
+            self.kind,
+            name,
+            [] if None in passwords else [str(password) for password in passwords],
+            display.display,
+        )
 
     def _pass(self, gate: _gate.Gate, tries: bool, verifies: bool) -> Result:
         accepted = tries and gate.accepted()
@@ -67,6 +70,10 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             look = self._look_verified(gate) if verifies else self._module(check=True)
             if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
                 return look
+        return self._try(gate, accepted, look)
+
+    def _try(self, gate: _gate.Gate, accepted: bool, look: Result) -> Result:
+        """Use the credential, alone when nobody has had it accepted yet."""
         if not accepted:
             with gate.turn():
                 accepted = gate.accepted()

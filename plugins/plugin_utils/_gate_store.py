@@ -21,6 +21,8 @@ import time
 import typing as t
 from urllib.parse import urlsplit
 
+from ansible import constants
+
 Record = t.Dict[str, t.Any]
 
 POLL = 0.2
@@ -66,8 +68,10 @@ class Store:
         raise NotImplementedError
 
 
-def open_store(where: str) -> Store:
-    """The store that the option C(gate_store) names. Nothing is created or connected yet."""
+def open_store(where: t.Optional[str]) -> Store:
+    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet."""
+    if not where:
+        where = os.path.join(constants.config.get_config_value("ANSIBLE_HOME"), "hsmops-primus-gate")
     if where.startswith(("redis://", "rediss://", "unix://")):
         return RedisStore(where)
     return FolderStore(os.path.abspath(os.path.expanduser(where)))

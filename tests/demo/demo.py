@@ -29,6 +29,7 @@ HSM_CONFIG = BUILD / "hsm.json"
 PASSWORDS = BUILD / "passwords.json"
 OLD_PASSWORDS = BUILD / "old_passwords.json"
 PRINTED = BUILD / "ansible.txt"
+REPORT = BUILD / "report"
 
 CLIENTS = ["app1", "app2", "app3"]
 PARTITIONS = ["PAYMENTS", "ARCHIVE"]
@@ -151,7 +152,8 @@ class Playbook:
     """
 
     def __init__(self, name: str, *words: str):
-        arguments = [f"tests/demo/{name}.yml", *words]
+        # A name with dots in it is that of a playbook of the collection.
+        arguments = [name if "." in name else f"tests/demo/{name}.yml", *words]
         print(f"  $ ansible-playbook {' '.join(arguments)}", flush=True)
         # The reader's own settings of Ansible must not change the story.
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
@@ -172,7 +174,7 @@ class Playbook:
         self.changed = {client: int(changed) for client, changed, failed in recap if failed == "0"}
         self.failed = [client for client, _changed, failed in recap if failed != "0"]
         if not recap or process.returncode != (2 if self.failed else 0):
-            raise Untrue(f"ansible-playbook runs {name}.yml to its end. All that it said is in {PRINTED}.")
+            raise Untrue(f"ansible-playbook runs {arguments[0]} to its end. All that it said is in {PRINTED}.")
 
     def essential(self, lines):
         """The lines but empty ones, and what ansible-core 2.19 and later say of a failure before the failure itself."""
@@ -302,20 +304,27 @@ def remove(expected: collections.Counter):
 
 
 def report():
-    tell("8. The fleet", "ppin_info takes one look at each client, and never logs in.")
-    run = Playbook("report")
+    tell(
+        "8. The fleet",
+        "The playbook hsmops.primus.report takes one look at each client, never logs in, and writes what needs doing.",
+    )
+    run = Playbook("hsmops.primus.report")
     check(not run.failed, "Each client could be looked at.")
+    data = json.loads((REPORT / "primus_report.json").read_text())
     states = {}
-    for client in CLIENTS:
-        look = json.loads((BUILD / f"{client}.json").read_text())
-        names = {entry["user_name"]: entry["configured"] for entry in look["partitions"]}
-        names |= {entry["name"]: entry["configured"] for entry in look["service_users"]}
-        states[client] = ["Configured" if names[name] else "MISSING" for name in (SERVICE_USER, *PARTITIONS)]
+    for client in sorted(data["hosts"], key=lambda client: client["name"]):
+        credentials = {entry["name"]: entry["configured"] for entry in client["service_users"] + client["partitions"]}
+        states[client["name"]] = [
+            "Configured" if credentials[name] else "MISSING" for name in (SERVICE_USER, *PARTITIONS)
+        ]
     show_table(["client", SERVICE_USER, *PARTITIONS], *([client, *row] for client, row in states.items()))
     all_there = ["Configured"] * 3
+    found = {finding["kind"]: finding["hosts"] for finding in data["findings"]}
     check(
-        states == {"app1": all_there, "app2": all_there, "app3": [*all_there[:2], "MISSING"]},
-        "app3 has lost ARCHIVE alone; its secret of PAYMENTS has outlived the failed update.",
+        states == {"app1": all_there, "app2": all_there, "app3": [*all_there[:2], "MISSING"]}
+        and found == {"secret_missing": ["app3"]},
+        "app3 has lost ARCHIVE alone, which is all that the report has found; its secret of PAYMENTS has outlived the "
+        "failed update.",
     )
 
 
@@ -358,6 +367,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     print(f"All of this held. The HSM is stopped; what it leaves is in {BUILD}.")
+    print(f"The report is a page, too: open {REPORT}/primus_report.html.")
     return 0
 
 

@@ -43,6 +43,7 @@ def run(target: str) -> bool:
     environment = {
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build"),
         **os.environ,
+        "ANSIBLE_HOME": str(directory / "ansible"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_ROLES_PATH": str(TARGETS),
     }

@@ -85,7 +85,8 @@ class Fleet:
         self.inventory.write_text(json.dumps({"all": {"hosts": {host: {} for host in self.hosts}, "vars": variables}}))
         (folder / "callbacks").mkdir()
         (folder / "callbacks/results.py").write_text(CALLBACK)
-        self.store = folder / "gate"
+        self.home = folder / "ansible"
+        self.store = self.home / "hsmops-primus-gate"
 
     def ppin(self, module, name="the task", task=None, **options):
         """A task that runs a module with each client's own paths. task: other keywords of it."""
@@ -93,8 +94,6 @@ class Fleet:
             "primus_home": "{{ home }}",
             "config_path": "{{ home }}/etc/primus.cfg",
             "secrets_path": "{{ home }}/etc/.secrets.cfg",
-            "gate": True,
-            "gate_store": str(self.store),
         }
         return {"name": name, f"hsmops.primus.{module}": {**paths, **options}, **(task or {})}
 
@@ -110,6 +109,7 @@ class Fleet:
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            "ANSIBLE_HOME": str(self.home),
             "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callbacks"),
             "ANSIBLE_CALLBACKS_ENABLED": "results",
             "ANSIBLE_NOCOLOR": "1",
@@ -182,7 +182,11 @@ class Hsm:
         return self
 
     def __exit__(self, *exception):
-        os.kill(json.loads((self.state / "endpoint.json").read_text())["pid"], signal.SIGTERM)
+        os.kill(self.endpoint()["pid"], signal.SIGTERM)
+
+    def endpoint(self):
+        """Process id and addresses, as the emulator's README describes them."""
+        return json.loads((self.state / "endpoint.json").read_text())
 
     def __call__(self, command, **args):
         return self.admin.call(command, **args)

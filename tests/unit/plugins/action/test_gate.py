@@ -150,8 +150,7 @@ def test_keywords_of_a_task_and_batches(new_fleet, keywords):
 
 def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
     fleet = new_fleet(2)
-    fleet.store = full_disk / "gate"
-    run = fleet.run(fleet.secret("P2"))
+    run = fleet.run(fleet.secret("P2", gate_store=str(full_disk / "gate")))
     assert set(run.failures()) == set(fleet.hosts)
     for msg in run.failures().values():
         assert "The attempt gate cannot" in msg and "No space left on device. No credential was used." in msg
@@ -160,12 +159,24 @@ def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
 
 def test_the_store_may_be_redis(new_fleet, redis_url):
     fleet = new_fleet(6)
-    fleet.store = redis_url
-    run = fleet.run(fleet.secret("P2", setup_password=WRONG))
+    run = fleet.run(fleet.secret("P2", setup_password=WRONG, gate_store=redis_url))
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
     assert redis_url not in run.output
-    assert fleet.run(fleet.secret("P2")).failures() == {}
+    assert fleet.run(fleet.secret("P2", gate_store=redis_url)).failures() == {}
+    assert not fleet.store.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "redis"])
+def test_two_controllers_that_share_a_store_spend_one_login(new_fleet, kind, request):
+    fleet = new_fleet(12)
+    store = request.getfixturevalue("redis_url") if kind == "redis" else str(fleet.store)
+    task = fleet.secret("P2", setup_password=WRONG, gate_store=store)
+    slices = [",".join(fleet.hosts[:6]), ",".join(fleet.hosts[6:])]
+    runs = [fleet.start(task, arguments=["--limit", hosts]) for hosts in slices]
+    for run in runs:
+        assert run.communicate()[0].count("failed=1") == 6
+    assert fleet.verdicts("setup") == {REJECTED: 1}
 
 
 class TestStaleSecrets:

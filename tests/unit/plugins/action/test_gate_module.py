@@ -6,7 +6,7 @@ WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
 
 
 def entries(fleet, **options):
-    task = {"name": "gate", "hsmops.primus.gate": {"gate_store": str(fleet.store), **options}}
+    task = {"name": "gate", "hsmops.primus.gate": options}
     (result,) = fleet.run(task).results().values()
     return result["changed"], {(entry["name"], entry["verdict"]) for entry in result["entries"]}
 

@@ -11,6 +11,7 @@ import os
 import stat
 import time
 import urllib.parse
+from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
@@ -349,3 +350,56 @@ def test_a_link_to_nothing(secrets_path, tmp_path):
     ledger.remember("partitions", "P1", PASSWORD)
     assert Ledger(secrets_path).same("partitions", "P1", PASSWORD)
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_rejected_login_is_remembered_until_a_secret_is_fetched(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.note_logins({"P1": False, "P2": True, "P3": False})
+    assert json.loads(Path(ledger.path).read_text())["rejected"].keys() == {"P1", "P3"}
+    ledger = Ledger(secrets_path)
+    first = ledger.rejected("P1")
+    assert first and ledger.rejected("P2") is None
+    ledger.note_logins({"P1": False, "P3": True})
+    assert (ledger.rejected("P1"), ledger.rejected("P3")) == (first, None)
+    ledger.remember("service_users", "P1", PASSWORD)
+    ledger.forget("service_users", "P1")
+    assert Ledger(secrets_path).rejected("P1") == first
+    ledger.remember("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).rejected("P1") is None
+    ledger.note_logins({"P1": False})
+    ledger.forget("partitions", "P1")
+    assert Ledger(secrets_path).rejected("P1") is None
+
+
+def test_an_accepted_login_writes_nothing(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.note_logins({"P1": True})
+    assert not os.path.exists(ledger.path)
+
+
+@pytest.mark.parametrize("rejected", [[], {"P1": 1}, "P1", None])
+def test_damaged_rejections(secrets_path, rejected):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    content = json.loads(Path(ledger.path).read_text())
+    content["rejected"] = rejected
+    Path(ledger.path).write_text(json.dumps(content))
+    assert "is damaged" in Ledger(secrets_path).problem
+
+
+def test_a_ledger_of_an_earlier_version_has_no_rejections(secrets_path):
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    content = json.loads(Path(ledger.path).read_text())
+    del content["rejected"]
+    Path(ledger.path).write_text(json.dumps(content))
+    ledger = Ledger(secrets_path)
+    assert ledger.problem is None and ledger.rejected("P1") is None and ledger.same("partitions", "P1", PASSWORD)
+
+
+def test_set_before(secrets_path):
+    ledger = Ledger(secrets_path)
+    assert ledger.set_before("partitions", "P1", 3600)
+    ledger.remember("partitions", "P1", PASSWORD)
+    assert not ledger.set_before("partitions", "P1", 3600)
+    assert ledger.set_before("partitions", "P1", -1)

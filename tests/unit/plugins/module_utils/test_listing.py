@@ -10,6 +10,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     NOT_LISTED,
     Entry,
     Listing,
+    Tested,
+    TestedHsm,
     TestedSlot,
     entry_state,
     parse_listing,
@@ -19,7 +21,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-TestedSlot.__test__ = False  # its name makes pytest take it for a test
+for kind in (Tested, TestedHsm, TestedSlot):
+    kind.__test__ = False  # its name makes pytest take it for a test
 
 # As published, blanks at the ends of lines included.
 
@@ -353,7 +356,7 @@ TEN_MB = 10 * 1024 * 1024
 def test_ten_megabytes_of_noise(noise):
     text = (noise * (TEN_MB // len(noise) + 1))[:TEN_MB]
     assert parse_listing(text) is None
-    assert parse_test(text) == []
+    assert parse_test(text).hsms == []
     assert parse_listing(text + "\n" + LIST) == PUBLISHED["list"][1]
     assert parse_listing(LIST + "\n" + text) == PUBLISHED["list"][1]
 
@@ -397,7 +400,7 @@ def test_any_text_is_read_or_refused(text):
         assert exc.cls == "dialogue"
     else:
         assert listing is None or listing.partitions or listing.service_users
-    assert isinstance(parse_test(text), list)
+    assert isinstance(parse_test(text), Tested)
 
 
 @pytest.mark.parametrize(
@@ -428,54 +431,89 @@ def test_results():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_published_test(shape):
-    assert parse_test(SHAPES[shape](TEST)) == [TestedSlot("2", "DEMO-TEST", True)]
+    slots = [TestedSlot("slot0", 2, "DEMO-TEST", True, "OK")]
+    hsm = TestedHsm("hsm0", "82.197.162.10", 2411, "RP-2.10.0-T", "firmware: RP-2.10.0-T", slots)
+    assert parse_test(SHAPES[shape](TEST)) == Tested([hsm], 1, 0)
+    assert hsm.connected and hsm.error is None and slots[0].error is None
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "test"])
 def test_other_outputs_have_no_tested_slot(name):
-    assert parse_test(PUBLISHED[name][0]) == []
+    assert parse_test(PUBLISHED[name][0]) == Tested([], None, None)
 
 
-def test_several_slots():
+def test_several_hsms():
     text = """\
 hsm0: Connect to '192.0.2.1' on port 2310, firmware: RP-2.10.0-T
     slot0 (id=0), user=P1: OK
-    slot1 (id=1), user=P2: FAILED (0x80005017)
-hsm1: Connect to '192.0.2.2' on port 2310, firmware: RP-2.10.0-T
+    slot1 (id=0x1f), user=P2: FAILED (0x80005017)
+hsm1: Connect to '192.0.2.2' on port 2310 failed: 0x80005015
+hsm2:Connect to 'a.example.com' on port 2310
     slot0 (id=0), user=P1: OK
-    slot1 (id=1), user=P2: Not OK
+    slot1 (id=31), user=P2: Not OK
 
-Number of tested HSMs: 2 (number of partitions: 4)
-Number of failures: 2
+Number of tested HSMs: 3 (number of partitions: 4)
+Number of failures: 3
 """
-    assert parse_test(text) == [
-        TestedSlot("0", "P1", True),
-        TestedSlot("1", "P2", False),
-        TestedSlot("0", "P1", True),
-        TestedSlot("1", "P2", False),
+    tested = parse_test(text)
+    assert [(hsm.hsm, hsm.host, hsm.port, hsm.connected, hsm.firmware) for hsm in tested.hsms] == [
+        ("hsm0", "192.0.2.1", 2310, True, "RP-2.10.0-T"),
+        ("hsm1", "192.0.2.2", 2310, False, None),
+        ("hsm2", "a.example.com", 2310, True, None),
     ]
+    assert tested.slots == [
+        TestedSlot("slot0", 0, "P1", True, "OK"),
+        TestedSlot("slot1", 31, "P2", False, "FAILED (0x80005017)"),
+        TestedSlot("slot0", 0, "P1", True, "OK"),
+        TestedSlot("slot1", 31, "P2", False, "Not OK"),
+    ]
+    assert (tested.partitions, tested.failures) == (4, 3)
+    assert [hsm.error and hsm.error.code for hsm in tested.hsms] == [None, "0x80005015", None]
+
+
+def test_a_slot_without_an_hsm():
+    tested = parse_test("slot0 (id=0), user=P1: OK\n")
+    assert [(hsm.hsm, len(hsm.slots)) for hsm in tested.hsms] == [("", 1)]
 
 
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("slot0(id=2),user=A:OK", TestedSlot("2", "A", True)),
-        ("   slot0   (id=2)   ,   user=A   :   OK   ", TestedSlot("2", "A", True)),
-        ("\tslot10\t(id=12),\tuser=A:\tOK\t", TestedSlot("12", "A", True)),
-        ("slot0 (id=2), user=O'Brien: OK", TestedSlot("2", "O'Brien", True)),
-        ("slot0 (id=2), user=Zürich \u65e5\u672c: OK", TestedSlot("2", "Zürich \u65e5\u672c", True)),
-        ("slot0 (id=2), user=A: 0x80005017", TestedSlot("2", "A", False)),
-        ("slot0 (id=2), user=A: error: code: 0x80005017", TestedSlot("2", "A", False)),
-        ("slot0 (id=2), user=A: NOK", TestedSlot("2", "A", False)),
-        ("slot0 (id=2), user=A: OK, but 0x80000018", TestedSlot("2", "A", False)),
-        ("slot0 (id=2), user=A: failed: not OK", TestedSlot("2", "A", False)),
-        pytest.param("slot0 (id=2), user=A:B: OK", TestedSlot("2", "A:B", True)),
+        ("slot0(id=2),user=A:OK", ("slot0", 2, "A", True)),
+        ("   slot0   (id=2)   ,   user=A   :   OK   ", ("slot0", 2, "A", True)),
+        ("\tslot10\t(id=12),\tuser=A:\tOK\t", ("slot10", 12, "A", True)),
+        ("slot0 (id=2), user=O'Brien: OK", ("slot0", 2, "O'Brien", True)),
+        ("slot0 (id=2), user=Zürich \u65e5\u672c: OK", ("slot0", 2, "Zürich \u65e5\u672c", True)),
+        ("slot0 (id=2), user=A: 0x80005017", ("slot0", 2, "A", False)),
+        ("slot0 (id=2), user=A: error: code: 0x80005017", ("slot0", 2, "A", False)),
+        ("slot0 (id=2), user=A: NOK", ("slot0", 2, "A", False)),
+        ("slot0 (id=2), user=A: OK, but 0x80000018", ("slot0", 2, "A", False)),
+        ("slot0 (id=2), user=A: failed: not OK", ("slot0", 2, "A", False)),
+        ("slot0 (id=2), user=A:B: OK", ("slot0", 2, "A:B", True)),
     ],
 )
 def test_tested_slot(line, expected):
-    assert parse_test(line) == [expected]
+    assert [slot[:4] for slot in parse_test(line).slots] == [expected]
+
+
+@pytest.mark.parametrize(
+    ("said", "code", "cls"),
+    [
+        ("FAILED (0x80005017)", "0x80005017", "rejected"),
+        ("login failed, error 0x8000000b", "0x8000000B", "rejected"),
+        ("CKR_PIN_LOCKED", "0x000000A4", "refused"),
+        ("error 0xa0", "0x000000A0", "rejected"),
+        ("CKR_GENERAL_ERROR", None, "unknown"),
+        ("error 0x05", "0x00000005", "unknown"),
+        ("failed", None, "unknown"),
+    ],
+)
+def test_what_is_said_of_a_failed_login(said, code, cls):
+    (slot,) = parse_test("slot0 (id=2), user=A: %s" % said).slots
+    assert (slot.error.code, slot.error.cls) == (code, cls)
+    assert slot.error.msg == said
 
 
 @pytest.mark.parametrize("text", ["", "\r\n", "OK", "user=A: OK", "slot0 (id=2), user=A", "hsm0: OK", "slot0: OK"])
 def test_no_tested_slot(text):
-    assert parse_test(text) == []
+    assert parse_test(text) == Tested([], None, None)

@@ -4,7 +4,7 @@
 
 import libconf
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, find_passwords, read_slots
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -214,6 +214,33 @@ def test_a_slot_has_the_types_that_it_promises(slot):
         assert isinstance(found.user_name, str)
         assert found.slot_id is None or isinstance(found.slot_id, int)
         assert found.proxy_user is None or isinstance(found.proxy_user, str)
+
+
+PASSWORDS = {
+    "none": (WHOLE.replace("proxy_password", "other"), []),
+    "of a proxy": (WHOLE, ["primus.hsms.hsm1.slots.slot0.proxy_password"]),
+    "of an HSM": ('primus : { hsms : { hsm0 : { pin = "P"; }; hsm1 : { pin = "Q"; }; }; };', ["hsm0.pin", "hsm1.pin"]),
+    "empty": (with_slot('proxy_password = ""; pin = "";'), []),
+    "a number": (with_slot("pin = 1234;"), ["slot0.pin"]),
+    "made up": ('Setup_Password = "P"; pkcs11_password = "Q";', ["Setup_Password", "pkcs11_password"]),
+    "in a list": ('a = ( { pin = "P" }, ( { pin = "Q" } ) );', ["a[0].pin", "a[1][0].pin"]),
+    "only like one": ('spin = "P"; ping = "Q"; pinned = true;', []),
+    "a group of that name": ('passwords = { user = "P"; pin = "Q"; };', ["passwords.pin"]),
+    "in a comment": ('# pin = "P";\n/* pin = "Q"; */', []),
+}
+
+
+@pytest.mark.parametrize(("text", "places"), PASSWORDS.values(), ids=PASSWORDS)
+def test_passwords(text, places):
+    found = find_passwords(text)
+    assert len(found) == len(places)
+    assert all(have.endswith(want) for have, want in zip(found, places, strict=True))
+
+
+@pytest.mark.parametrize("text", ['a = "P;', "a = " + "(" * 100000, 'a = "P"; }', '@include "x"'])
+def test_passwords_in_what_cannot_be_read(text):
+    with pytest.raises(ValueError):
+        find_passwords(text)
 
 
 # Properties

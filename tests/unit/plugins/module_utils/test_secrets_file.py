@@ -250,6 +250,14 @@ def test_replace_file(tmp_path, content, old):
     assert os.listdir(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644, 0o400])
+def test_replace_file_with_a_mode(tmp_path, mode):
+    path = tmp_path / "file"
+    replace_file(str(path), b"x", mode=mode)
+    replace_file(str(path), b"y", mode=mode)
+    assert facts(path)[:2] == (b"y", mode)
+
+
 @pytest.mark.parametrize("owner", OWNERS)
 def test_replace_file_like_another(tmp_path, owner):
     other = tmp_path / "other"

@@ -74,6 +74,15 @@ def test_argv_and_environment_of_all_processes(client):
         client.proxy()
         client.secret("P1")
         client.secret("P1", state="updated", setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ")
+        client.run(
+            "ppin_fortinet",
+            user_name="P1",
+            setup_password=SETUP,
+            pkcs11_password=PIN,
+            return_content=True,
+            proxy_user="svc1",
+            proxy_password=PROXY,
+        )
         client.secret("P1", state="absent")
     client.hsm("slow", seconds=0)
     assert watch.found == []

@@ -3,6 +3,7 @@
 """ppin_info: the one look, at clients in all states; it never logs in and never writes."""
 
 import hashlib
+import re
 
 
 def test_a_client_as_it_is(configured):
@@ -16,8 +17,28 @@ def test_a_client_as_it_is(configured):
     assert partitions["P1"]["configured"] and partitions["P1"]["proxy_users"] == ["svc1"]
     assert partitions["P1"]["hsms"] == ["hsm2", "hsm3"]
     assert partitions["P2"]["proxy_users"] == [] and partitions["P2"]["since"].startswith("20")
+    assert [partition["rejected"] for partition in info["partitions"]] == [None, None]
     assert [(user["name"], user["configured"]) for user in info["service_users"]] == [("svc1", True)]
     assert configured.state() == before and configured.hsm.logins() == logins
+
+
+def test_a_secret_that_was_rejected(configured):
+    configured.hsm("rotate-secret", partition="P2")
+    assert not configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")["ok"]
+    rejected = {partition["user_name"]: partition["rejected"] for partition in configured.info()["partitions"]}
+    assert rejected["P1"] is None and rejected["P2"].startswith("20")
+
+
+def test_passwords_in_clear_are_told_by_their_place_alone(client):
+    assert client.info()["passwords_in_clear"] == []
+    text = client.config.read_text()
+    client.config.write_text(text.replace("proxy_user", 'proxy_password = "%s"; proxy_user' % "password-of-svc1", 1))
+    (place,) = client.info()["passwords_in_clear"]  # the client sees to it that the password is nowhere
+    assert re.fullmatch(r"primus\.hsms\.hsm2\.slots\.slot\d\.proxy_password", place)
+    client.config.write_text('@include "more.cfg"\n' + text)
+    assert client.info()["passwords_in_clear"] is None
+    client.config.unlink()
+    assert client.info()["passwords_in_clear"] is None
 
 
 def test_a_bare_host(client, tmp_path, monkeypatch):

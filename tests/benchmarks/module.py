@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What a module run that changes nothing costs a client, against the least that it could: bench.py [ROUNDS]
+"""What a module run that changes nothing costs a client, against the least that it could: module.py [ROUNDS]
 
 Timed is what Ansible runs on a client: the file that it has made of the module and all that it imports. The least is
 such a file of an empty module, and one bare `ppin -l`. All take turns, ROUNDS times (default 30), so that whatever else

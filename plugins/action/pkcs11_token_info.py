@@ -1,0 +1,18 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the controller in front of the module pkcs11_token_info."""
+
+from __future__ import annotations
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PIN, Gate
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result
+
+
+class ActionModule(GatedAction):
+    module = "hsmops.primus.pkcs11_token_info"
+    kind = PIN
+    name_options = ("user_name", "token_label", "slot_id")
+    passwords = ("pin",)
+
+    def _pass(self, gate: Gate, tries: bool, verifies: bool) -> Result:
+        return self._try(gate, gate.accepted(), {})  # each run needs the PIN: there is nothing to look at first

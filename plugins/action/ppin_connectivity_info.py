@@ -1,0 +1,11 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the controller in front of the module ppin_connectivity_info."""
+
+from __future__ import annotations
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils._login_action import LoginAction
+
+
+class ActionModule(LoginAction):
+    module = "hsmops.primus.ppin_connectivity_info"

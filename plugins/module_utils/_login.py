@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""What the modules share that log in with the permanent secrets a client has: which of them must not be tried."""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+
+ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
+    PPIN_ARGUMENTS,
+    force={"type": "bool", "default": False},
+    known_stale_ages={"type": "dict", "default": {}},
+    **GATE_ARGUMENTS,
+)
+"""The options of the doc fragments C(ppin), C(ppin.login) and C(ppin.gate)."""
+
+
+class Refused(PpinError):
+    """A login that was not made, as it is known that the HSM rejects the permanent secrets of the partitions names."""
+
+    def __init__(self, msg: str, names: t.Sequence[str]) -> None:
+        super(Refused, self).__init__(
+            msg,
+            cls="rejected",
+            hint="No login was made. Fetch a new secret with hsmops.primus.ppin_secret, or set force to true if the "
+            "HSM accepts this one after all, for example because the partition was locked.",
+        )
+        self.names = names
+
+
+def run_login_module(
+    module: AnsibleModule,
+    do: t.Callable[[AnsibleModule, Ppin, Ledger, t.Dict[str, t.Any]], None],
+    result: t.Dict[str, t.Any],
+) -> None:
+    """Have C(do) log in and fill the result, with nobody else at work on this client; leave through exit_json.
+
+    :arg result: what a failure returns if C(do) did not come to it.
+    """
+    result = dict(result, changed=False, logins=0, refused=[])
+    try:
+        if module.params["timeout"] < 1:
+            raise PpinError("timeout must be at least 1", cls="config")
+        paths = find_paths(module.params, module.get_bin_path)
+        ppin = Ppin(paths, module.params["timeout"])
+        ppin.check_files()
+        with locked(paths.secrets, module.params["timeout"]):
+            try:
+                do(module, ppin, Ledger(paths.secrets), result)
+            finally:
+                result["logins"] = ppin.logins
+    except Refused as exc:
+        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result(), **dict(result, refused=exc.names))
+    except PpinError as exc:
+        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+    module.exit_json(**result)
+
+
+def check_not_rejected(module: AnsibleModule, ledger: Ledger, names: t.Sequence[str]) -> None:
+    """Refuse to log in with a secret of which is known that it was rejected. :raises Refused:"""
+    if module.params["force"]:
+        return
+    ages = module.params["known_stale_ages"]
+    found = {}
+    for name in names:
+        if ledger.rejected(name):
+            found[name] = "'%s' (found here at %s)" % (name, ledger.rejected(name))
+        elif name in ages and ledger.set_before("partitions", name, int(ages[name])):
+            found[name] = "'%s' (found by another client)" % name
+    if found:
+        raise Refused("The HSM rejects the permanent secret of %s" % ", ".join(found.values()), list(found))
+
+
+def note_logins(module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]]) -> None:
+    """Remember on this client what the HSM said of its secrets; None: nothing. Not in check mode."""
+    if module.check_mode:
+        return
+    try:
+        ledger.note_logins({name: verdict for name, verdict in verdicts.items() if verdict is not None})
+    except OSError as exc:
+        module.warn(
+            "The ledger %s cannot be written (%s): what this login found is not known to the next run."
+            % (ledger.path, exc.strerror)
+        )

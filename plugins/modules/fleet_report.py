@@ -1,0 +1,137 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is the documentation only: the code is plugins/action/fleet_report.py.
+
+DOCUMENTATION = r"""
+module: fleet_report
+short_description: A report on all Primus HSM clients, as a page, JSON and metrics
+version_added: 0.1.0
+description:
+  - Makes a report of what M(hsmops.primus.ppin_info) told of each host. It begins with what needs doing.
+  - Works on the controller, once per play, whatever the hosts, and contacts none. The playbook C(hsmops.primus.report)
+    looks at the hosts first.
+  - There is no password in it, but names of hosts, partitions and service users.
+author:
+  - The hsmops.primus authors (@hsmops)
+options:
+  clients:
+    description:
+      - The results of M(hsmops.primus.ppin_info) by the names of the hosts, also those that failed or say that the host
+        is unreachable. A host whose value is empty counts as one that could not be looked at.
+    type: dict
+    required: true
+  logins:
+    description:
+      - The results of M(hsmops.primus.ppin_connectivity_info) by the names of the hosts.
+      - When this is left out, the report says that no login was made.
+    type: dict
+  dest:
+    description:
+      - A folder of the controller, made with mode V(0700) when it is not there. A relative path starts at the folder
+        that Ansible was started in.
+    type: path
+    required: true
+  formats:
+    description:
+      - What to write. V(html) is a page that needs no other file and no network, C(primus_report.html). V(json) is the
+        data of it, C(primus_report.json). V(prom) are gauges for the textfile collector of Prometheus' node exporter,
+        C(primus_report.prom).
+    type: list
+    elements: str
+    choices: [html, json, prom]
+    default: [html, json, prom]
+  mode:
+    description:
+      - Permissions of the files, octal. The report tells where a fleet is weak, so by default only its owner reads it.
+    type: raw
+    default: "0600"
+  max_age_days:
+    description:
+      - Credentials that were set more than this many days ago are reported as old. By default none is.
+    type: int
+  limit:
+    description:
+      - What the play was limited to, for the head of the page.
+    type: str
+attributes:
+  action:
+    support: full
+    description: Is an action plugin, and runs on the controller.
+  bypass_host_loop:
+    support: full
+    description: Runs once for all hosts of a play.
+  check_mode:
+    support: full
+    description: Writes nothing, and returns the same.
+  diff_mode:
+    support: none
+    description: A report differs from the last one in any case.
+  platform:
+    support: full
+    description: The controller.
+    platforms: posix
+seealso:
+  - module: hsmops.primus.ppin_info
+  - module: hsmops.primus.ppin_connectivity_info
+"""
+
+EXAMPLES = r"""
+- name: The state of each client is known
+  hsmops.primus.ppin_info:
+  register: client
+  ignore_unreachable: true
+
+- name: The report is written
+  hsmops.primus.fleet_report:
+    clients: >-
+      {{ dict(ansible_play_hosts_all
+              | zip(ansible_play_hosts_all | map('extract', hostvars) | map(attribute='client', default={}))) }}
+    dest: reports
+"""
+
+RETURN = r"""
+files:
+  description: Paths of the files, by format. In check mode where they would be.
+  returned: success
+  type: dict
+  sample: {"html": "/home/me/reports/primus_report.html"}
+summary:
+  description: The summary, in lines for a terminal.
+  returned: success
+  type: list
+  elements: str
+  sample:
+    - "Hosts: 3 (2 ok, 1 problem)."
+    - "Permanent secrets: 5 of 6 are there."
+    - "PROBLEM: Permanent secrets that are missing: 1, on app3."
+counts:
+  description: Numbers of the fleet.
+  returned: success
+  type: dict
+  contains:
+    hosts:
+      description: Hosts in the report.
+      type: int
+    states:
+      description: Hosts by state, which is C(ok), C(attention), C(problem) or C(not looked at).
+      type: dict
+    versions:
+      description: Hosts by the version of the provider.
+      type: dict
+    partitions:
+      description: Partitions of all hosts, C(all) and C(configured).
+      type: dict
+    service_users:
+      description: Service users of all hosts, C(all) and C(configured).
+      type: dict
+    logins:
+      description: Logins that were made, C(all) and C(ok).
+      type: dict
+    passwords_in_clear:
+      description: Settings of C(primus.cfg) files that hold a password in clear.
+      type: int
+"""

@@ -1,0 +1,306 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_connectivity_info
+short_description: Whether a Primus HSM client reaches its HSMs and can log in
+version_added: 0.1.0
+description:
+  - Runs the vendor's connectivity test, C(ppin --test), on all HSMs and slots of C(primus.cfg) or some, and tells for
+    each whether it worked, and if not, why.
+  - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. A secret that the
+    HSM no longer accepts so costs one wrong attempt per slot and HSM, and wrong attempts lock a partition for all its
+    clients. Name one HSM with O(hsm) when all that is asked is whether the secret is good.
+  - A partition that cannot be logged in to does not fail the module; RV(ok) tells.
+  - C(ppin) has the test since version 1.8.1 of the provider.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.login
+  - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.attributes
+options:
+  user_name:
+    description:
+      - Only this partition, the vendor's C(user_name) in C(primus.cfg). By default all.
+    type: str
+    aliases: [partition, user]
+  hsm:
+    description:
+      - Only this HSM, C(hsm0) and so on as in C(primus.cfg), or its host name. By default all.
+    type: str
+  slot:
+    description:
+      - Only slots with this key in C(primus.cfg), C(slot0) and so on. By default all.
+    type: str
+  slot_id:
+    description:
+      - Only slots with this PKCS#11 slot id. By default all.
+    type: int
+attributes:
+  check_mode:
+    support: full
+    description: Does the same in any mode, logins included, but notes nothing in the ledger in check mode.
+  diff_mode:
+    support: N/A
+    description: Changes nothing.
+seealso:
+  - module: hsmops.primus.ppin_info
+    description: One look at a client, without a login.
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.gate
+"""
+
+EXAMPLES = r"""
+- name: It is known which HSMs can be reached and which partitions can be used
+  hsmops.primus.ppin_connectivity_info:
+  register: connectivity
+
+- name: All of them can
+  ansible.builtin.assert:
+    that: connectivity.ok
+
+- name: The permanent secret of PARTITION1 is good at the first HSM
+  hsmops.primus.ppin_connectivity_info:
+    user_name: PARTITION1
+    hsm: hsm0
+  register: connectivity
+  failed_when: connectivity is failed or not connectivity.ok
+"""
+
+RETURN = r"""
+ok:
+  description: Whether all HSMs that were tried were reached and all logins worked.
+  returned: always
+  type: bool
+hsms:
+  description: The HSMs that were tried.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    hsm:
+      description: Key of the HSM in C(primus.cfg).
+      type: str
+    host:
+      description: Its name or address.
+      type: str
+    port:
+      description: Its port.
+      type: int
+    connected:
+      description: Whether it was reached.
+      type: bool
+    firmware:
+      description: Version of its firmware, or null.
+      type: str
+    error:
+      description: Why it was not reached, or null. The keys are those of RV(error), and C(name) without a code is what
+        C(ppin) said.
+      type: dict
+    slots:
+      description: The slots that were logged in to.
+      type: list
+      elements: dict
+      contains:
+        slot:
+          description: Key of the slot in C(primus.cfg).
+          type: str
+        slot_id:
+          description: PKCS#11 slot id.
+          type: int
+        user_name:
+          description: The partition.
+          type: str
+        ok:
+          description: Whether the login worked.
+          type: bool
+        error:
+          description: Why it did not, or null, as for the HSM.
+          type: dict
+  sample:
+    - hsm: hsm0
+      host: hsm1.example.com
+      port: 2310
+      connected: true
+      firmware: RP-2.10.0-T
+      error: null
+      slots: [{"slot": "slot0", "slot_id": 0, "user_name": "PARTITION1", "ok": true, "error": null}]
+partitions:
+  description: What the test says of each partition's permanent secret.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    user_name:
+      description: The partition.
+      type: str
+    verified:
+      description: Whether the HSM accepts the secret; null when it was not judged or the verdict is not clear.
+      type: bool
+    logins:
+      description: How many logins were made with it.
+      type: int
+    error:
+      description: What the first HSM said that rejected it, or null.
+      type: dict
+counts:
+  description: How many HSMs and slots were tried, and how many of either failed.
+  returned: always
+  type: dict
+  contains:
+    hsms:
+      description: HSMs that were tried.
+      type: int
+    slots:
+      description: Slots that were tried.
+      type: int
+    failures:
+      description: HSMs that were not reached, and logins that did not work.
+      type: int
+  sample: {"hsms": 2, "slots": 4, "failures": 0}
+logins:
+  description: How many logins the HSMs may have judged.
+  returned: always
+  type: int
+refused:
+  description: The partitions that were not logged in to as their secret is known to be rejected.
+  returned: always
+  type: list
+  elements: str
+error:
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import Tested, TestedSlot
+from ansible_collections.hsmops.primus.plugins.module_utils._login import (
+    ARGUMENTS,
+    check_not_rejected,
+    note_logins,
+    run_login_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+
+
+def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+    params = module.params
+    check_not_rejected(module, ledger, _names(params, ppin))
+    tested = ppin.test(
+        user=params["user_name"],
+        hsm=params["hsm"],
+        slot=params["slot"],
+        slotid=None if params["slot_id"] is None else str(params["slot_id"]),
+    )
+    result.update(_facts(tested))
+    note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
+    if not _as_counted(tested, result["counts"]):
+        raise PpinError(
+            "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
+            % (tested.partitions, tested.failures, result["counts"]["slots"], result["counts"]["failures"]),
+            cls="dialogue",
+            hint="This version of the collection does not know how your provider words it: report it with the output "
+            "of ppin --test.",
+        )
+
+
+def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
+    """The partitions that would be tried, if every HSM had all of them. :raises PpinError: when there is none."""
+    listed = ppin.listing().partitions
+    asked, slot_id = params["user_name"], params["slot_id"]
+    names = [
+        name
+        for name, entries in listed.items()
+        if asked in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
+    ]
+    if not names:
+        raise PpinError(
+            "primus.cfg has no such partition; it has %s"
+            % (", ".join("'%s'" % name for name in sorted(listed)) or "none"),
+            "0x80005012",
+        )
+    return names
+
+
+def _facts(tested: Tested) -> t.Dict[str, t.Any]:
+    hsms = [
+        {
+            "hsm": hsm.hsm,
+            "host": hsm.host,
+            "port": hsm.port,
+            "connected": hsm.connected,
+            "firmware": hsm.firmware,
+            "error": hsm.error and hsm.error.result(),
+            "slots": [
+                {
+                    "slot": slot.slot,
+                    "slot_id": slot.slot_id,
+                    "user_name": slot.user_name,
+                    "ok": slot.ok,
+                    "error": slot.error and slot.error.result(),
+                }
+                for slot in hsm.slots
+            ],
+        }
+        for hsm in tested.hsms
+    ]
+    failures = [thing for thing in list(tested.hsms) + list(tested.slots) if thing.error]
+    by_name: t.Dict[str, t.List[TestedSlot]] = {}
+    for slot in tested.slots:
+        by_name.setdefault(slot.user_name, []).append(slot)
+    return {
+        "ok": not failures,
+        "hsms": hsms,
+        "partitions": [_partition(name, slots) for name, slots in by_name.items()],
+        "counts": {"hsms": len(tested.hsms), "slots": len(tested.slots), "failures": len(failures)},
+    }
+
+
+def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
+    rejections = [slot.error for slot in slots if slot.error and slot.error.rejects]
+    accepted = [slot for slot in slots if slot.ok]
+    return {
+        "user_name": name,
+        # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
+        "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
+        "logins": len([slot for slot in slots if slot.error is None or slot.error.may_be_judged]),
+        "error": rejections[0].result() if rejections else None,
+    }
+
+
+def _as_counted(tested: Tested, counts: t.Mapping[str, int]) -> bool:
+    """Whether nothing that ppin printed was overlooked, going by what it counted itself."""
+    return tested.partitions in (None, counts["slots"]) and (
+        tested.failures is None or bool(tested.failures) == bool(counts["failures"])
+    )
+
+
+def main() -> None:
+    run_login_module(
+        AnsibleModule(
+            argument_spec=dict(
+                ARGUMENTS,
+                user_name={"type": "str", "aliases": ["partition", "user"]},
+                hsm={"type": "str"},
+                slot={"type": "str"},
+                slot_id={"type": "int"},
+            ),
+            supports_check_mode=True,
+        ),
+        connectivity,
+        {"ok": False, "hsms": [], "partitions": [], "counts": {"hsms": 0, "slots": 0, "failures": 0}},
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,279 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_fortinet
+short_description: The secrets string of a Primus HSM partition for FortiGate
+version_added: 0.1.0
+description:
+  - Fetches the permanent secret of a partition with the vendor's C(ppin --fortinet) and writes it to a file, or returns
+    it, as the string that a FortiGate takes, which is a secrets file in base64.
+  - B(The string is a secret.) Whoever has it can open the connection to the HSM as that partition.
+  - It uses the setup password. Every wrong one counts towards the lock-out of the partition for all its clients, so the
+    module tries it once, and not at all when O(dest) has the string already.
+  - The C(.secrets.cfg) of the host stays as it is. C(ppin) is given a copy.
+  - C(ppin) has this since version 2.2.4 of the provider.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.attributes
+  - ansible.builtin.files
+options:
+  user_name:
+    description:
+      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
+    type: str
+    required: true
+    aliases: [partition, name]
+  setup_password:
+    description:
+      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
+      - Needed only when the string is to be fetched.
+    type: str
+  pkcs11_password:
+    description:
+      - PKCS#11 password (PIN) of the partition. Needed only when the string is to be fetched.
+    type: str
+  setup_password_format_check:
+    description:
+      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
+        dashes) before anything runs.
+    type: bool
+    default: true
+  proxy_user:
+    description:
+      - The service user that stands before the partition (CloudHSM), whose password is to be in the string too.
+    type: str
+  proxy_password:
+    description:
+      - The service proxy password of O(proxy_user).
+    type: str
+  dest:
+    description:
+      - The file of the host that is to have the string, and a line break. A new file has mode 0600 unless O(mode) says
+        otherwise.
+      - When it has the string of this partition already, nothing is fetched. When it has anything else, the module
+        fails. See O(force) for both.
+    type: path
+  return_content:
+    description:
+      - Return the string as RV(content). B(Set) C(no_log) B(for the task then), and for those that use what it
+        registers, or it shows with C(-v) and in logs.
+      - One of this and O(dest) is needed. Without O(dest) every run fetches the string anew.
+    type: bool
+    default: false
+  force:
+    description:
+      - Fetch the string anew and replace what O(dest) has.
+    type: bool
+    default: false
+requirements:
+  - pexpect, on the host that runs C(ppin), for the runs that fetch the string
+attributes:
+  check_mode:
+    support: full
+    description: Tells whether it would fetch the string, without fetching it.
+  diff_mode:
+    support: none
+    description: Would show the string.
+notes:
+  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
+    never in the arguments or the environment of a process.
+  - Works with Python 3.6 and later on the host.
+seealso:
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.gate
+"""
+
+EXAMPLES = r"""
+- name: The secrets string for the FortiGate is in a file
+  hsmops.primus.ppin_fortinet:
+    user_name: PARTITION1
+    setup_password: "{{ vault_partition1_setup_password }}"
+    pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+    dest: /root/partition1.fortigate
+
+- name: The secrets string is known
+  hsmops.primus.ppin_fortinet:
+    user_name: PARTITION1
+    setup_password: "{{ vault_partition1_setup_password }}"
+    pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+    proxy_user: eqabxrfnqqos
+    proxy_password: "{{ vault_eqabxrfnqqos_password }}"
+    return_content: true
+  register: fortigate
+  no_log: true
+"""
+
+RETURN = r"""
+user_name:
+  description: The partition.
+  returned: always
+  type: str
+  sample: PARTITION1
+users:
+  description: Names of all partitions whose secrets are in the string.
+  returned: when there is one
+  type: list
+  elements: str
+  sample: [PARTITION1]
+dest:
+  description: The file.
+  returned: O(dest)
+  type: str
+content:
+  description: The string, on one line. It is a secret.
+  returned: O(return_content=true), when there is one
+  type: str
+logins:
+  description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
+  returned: always
+  type: int
+error:
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+"""
+
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+    ARGUMENTS,
+    Ppin,
+    check_secret,
+    check_setup_password,
+    find_paths,
+    import_pexpect,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import find_encoded
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+
+PASSWORDS = ("setup_password", "pkcs11_password")
+PROXY = ("proxy_user", "proxy_password")
+
+
+def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
+    params = module.params
+    for option in PASSWORDS + ("proxy_password",):
+        check_secret(option, params[option])
+    if params["setup_password_format_check"]:
+        check_setup_password(params["setup_password"])
+    if not params["dest"] and not params["return_content"]:
+        raise PpinError("Neither dest nor return_content is given", cls="config", hint="Give one of them.")
+    if params["dest"]:
+        check_dest(module)
+        result["dest"] = params["dest"]
+    present = None if params["force"] else read_present(params["dest"], params["user_name"])
+    if present is not None:
+        result["changed"] = set_attributes(module)
+        return tell(module, result, present)
+    ppin = find_ppin(module, params["user_name"])
+    result["changed"] = True
+    if not module.check_mode:
+        result["changed"] = False
+        try:
+            made = ppin.fortinet(*(params[option] for option in ("user_name",) + PASSWORDS + PROXY))
+        finally:
+            result["logins"] = ppin.logins
+            os.unlink(ppin.paths.secrets)
+        if params["user_name"] not in made[1]:
+            raise PpinError(
+                "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
+                cls="dialogue",
+                hint="Report it with the version of your provider, never with the string.",
+            )
+        result["changed"] = not params["dest"] or write_dest(module, (made[0] + "\n").encode("ascii"))
+        tell(module, result, made)
+
+
+def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
+    """The string that the file has, or None when there is no file. :raises PpinError: when it has anything else."""
+    if not dest or not os.path.exists(dest):
+        return None
+    with open(dest, "rb") as file:
+        found = find_encoded(file.read().decode("utf-8", "replace"))
+    if found is None or user_name not in found[1]:
+        raise PpinError(
+            "%s is there and has no secrets string of '%s'" % (dest, user_name),
+            cls="state",
+            hint="Correct dest, or set force to true to have it replaced. No login was spent.",
+        )
+    return found
+
+
+def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
+    """A ppin that can fetch the string, with a copy of the secrets file of its own. :raises PpinError:"""
+    missing = [option for option in PASSWORDS if module.params[option] is None]
+    if missing:
+        raise PpinError(
+            "To fetch the secrets string of '%s' needs %s" % (user_name, " and ".join(missing)),
+            cls="config",
+            hint="Give %s and run again. No login was spent." % " and ".join(missing),
+        )
+    import_pexpect()
+    timeout = module.params["timeout"]
+    if timeout < 1:
+        raise PpinError("timeout must be at least 1", cls="config")
+    paths = find_paths(module.params, module.get_bin_path)
+    ppin = Ppin(paths, timeout)
+    ppin.check_files()
+    listed = ppin.listing().partitions
+    if user_name not in listed:
+        known = ", ".join("'%s'" % name for name in sorted(listed))
+        raise PpinError("'%s' is not in primus.cfg; it has %s" % (user_name, known or "none"), "0x80005012")
+    copy = os.path.join(module.tmpdir, "secrets.cfg")
+    if not module.check_mode:
+        with locked(paths.secrets, timeout), open(paths.secrets, "rb") as secrets:
+            content = secrets.read()
+        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+    return Ppin(paths._replace(secrets=copy), timeout)
+
+
+def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: t.Tuple[str, t.List[str]]) -> None:
+    result["users"] = made[1]
+    if module.params["return_content"]:
+        result["content"] = made[0]
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
+            setup_password={"type": "str", "no_log": True},
+            pkcs11_password={"type": "str", "no_log": True},
+            setup_password_format_check={"type": "bool", "default": True, "no_log": False},
+            proxy_user={"type": "str"},
+            proxy_password={"type": "str", "no_log": True},
+            dest={"type": "path"},
+            return_content={"type": "bool", "default": False},
+            force={"type": "bool", "default": False},
+            **GATE_ARGUMENTS,
+        ),
+        add_file_common_args=True,
+        required_together=[PROXY],
+        supports_check_mode=True,
+    )
+    result: t.Dict[str, t.Any] = {"changed": False, "user_name": module.params["user_name"], "logins": 0}
+    try:
+        fortinet(module, result)
+    except PpinError as exc:
+        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+    except OSError as exc:
+        module.fail_json(msg="%s: %s" % (exc.filename, exc.strerror), **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

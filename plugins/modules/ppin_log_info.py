@@ -1,0 +1,241 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_log_info
+short_description: The log that a Primus HSM keeps of a partition
+version_added: 0.1.0
+description:
+  - Fetches the log of a partition from an HSM with the vendor's C(ppin --fetchlog), and returns its entries or writes
+    it to a file.
+  - B(This is one login) with the permanent secret of the partition, and the HSM logs it too. A secret that the HSM no
+    longer accepts costs one wrong attempt, which counts towards the lock-out of the partition for all its clients.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.login
+  - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.attributes
+  - ansible.builtin.files
+options:
+  user_name:
+    description:
+      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
+    type: str
+    required: true
+    aliases: [partition, user]
+  hsm:
+    description:
+      - The HSM whose log is fetched, C(hsm0) and so on as in C(primus.cfg), or its host name. Each HSM of a cluster has
+        a log of its own.
+    type: str
+    required: true
+  since:
+    description:
+      - Only entries from then on, a day C(YYYY-MM-DD) or a time C(YYYY-MM-DDTHH:MM:SSZ), in UTC. By default all.
+      - With O(dest), the day counts.
+    type: str
+  level:
+    description:
+      - Only entries of this level of syslog and of those that are more severe, as well as those whose level is not one
+        of these. By default all.
+    type: str
+    choices: [emerg, alert, crit, err, warning, notice, info, debug]
+  reverse:
+    description:
+      - The newest entry first.
+    type: bool
+    default: false
+  dest:
+    description:
+      - Write the log, as it is, to this file of the host instead of returning its entries. A new file has mode 0600
+        unless O(mode) says otherwise.
+      - As fetching the log adds to it, this changes the file in every run.
+    type: path
+attributes:
+  check_mode:
+    support: full
+    description: Fetches the log in check mode too, logs in for it, and writes nothing.
+  diff_mode:
+    support: none
+    description: Shows no difference of logs.
+seealso:
+  - module: hsmops.primus.ppin_connectivity_info
+  - module: hsmops.primus.gate
+"""
+
+EXAMPLES = r"""
+- name: Errors of the partition since yesterday are known
+  hsmops.primus.ppin_log_info:
+    user_name: PARTITION1
+    hsm: hsm0
+    since: "{{ '%Y-%m-%d' | ansible.builtin.strftime(now(utc=true).timestamp() - 86400, utc=true) }}"
+    level: err
+  register: log
+
+- name: The log is in a file
+  hsmops.primus.ppin_log_info:
+    user_name: PARTITION1
+    hsm: hsm0
+    dest: /var/log/primus-partition1.log
+    mode: "0640"
+"""
+
+RETURN = r"""
+entries:
+  description: The entries of the log, the oldest first unless O(reverse=true).
+  returned: without O(dest)
+  type: list
+  elements: dict
+  contains:
+    time:
+      description: When it was written, in UTC.
+      type: str
+    device:
+      description: Name of the HSM.
+      type: str
+    level:
+      description: Level, in the words of O(level) where it is one of them.
+      type: str
+    process:
+      description: The part of the HSM that wrote it.
+      type: str
+    text:
+      description: What it says.
+      type: str
+    repeated:
+      description: How many times in a row, as the log counts.
+      type: int
+  sample:
+    - time: "2026-01-31T12:00:00Z"
+      device: NUFENEN
+      level: err
+      process: Crypto
+      text: "Process: Error: Command: CommandGetKeyFlag, User: PARTITION1, 0x12"
+      repeated: 11
+other_lines:
+  description: Lines of the log that are not understood as entries, whatever the filters.
+  returned: without O(dest)
+  type: list
+  elements: str
+dest:
+  description: The file.
+  returned: with O(dest)
+  type: str
+size:
+  description: Bytes of the log.
+  returned: success
+  type: int
+partitions:
+  description: What the login says of the permanent secret, with the keys of the same value of
+    M(hsmops.primus.ppin_connectivity_info).
+  returned: always
+  type: list
+  elements: dict
+logins:
+  description: How many logins the HSM may have judged.
+  returned: always
+  type: int
+refused:
+  description: The partition, if it was not logged in to as its secret is known to be rejected.
+  returned: always
+  type: list
+  elements: str
+error:
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+"""
+
+import os
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, write_dest
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import TIME_FORMAT, Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, parse_log
+from ansible_collections.hsmops.primus.plugins.module_utils._login import (
+    ARGUMENTS,
+    check_not_rejected,
+    note_logins,
+    run_login_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+
+
+def since_time(text: str) -> str:
+    """A time or day as the log has it. YAML may have made a time of it, and then a text of that. :raises PpinError:"""
+    normal = text.replace(" ", "T").replace("+00:00", "Z").rstrip("Z")
+    for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
+        try:
+            return time.strftime(TIME_FORMAT, time.strptime(normal, form))
+        except ValueError:
+            pass
+    raise PpinError(
+        "since is not a day or time", cls="config", hint="Write it as YYYY-MM-DD or as YYYY-MM-DDTHH:MM:SSZ, in UTC."
+    )
+
+
+def log(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+    params = module.params
+    since = since_time(params["since"]) if params["since"] else ""
+    if params["dest"]:
+        check_dest(module)
+    check_not_rejected(module, ledger, [params["user_name"]])
+    out = os.path.join(module.tmpdir, "log")
+    try:
+        ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
+    except PpinError as exc:
+        verified = False if exc.rejects else None
+        tell(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
+        raise
+    tell(module, ledger, result, {"verified": True, "logins": 1, "error": None})
+    with open(out, "rb") as file:
+        content = file.read()
+    result["size"] = len(content)
+    if params["dest"]:
+        result.update(dest=params["dest"], changed=write_dest(module, content))
+        return
+    entries, result["other_lines"] = parse_log(content.decode("utf-8", "replace"))
+    result["entries"] = [
+        entry._asdict()
+        for entry in entries
+        if entry.time >= since and (params["level"] is None or entry.is_severe(params["level"]))
+    ]
+
+
+def tell(module: AnsibleModule, ledger: Ledger, result: t.Dict[str, t.Any], verdict: t.Dict[str, t.Any]) -> None:
+    name = module.params["user_name"]
+    result["partitions"] = [dict(verdict, user_name=name)]
+    note_logins(module, ledger, {name: verdict["verified"]})
+
+
+def main() -> None:
+    run_login_module(
+        AnsibleModule(
+            argument_spec=dict(
+                ARGUMENTS,
+                user_name={"type": "str", "required": True, "aliases": ["partition", "user"]},
+                hsm={"type": "str", "required": True},
+                since={"type": "str"},
+                level={"type": "str", "choices": list(LEVELS)},
+                reverse={"type": "bool", "default": False},
+                dest={"type": "path"},
+            ),
+            add_file_common_args=True,
+            mutually_exclusive=[("dest", "level")],
+            supports_check_mode=True,
+        ),
+        log,
+        {"partitions": []},
+    )
+
+
+if __name__ == "__main__":
+    main()

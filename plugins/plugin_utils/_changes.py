@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""What differs between a client as ppin_info saw it and as the roles are told to make it. Pure functions.
+
+They decide on the controller, so that a client that is as it should be costs one look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import typing as t
+
+from ansible.module_utils.compat.version import LooseVersion
+
+Data = t.Mapping[str, t.Any]
+Changes = t.Dict[str, t.Any]
+
+NAMES = (".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg")
+"""In the order in which they are moved: .secrets.cfg is found only together with what belongs to it."""
+
+
+def provider_changes(look: Data, wanted: Data) -> Changes:
+    """What the role primus_provider has to change; the filter of this name documents both arguments and the result."""
+    files, home, etc, group = look["files"], wanted["home"], wanted["etc"], look["group"]
+    whose = (wanted["owner"], wanted["group"])
+    install = bool(wanted["package"]) and (
+        not look["installed"]
+        or not look["version"]
+        or LooseVersion(look["version"]) < LooseVersion(wanted["version"])
+        or (wanted["allow_downgrade"] and LooseVersion(look["version"]) > LooseVersion(wanted["version"]))
+    )
+    # A client that was there before has its configuration in PRIMUS_HOME/etc, a new one templates.
+    only_in_home = [
+        name
+        for name in NAMES
+        if files["%s/etc/%s" % (home, name)]["exists"] and not files["%s/%s" % (etc, name)]["exists"]
+    ]
+    move = only_in_home if look["installed"] else []
+    where = {name: "%s/%s" % (home + "/etc" if name in move else etc, name) for name in NAMES}
+    templates = [".secrets.cfg"] + ([] if wanted["content"] else ["primus.cfg"])
+    copy = [name for name in templates if name in only_in_home]
+
+    config = False
+    if wanted["content"]:
+        present = files[where["primus.cfg"]]
+        checksum = hashlib.sha256(wanted["content"].encode("utf-8")).hexdigest()
+        # Moved, it has the owner and mode that it should have.
+        right = "primus.cfg" in move or _rights(present) == (*whose, "0640")
+        config = present.get("checksum") != checksum or not right
+    secrets = files[etc + "/.secrets.cfg"]
+    members = [name for name in wanted["members"] if name not in group["members"]]
+    around = [
+        path
+        for path, text in wanted["around"]
+        if files[path].get("checksum") != hashlib.sha256(text.encode("utf-8")).hexdigest()
+    ]
+    changes: Changes = {
+        "install": install,
+        "folder": not group["exists"] or _rights(files[etc]) != (*whose, "0750"),
+        "move": move,
+        "where": where,
+        "templates": copy,
+        "config": config,
+        "secrets": secrets["exists"] and _rights(secrets) != (*whose, "0660"),
+        "members": members,
+        "around": around,
+    }
+    changes["configure"] = any(changes[key] for key in ("config", "secrets", "templates", "members", "around"))
+    changes["any"] = any(changes[key] for key in ("install", "folder", "move", "configure"))
+
+    from_package = []
+    if install and not look["installed"]:
+        from_package = [name for name in templates if not files["%s/%s" % (etc, name)]["exists"]]
+    changes["untried"] = ["%s would be moved from %s/etc to %s" % (name, home, etc) for name in move]
+    if install:
+        changes["untried"].append("The provider %s would be installed" % wanted["version"])
+    changes["untried"] += [
+        "%s would be put in place from the template of the provider" % name
+        for name in copy + [name for name in from_package if name not in copy]
+        if name not in move
+    ]
+    if not group["exists"]:
+        changes["untried"] += ["%s would become a member of the group %s" % (name, whose[1]) for name in members]
+    return changes
+
+
+def _rights(file: Data) -> t.Tuple[t.Any, t.Any, t.Any]:
+    return (file.get("owner"), file.get("group"), file.get("mode"))
+
+
+def client_changes(
+    look: Data, partitions: t.Sequence[Data], service_users: t.Sequence[Data], verify: str = "changed"
+) -> Changes:
+    """What the role primus_client has to change; the filter of this name documents the arguments and the result."""
+    interrupted = look["interrupted"]
+    listed = [partition["user_name"] for partition in look["partitions"]]
+    configured = [partition["user_name"] for partition in look["partitions"] if partition["configured"]]
+    listed_users = [user["name"] for user in look["service_users"]]
+    configured_users = [user["name"] for user in look["service_users"] if user["configured"]]
+
+    # Only the modules can tell whether a credential is up to date, or accepted by the HSM.
+    wanted = [partition for partition in partitions if _state(partition) != "absent"]
+    fetch = [
+        partition
+        for partition in wanted
+        if verify == "always"
+        or interrupted
+        or _state(partition) == "updated"
+        or partition["user_name"] not in configured
+    ]
+    # A service user that stands before no partition is not in primus.cfg, so it can have no password.
+    used = [partition["proxy_user"] for partition in wanted if partition.get("proxy_user")]
+    set_users = [
+        user["name"]
+        for user in service_users
+        if _state(user) != "absent"
+        and user["name"] in used
+        and (interrupted or _state(user) == "updated" or user["name"] not in configured_users)
+    ]
+    changes: Changes = {
+        "set": set_users,
+        "fetch": [partition["user_name"] for partition in fetch],
+        "remove": [
+            partition["user_name"]
+            for partition in partitions
+            if _state(partition) == "absent" and partition["user_name"] in configured
+        ],
+        "unset": [
+            user["name"] for user in service_users if _state(user) == "absent" and user["name"] in configured_users
+        ],
+    }
+    changes["any"] = any(changes.values())
+    # What check mode cannot ask the client, as primus.cfg or a service proxy password would only be there later.
+    changes["untried_users"] = [name for name in set_users if name not in listed_users]
+    changes["untried_partitions"] = [
+        partition["user_name"]
+        for partition in fetch
+        if partition["user_name"] not in listed
+        or (partition.get("proxy_user") and partition["proxy_user"] not in configured_users)
+    ]
+    return changes
+
+
+def _state(item: Data) -> str:
+    return item.get("state") or "present"

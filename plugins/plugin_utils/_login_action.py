@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""What the action plugins do in front of the modules that log in with the permanent secrets that a client has."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import (
+    GatedAction,
+    Result,
+    display,
+    gate_options,
+)
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError
+
+
+class LoginAction(GatedAction):
+    """Base of them. The module tells with C(known_stale_ages) what the gate knows, and returns C(partitions)."""
+
+    kind = _gate.SECRET
+    name_options = ("user_name", "partition", "user")
+
+    def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
+        super(GatedAction, self).run(tmp, task_vars)
+        self._task_vars = task_vars or {}
+        self._arguments = dict(self._task.args)
+        options = gate_options(self._arguments)
+        if not options["gate"]:
+            return self._module()
+        if self._task.async_val:
+            raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
+        try:
+            return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
+        except GateError as exc:
+            return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
+
+    def _names(self) -> t.Set[str]:
+        """The partitions that the module may log in to; those without a secret, where that is known, are none."""
+        named = [self._arguments[option] for option in self.name_options if self._arguments.get(option)]
+        if named:
+            return {str(named[0])}
+        look = self._execute_module(
+            module_name="hsmops.primus.ppin_info",
+            module_args={option: self._arguments[option] for option in PPIN_ARGUMENTS if option in self._arguments},
+            task_vars=self._task_vars,
+        )
+        return {partition["user_name"] for partition in look.get("partitions", []) if partition["configured"]}
+
+    def _log_in(self, gates: t.Sequence[_gate.Gate]) -> Result:
+        """One host alone logs in to a partition of which nothing is known; all others go by what it finds.
+
+        The turns of several partitions are taken in the order of their names, by every host, so there is no ring.
+        """
+        forced = boolean(self._arguments.get("force") or False, strict=False)
+        with contextlib.ExitStack() as turns:
+            held = [] if forced else [gate for gate in gates if not gate.permanent()[0]]
+            for gate in held:
+                turns.enter_context(gate.turn())
+            if all(gate.permanent()[0] for gate in held):
+                turns.close()
+                held = []
+            stale = {gate.name: record for gate in gates for record in [gate.permanent()[1]] if record}
+            ages = {gate.name: gate.stale_age(stale[gate.name]) for gate in gates if gate.name in stale}
+            started = time.time()
+            result = self._module(known_stale_ages={} if forced else ages)
+            verdicts = {partition["user_name"]: partition for partition in result.get("partitions", [])}
+            for gate in gates:
+                verdict = verdicts.get(gate.name, {})
+                if gate.learnt_permanent(verdict):
+                    with _gate.reported(display.warning), contextlib.nullcontext() if gate in held else gate.turn():
+                        gate.note_permanent(verdict, started, stale.get(gate.name))
+        if result.get("failed") and result.get("refused"):
+            result["msg"] += "".join(
+                " It was %s that found out about '%s', at %s."
+                % (stale[name]["host"], name, _gate.when(stale[name]["time"]))
+                for name in result["refused"]
+                if name in stale
+            )
+        return result

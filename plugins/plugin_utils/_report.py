@@ -1,0 +1,526 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""Makes the report on a fleet, of what the modules told of each host: as data, a page, metrics and lines of text.
+
+Whatever a host tells is taken for hostile: only the keys and types that are known become part of the data, every string
+is cleaned there, and what becomes HTML goes through an environment that escapes on its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import calendar
+import hashlib
+import json
+import re
+import time
+import typing as t
+import unicodedata
+from pathlib import Path
+
+import jinja2
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+from markupsafe import Markup
+
+SHOWN_LIMIT = 400
+"""Characters of a string of a host that are shown, so that none fills the page."""
+LISTED_LIMIT = 5
+"""Hosts that a line of the summary names."""
+DAY = 24 * 60 * 60
+
+PROBLEM, ATTENTION, OK, UNKNOWN = "problem", "attention", "ok", "not looked at"
+STATES = (UNKNOWN, PROBLEM, ATTENTION, OK)
+"""The worst first."""
+
+Data = t.Dict[str, t.Any]
+
+
+class Kind(t.NamedTuple):
+    """What may be found. label: the words of the table, title and advice: those of the summary."""
+
+    severity: str
+    label: str
+    title: str
+    advice: str
+
+
+KINDS = {
+    "unreachable": Kind(
+        UNKNOWN,
+        "unreachable",
+        "Hosts that could not be reached",
+        "Nothing is known of them. Check that they run and that Ansible can log in, then look again.",
+    ),
+    "not_looked_at": Kind(
+        UNKNOWN,
+        "look failed",
+        "Hosts that could not be looked at",
+        "Nothing is known of them. What Ansible said stands with each, below.",
+    ),
+    "provider_missing": Kind(
+        PROBLEM, "no provider", "Hosts without ppin", "Provision them, or take them out of the inventory."
+    ),
+    "client_error": Kind(
+        PROBLEM,
+        "ppin fails",
+        "Clients whose credentials ppin cannot list",
+        "What it said and what to do stands with each, below.",
+    ),
+    "hsm_unreachable": Kind(
+        PROBLEM,
+        "HSM not reached",
+        "HSMs that a client did not reach",
+        "Check address, port, firewall and that the HSM runs.",
+    ),
+    "secret_rejected": Kind(
+        PROBLEM,
+        "secret rejected",
+        "Permanent secrets that the HSM has rejected",
+        "Do not try them again. Have new setup passwords made, and rotate.",
+    ),
+    "login_failed": Kind(
+        PROBLEM,
+        "login failed",
+        "Logins that failed",
+        "Read the code before anybody tries again: a rejected login counts towards the lock-out of the partition for "
+        "all its clients.",
+    ),
+    "secret_missing": Kind(
+        PROBLEM,
+        "secret missing",
+        "Permanent secrets that are missing",
+        "Provision these clients; it takes a valid setup password of the partition.",
+    ),
+    "proxy_password_missing": Kind(
+        PROBLEM,
+        "proxy password missing",
+        "Service proxy passwords that are missing",
+        "Provision these clients; without it no partition behind the service proxy can be reached.",
+    ),
+    "password_in_clear": Kind(
+        PROBLEM,
+        "password in clear",
+        "Passwords in clear in primus.cfg",
+        "Take them out of the file, and have them changed: whoever could read the file knows them.",
+    ),
+    "file_rights": Kind(
+        PROBLEM,
+        "rights too wide",
+        "Files that every user of the host may read or write",
+        "Take the rights from others (chmod o=), and find out who had access.",
+    ),
+    "logins_unknown": Kind(
+        ATTENTION, "logins not tried", "Clients whose logins could not be tried", "The reason stands with each, below."
+    ),
+    "interrupted": Kind(
+        ATTENTION,
+        "write interrupted",
+        "Clients on which a run died while .secrets.cfg was written",
+        "Provision them: the next run that changes something mends the file.",
+    ),
+    "ledger_problem": Kind(
+        ATTENTION,
+        "ledger damaged",
+        "Ledgers that cannot be read",
+        "A run with state: updated may spend a setup password twice there. Remove the ledger that is named below.",
+    ),
+    "config_unread": Kind(
+        ATTENTION,
+        "primus.cfg not searched",
+        "primus.cfg that could not be searched for passwords",
+        "It cannot be read, or has more syntax than is known here. Look into it by hand.",
+    ),
+    "secret_old": Kind(
+        ATTENTION,
+        "too old",
+        "Credentials that are older than they should be",
+        "Have new setup passwords made, and rotate.",
+    ),
+    "provider_older": Kind(
+        ATTENTION,
+        "older provider",
+        "Providers that are older than the newest of the fleet",
+        "Provision these clients with the newest package.",
+    ),
+}
+"""In the order in which they should be dealt with."""
+
+
+# Data of what the hosts told
+
+
+def build(
+    clients: t.Mapping[str, t.Any],
+    logins: t.Optional[t.Mapping[str, t.Any]] = None,
+    now: t.Optional[float] = None,
+    max_age_days: t.Optional[int] = None,
+    limit: t.Optional[str] = None,
+) -> Data:
+    """The report, as data.
+
+    :arg clients: by host, the result of ppin_info, also one that failed; empty for a host that has none.
+    :arg logins: by host, the result of ppin_connectivity_info, or None when no login was asked for.
+    :arg now: seconds since the epoch.
+    :arg max_age_days: what is older is a finding.
+    :arg limit: what the fleet was limited to.
+    """
+    now = time.time() if now is None else now
+    hosts = [
+        _host(str(name), look, None if logins is None else logins.get(name, {}), now, max_age_days)
+        for name, look in clients.items()
+    ]
+    versions = {host["version"] for host in hosts if host["version"]}
+    newest = max(versions, key=_version_key, default=None)
+    for host in hosts:
+        if host["version"] and _version_key(host["version"]) < _version_key(newest or ""):
+            _find(host, "provider_older", "%s; the newest is %s" % (host["version"], newest))
+        order = list(KINDS)
+        host["findings"].sort(key=lambda finding: order.index(finding["kind"]))
+        severities = {finding["severity"] for finding in host["findings"]}
+        host["state"] = next((state for state in STATES if state in severities), OK)
+    hosts.sort(key=lambda host: (STATES.index(host["state"]), _natural(host["name"])))
+    return {
+        "created": time.strftime(TIME_FORMAT, time.gmtime(now)),
+        "limit": _clean(limit) if limit else None,
+        "logins_tried": logins is not None,
+        "max_age_days": max_age_days,
+        "counts": _counts(hosts),
+        "findings": _findings(hosts),
+        "hosts": hosts,
+    }
+
+
+def _host(name: str, look: t.Any, tested: t.Any, now: float, max_age_days: t.Optional[int]) -> Data:
+    host = _blank(name)
+    try:
+        if look.get("unreachable"):
+            _find(host, "unreachable", _clean(look.get("msg")))
+        elif "installed" not in look:
+            _find(host, "not_looked_at", _clean(look.get("msg") or "there is no result"))
+        else:
+            _read_look(host, look, now)
+            if tested is not None and host["installed"]:
+                _read_logins(host, tested)
+            _judge(host, max_age_days)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        host = _blank(name)
+        _find(host, "not_looked_at", "its answer does not have the form of a result of ppin_info")
+    return host
+
+
+def _blank(name: str) -> Data:
+    return {
+        "name": _clean(name),
+        "installed": None,
+        "version": None,
+        "config": None,
+        "secrets": None,
+        "partitions": [],
+        "service_users": [],
+        "passwords_in_clear": None,
+        "hsms": None,
+        "logins": None,
+        "findings": [],
+    }
+
+
+def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
+    host["installed"] = bool(look["installed"])
+    host["version"] = _clean(look["version"]) if look["version"] else None
+    host["config"], host["secrets"] = _file(look["config"]), _file(look["secrets"])
+    host["partitions"] = [
+        {
+            **_credential(partition, partition["user_name"], now),
+            "slot_ids": sorted({int(entry["slot_id"]) for entry in partition["entries"]}),
+            "hsms": [_clean(hsm) for hsm in partition["hsms"]],
+            "service_users": [_clean(user) for user in partition["proxy_users"]],
+            "rejected": _time(partition["rejected"]),
+        }
+        for partition in look["partitions"]
+    ]
+    host["service_users"] = [_credential(user, user["name"], now) for user in look["service_users"]]
+    if look["passwords_in_clear"] is not None:
+        host["passwords_in_clear"] = [_clean(place) for place in look["passwords_in_clear"]]
+    if not host["installed"]:
+        _find(host, "provider_missing", "")
+    elif look["error"]:
+        _find(host, "client_error", _clean("%s. %s" % (look["error"]["msg"], look["error"].get("hint") or "")))
+    if look["interrupted"]:
+        _find(host, "interrupted", "")
+    if look["ledger"]["problem"]:
+        _find(host, "ledger_problem", _clean(look["ledger"]["problem"]))
+
+
+def _file(facts: t.Mapping[str, t.Any]) -> Data:
+    keys = ("path", "mode", "owner", "group") if facts["exists"] else ("path",)
+    return {"exists": bool(facts["exists"]), **{key: _clean(facts[key]) for key in keys}}
+
+
+def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> Data:
+    """What is known of it. since is also when its setup password was used, from when on that counts as spent."""
+    configured = bool(credential["configured"])
+    since = _time(credential["since"]) if configured else None
+    moment = _moment(since)
+    return {
+        "name": _clean(name),
+        "configured": configured,
+        "since": since,
+        # The clocks of a client and of the controller differ.
+        "age_days": None if moment is None else max(0, int(now - moment) // DAY),
+    }
+
+
+def _moment(text: t.Optional[str]) -> t.Optional[int]:
+    try:
+        return calendar.timegm(time.strptime(text or "", TIME_FORMAT))
+    except ValueError:
+        return None  # a ledger may hold anything
+
+
+def _time(text: t.Any) -> t.Optional[str]:
+    moment = _moment(text)
+    return None if moment is None else time.strftime(TIME_FORMAT, time.gmtime(moment))
+
+
+def _read_logins(host: Data, tested: t.Mapping[str, t.Any]) -> None:
+    refused = [_clean(name) for name in tested.get("refused") or []]
+    for partition in host["partitions"]:
+        if partition["configured"] and partition["name"] in refused:
+            _find(host, "secret_rejected", partition["name"])
+    if tested.get("failed") or "hsms" not in tested:
+        _find(host, "logins_unknown", _clean(tested.get("msg") or "there is no result"))
+        return
+    host["hsms"] = [
+        {
+            "name": _clean(hsm["hsm"]),
+            "address": _clean("%s:%s" % (hsm["host"], hsm["port"])),
+            "firmware": _clean(hsm["firmware"]) if hsm["firmware"] else None,
+            "connected": hsm["connected"] is True,
+            **_error(hsm["error"]),
+        }
+        for hsm in tested["hsms"]
+    ]
+    host["logins"] = [
+        {
+            "hsm": _clean(hsm["hsm"]),
+            "address": _clean("%s:%s" % (hsm["host"], hsm["port"])),
+            "slot_id": int(slot["slot_id"]),
+            "partition": _clean(slot["user_name"]),
+            "ok": slot["ok"] is True,
+            **_error(slot["error"]),
+        }
+        for hsm in tested["hsms"]
+        for slot in hsm["slots"]
+    ]
+
+
+def _error(error: t.Optional[t.Mapping[str, t.Any]]) -> Data:
+    return {key: _clean(error[name]) if error and error[name] else None for key, name in _OF_ERROR}
+
+
+_OF_ERROR = (("code", "code"), ("meaning", "name"))
+
+
+def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
+    kinds = (("partitions", "secret_missing"), ("service_users", "proxy_password_missing"))
+    for partition in host["partitions"]:
+        if partition["rejected"]:
+            _find(host, "secret_rejected", partition["name"])
+    for credential, missing in ((item, kind) for key, kind in kinds for item in host[key]):
+        if not credential["configured"]:
+            _find(host, missing, credential["name"])
+        elif max_age_days is not None and (credential["age_days"] or 0) > max_age_days:
+            _find(host, "secret_old", "%s: %d days" % (credential["name"], credential["age_days"]))
+    for place in host["passwords_in_clear"] or []:
+        _find(host, "password_in_clear", place)
+    if host["config"]["exists"] and host["passwords_in_clear"] is None:
+        _find(host, "config_unread", host["config"]["path"])
+    # primus.cfg may be read by everybody, as long as there is no password in it.
+    too_wide = ((host["secrets"], 0o007), (host["config"], 0o007 if host["passwords_in_clear"] else 0o002))
+    for file, rights in too_wide:
+        if file["exists"] and int(file["mode"], 8) & rights:
+            _find(host, "file_rights", "%s %s" % (file["path"], file["mode"]))
+    for hsm in host["hsms"] or []:
+        if not hsm["connected"]:
+            _find(host, "hsm_unreachable", "%s at %s%s" % (hsm["name"], hsm["address"], _why(hsm)))
+    for login in host["logins"] or []:
+        if not login["ok"]:
+            _find(host, "login_failed", "%s at %s%s" % (login["partition"], login["hsm"], _why(login)))
+
+
+def _why(failed: Data) -> str:
+    return ": " + " ".join(filter(None, (failed["code"], failed["meaning"]))) if failed["meaning"] else ""
+
+
+def _find(host: Data, kind: str, detail: str) -> None:
+    """Note a finding. One of a kind for each host, with a detail for each place; an empty one says nothing more."""
+    finding: t.Optional[Data] = next((found for found in host["findings"] if found["kind"] == kind), None)
+    if finding is None:
+        finding = {"kind": kind, "severity": KINDS[kind].severity, "label": KINDS[kind].label, "details": []}
+        host["findings"].append(finding)
+    if detail not in finding["details"]:
+        finding["details"].append(detail)
+
+
+def _findings(hosts: t.List[Data]) -> t.List[Data]:
+    findings = []
+    for name, kind in KINDS.items():
+        found = [(host["name"], finding) for host in hosts for finding in host["findings"] if finding["kind"] == name]
+        if found:
+            places = sum(len(finding["details"]) for _host_name, finding in found)
+            names = [host_name for host_name, _finding in found]
+            findings.append({"kind": name, **kind._asdict(), "places": places, "hosts": names})
+    return findings
+
+
+def _counts(hosts: t.List[Data]) -> Data:
+    counts: Data = {"hosts": len(hosts), "states": dict.fromkeys(STATES, 0), "versions": {}}
+    for host in hosts:
+        counts["states"][host["state"]] += 1
+        if host["version"]:
+            counts["versions"][host["version"]] = counts["versions"].get(host["version"], 0) + 1
+    for key, good in (("partitions", "configured"), ("service_users", "configured"), ("logins", "ok")):
+        items = [item for host in hosts for item in host[key] or []]
+        counts[key] = {"all": len(items), good: sum(item[good] for item in items)}
+    counts["passwords_in_clear"] = sum(len(host["passwords_in_clear"] or []) for host in hosts)
+    return counts
+
+
+def _clean(value: t.Any) -> str:
+    """A string of a host on one line, no longer than what is shown, without what cannot be seen or turns text round."""
+    text = printable(str(value)[: 4 * SHOWN_LIMIT])
+    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in _UNSEEN else char for char in text)
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN_LIMIT else text[: SHOWN_LIMIT - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+_UNSEEN = ("Cf", "Cs", "Co", "Cn")
+
+
+def _natural(name: str) -> t.List[t.Tuple[int, str]]:
+    """A key that has host2 before host10."""
+    return [(int(part[:18]), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _version_key(version: str) -> t.List[int]:
+    return [int(number[:9]) for number in re.findall(r"[0-9]+", version)]
+
+
+# What it is written as
+
+
+def to_json(data: Data) -> str:
+    return json.dumps(data, indent=1) + "\n"
+
+
+def to_html(data: Data) -> str:
+    """One page that needs nothing else. Its policy lets run only the style and the script that are part of it."""
+    folder = Path(__file__).parent
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    files = {"style": "_report.css", "script": "_report.js"}
+    parts = {name: (folder / file).read_text("utf-8") for name, file in files.items()}
+    policy = "; ".join(
+        ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
+        + ["%s-src 'sha256-%s'" % (name, _digest(text)) for name, text in parts.items()]
+    )
+    template = environment.get_template("_report.html.j2")
+    # The two are files of this collection, the only ones that are not escaped.
+    safe = {name: Markup(text) for name, text in parts.items()}
+    return template.render(data, policy=policy, **safe)
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def to_prometheus(data: Data) -> str:
+    """The text format of Prometheus, for the textfile collector of its node exporter."""
+    metrics = _Metrics()
+    add = metrics.add
+    add("report_timestamp_seconds", "When the fleet was looked at.", _moment(data["created"]) or 0)
+    for kind in KINDS:
+        places = sum(finding["places"] for finding in data["findings"] if finding["kind"] == kind)
+        labels = {"kind": kind, "severity": KINDS[kind].severity.replace(" ", "_")}
+        add("findings", "What was found in the fleet, by kind.", places, **labels)
+    for host in data["hosts"]:
+        on = {"host": host["name"]}
+        add("client_looked_at", "Whether the host could be looked at.", host["state"] != UNKNOWN, **on)
+        if host["state"] == UNKNOWN:
+            continue
+        places = sum(len(finding["details"]) for finding in host["findings"])
+        add("client_findings", "What was found on the host.", places, **on)
+        add("client_provider_installed", "Whether ppin is there.", host["installed"], **on)
+        if host["version"]:
+            add("client_provider_info", "The provider's version; always 1.", 1, version=host["version"], **on)
+        if host["passwords_in_clear"] is not None:
+            number = len(host["passwords_in_clear"])
+            add("client_passwords_in_clear", "Settings of primus.cfg that hold a password in clear.", number, **on)
+        for partition in host["partitions"]:
+            which = {"partition": partition["name"], **on}
+            add("partition_configured", "Whether the permanent secret is there.", partition["configured"], **which)
+            add("partition_rejected", "Whether a login was rejected.", partition["rejected"] is not None, **which)
+            since = _moment(partition["since"])
+            if since is not None:
+                add("partition_secret_timestamp_seconds", "When the permanent secret was fetched.", since, **which)
+        for user in host["service_users"]:
+            which = {"service_user": user["name"], **on}
+            add("service_user_configured", "Whether the service proxy password is there.", user["configured"], **which)
+            since = _moment(user["since"])
+            if since is not None:
+                help_text = "When the service proxy password was set."
+                add("service_user_password_timestamp_seconds", help_text, since, **which)
+        for hsm in host["hsms"] or []:
+            which = {"hsm": hsm["name"], "address": hsm["address"], **on}
+            add("hsm_reached", "Whether the client reached the HSM.", hsm["connected"], **which)
+        for login in host["logins"] or []:
+            which = {"partition": login["partition"], "hsm": login["hsm"], "slot_id": login["slot_id"], **on}
+            add("login_ok", "Whether the login worked.", login["ok"], **which)
+    return metrics.text()
+
+
+class _Metrics:
+    """Gauges, each with its samples by labels: a series that comes twice would make the whole file invalid."""
+
+    def __init__(self) -> None:
+        self.metrics: t.Dict[str, t.Tuple[str, t.Dict[str, int]]] = {}
+
+    def add(self, name: str, help_text: str, value: t.Union[int, bool], **labels: t.Any) -> None:
+        samples = self.metrics.setdefault("hsmops_primus_" + name, (help_text, {}))[1]
+        shown = ",".join('%s="%s"' % (key, _label(str(labels[key]))) for key in sorted(labels))
+        samples["{%s}" % shown if shown else ""] = int(value)
+
+    def text(self) -> str:
+        lines = []
+        for name, (help_text, samples) in self.metrics.items():
+            lines += ["# HELP %s %s" % (name, help_text), "# TYPE %s gauge" % name]
+            lines += ["%s%s %d" % (name, labels, value) for labels, value in samples.items()]
+        return "\n".join(lines) + "\n"
+
+
+def _label(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def to_lines(data: Data) -> t.List[str]:
+    """The summary, for a terminal."""
+    counts = data["counts"]
+    states = ", ".join("%d %s" % (number, state) for state, number in reversed(counts["states"].items()) if number)
+    secrets = counts["partitions"]
+    lines = ["Hosts: %d%s." % (counts["hosts"], states and " (%s)" % states)]
+    lines.append("Permanent secrets: %d of %d are there." % (secrets["configured"], secrets["all"]))
+    if data["logins_tried"]:
+        lines.append("Logins: %d of %d worked." % (counts["logins"]["ok"], counts["logins"]["all"]))
+    for finding in data["findings"]:
+        names = finding["hosts"][:LISTED_LIMIT]
+        more = len(finding["hosts"]) - len(names)
+        where = ", ".join(names) + (" and %d more" % more if more else "")
+        lines.append("%s: %s: %d, on %s." % (finding["severity"].upper(), finding["title"], finding["places"], where))
+    return lines

@@ -1,0 +1,75 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The log of a partition: the published one, and what may differ from it."""
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, LogEntry, parse_log
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+# As published.
+PUBLISHED = """\
+Dump log starting from 2021-04-01 00:00 UTC
+Fetching log from HSM.
+Number of slots: 1
+2021 Apr  1 09:31:28 UTC NUFENEN notice MSCNG Process: Login request: User: DEMO-TEST Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b with setup password over TCP connection 536870926 \
+(IP 198.51.100.194:31550)
+2021 Apr  1 09:31:28 UTC NUFENEN info MSCNG Process: Login successful: User: DEMO-TEST Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b over TCP connection 0x2000000e (IP 198.51.100.194:31550)
+2021 Apr  1 09:31:29 UTC NUFENEN notice Crypto Process: Interaction: User: DEMO-TEST, Client: \
+SecurosysKspCfg@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, Retrieved permanent login credentials
+2021 Apr  1 09:35:47 UTC NUFENEN err Crypto Process: Error: Command: CommandGetKeyFlag, User: DEMO-TEST, Client: \
+hsmcons@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, 0x12 (C_GetAttributeValue: Requested attribute \
+type is not valid)
+2021 Apr  1 09:35:48 UTC NUFENEN err Crypto message repeated 11 times: [ Process: Error: Command: CommandGetKeyFlag, \
+User: DEMO-TEST, Client: hsmcons@W10C-TESTCLIENT@192.0.2.76@00:0c:29:73:e6:7b, Protocol: mscng, 0x12 \
+(C_GetAttributeValue: Requested attribute type is not valid)]
+"""
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda text: text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: text.replace("\n", " \n\n"),
+        lambda text: "".join("\x1b[1m%s\x1b[0m\n" % line for line in text.splitlines()),
+    ],
+)
+def test_the_published_log(shape):
+    entries, others = parse_log(shape(PUBLISHED))
+    assert others == []
+    assert [(entry.time, entry.level, entry.process, entry.repeated) for entry in entries] == [
+        ("2021-04-01T09:31:28Z", "notice", "MSCNG", 1),
+        ("2021-04-01T09:31:28Z", "info", "MSCNG", 1),
+        ("2021-04-01T09:31:29Z", "notice", "Crypto", 1),
+        ("2021-04-01T09:35:47Z", "err", "Crypto", 1),
+        ("2021-04-01T09:35:48Z", "err", "Crypto", 11),
+    ]
+    assert {entry.device for entry in entries} == {"NUFENEN"}
+    assert entries[0].text.startswith("Process: Login request: User: DEMO-TEST Client: SecurosysKspCfg@")
+    assert entries[0].text.endswith("(IP 198.51.100.194:31550)")
+    assert entries[4].text == entries[3].text
+
+
+def test_other_lines_are_kept():
+    entries, others = parse_log(
+        "2021 Foo 1 09:31:28 UTC A b c d\nwhat is this\n2021 Dec 31 23:59:59 GMT A WARN C x: [y]\n"
+    )
+    assert entries == [LogEntry("2021-12-31T23:59:59Z", "A", "warning", "C", "x: [y]", 1)]
+    assert others == ["2021 Foo 1 09:31:28 UTC A b c d", "what is this"]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_levels(level):
+    severe = [other for other in LEVELS if LogEntry("", "", other, "", "", 1).is_severe(level)]
+    assert severe == list(LEVELS[: LEVELS.index(level) + 1])
+    assert LogEntry("", "", "none-that-is-known", "", "", 1).is_severe(level)
+
+
+@settings(deadline=None, database=None)
+@given(st.text())
+def test_any_text_is_read(text):
+    entries, others = parse_log(text)
+    assert len(entries) + len(others) <= text.count("\n") + 1

@@ -1,0 +1,181 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ppin_connectivity_info: what it tells of HSMs and slots, and the logins that it does not make."""
+
+import json
+
+import pytest
+
+
+def test_all_is_well(configured, hsm):
+    before, spent = configured.state(), len(hsm.logins())
+    result = configured.run("ppin_connectivity_info")
+    assert (result["ok"], result["changed"], result["logins"], result["refused"]) == (True, False, 4, [])
+    assert result["counts"] == {"hsms": 4, "slots": 4, "failures": 0}
+    assert [(hsm["hsm"], hsm["connected"], hsm["error"]) for hsm in result["hsms"]] == [
+        (f"hsm{number}", True, None) for number in range(4)
+    ]
+    first = result["hsms"][0]
+    assert first["host"] == "127.0.0.1" and first["port"] > 0 and first["firmware"].startswith("RP-")
+    assert first["slots"] == [{"slot": "slot0", "slot_id": 1, "user_name": "P2", "ok": True, "error": None}]
+    assert {name["user_name"]: (name["verified"], name["logins"]) for name in result["partitions"]} == {
+        "P1": (True, 2),
+        "P2": (True, 2),
+    }
+    assert len(hsm.logins()) == spent + 4
+    assert configured.state() == before
+
+
+@pytest.mark.parametrize(
+    ("filters", "tested"),
+    [
+        ({"user_name": "P2"}, [("hsm0", "P2"), ("hsm1", "P2")]),
+        ({"partition": "P2", "hsm": "hsm1"}, [("hsm1", "P2")]),
+        ({"slot_id": 0}, [("hsm2", "P1"), ("hsm3", "P1")]),
+        ({"slot": "slot0", "hsm": "hsm3"}, [("hsm3", "P1")]),
+        ({"hsm": "127.0.0.1", "user_name": "P1"}, [("hsm2", "P1"), ("hsm3", "P1")]),
+    ],
+    ids=str,
+)
+def test_filters(configured, filters, tested):
+    result = configured.run("ppin_connectivity_info", **filters)
+    assert [(hsm["hsm"], slot["user_name"]) for hsm in result["hsms"] for slot in hsm["slots"]] == tested
+    assert result["ok"] and result["logins"] == len(tested)
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        {"test_failure": "paren", "error_hex": "lower"},
+        {"test_failure": "colon", "crlf": "on", "escape_sequences": "on"},
+        {"test_failure": "text", "output_stream": "stderr", "trailing_spaces": 3, "exit_failure": 0},
+        {"test_failure": "text", "binary_noise": "on", "exit_success": 1},
+    ],
+    ids=str,
+)
+def test_a_rejected_secret_is_told_once_and_not_tried_again(configured, hsm, behaviour):
+    configured.set(**behaviour)
+    hsm("rotate-secret", partition="P2")
+    result = configured.run("ppin_connectivity_info")
+    assert not result.get("failed") and not result["ok"]
+    assert result["counts"] == {"hsms": 4, "slots": 4, "failures": 2}
+    (error,) = {json.dumps(slot["error"]) for entry in result["hsms"] for slot in entry["slots"] if not slot["ok"]}
+    error = json.loads(error)
+    assert (error["code"], error["class"]) == ("0x80005017", "rejected") and error["hint"]
+    partitions = {name["user_name"]: name for name in result["partitions"]}
+    assert (partitions["P1"]["verified"], partitions["P2"]["verified"]) == (True, False)
+    assert partitions["P2"]["error"] == error
+
+    spent = len(hsm.logins())
+    again = configured.run("ppin_connectivity_info")
+    assert again["failed"] and again["refused"] == ["P2"] and again["logins"] == 0
+    assert "The HSM rejects the permanent secret of 'P2' (found here at 20" in again["msg"]
+    assert again["error"]["class"] == "rejected"
+    assert len(hsm.logins()) == spent
+    assert configured.run("ppin_connectivity_info", user_name="P1")["ok"]
+    assert configured.run("ppin_connectivity_info", force=True)["logins"] == 4
+
+
+def test_a_secret_that_was_fetched_anew_is_tried(configured, hsm):
+    hsm("rotate-secret", partition="P2")
+    assert not configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")["ok"]
+    assert configured.secret(state="updated", setup_password=hsm.new_setup_password("P2"))["changed"]
+    assert configured.run("ppin_connectivity_info")["ok"]
+
+
+def test_a_secret_that_is_accepted_after_all_is_tried_again(configured, hsm):
+    hsm("lock", partition="P2")
+    assert not configured.run("ppin_connectivity_info", user_name="P2")["ok"]
+    hsm("unlock", partition="P2")
+    assert configured.run("ppin_connectivity_info", user_name="P2")["failed"]
+    assert configured.run("ppin_connectivity_info", user_name="P2", force=True)["ok"]
+    assert configured.run("ppin_connectivity_info", user_name="P2")["ok"]
+
+
+def test_check_mode_notes_nothing(configured, hsm):
+    hsm("rotate-secret", partition="P2")
+    before = configured.state()
+    assert not configured.run("ppin_connectivity_info", check=True, user_name="P2", hsm="hsm0")["ok"]
+    assert configured.state() == before
+
+
+@pytest.mark.parametrize(("age", "refused"), [(0, ["P2"]), (3600, [])])
+def test_what_another_client_found(configured, age, refused):
+    """The secret was fetched just now: before what was found now, after what was found an hour ago."""
+    ledger = configured.secrets.with_name(".secrets.cfg.ledger")
+    content = json.loads(ledger.read_text())
+    content["partitions"]["P2"]["since"] = "2020-01-31T12:00:00Z" if age == 0 else content["partitions"]["P2"]["since"]
+    ledger.write_text(json.dumps(content))
+    result = configured.run("ppin_connectivity_info", known_stale_ages={"P2": age, "other": 0})
+    assert result["refused"] == refused
+    assert result.get("failed", False) == bool(refused)
+    if refused:
+        assert result["logins"] == 0 and "'P2' (found by another client)" in result["msg"]
+
+
+def test_an_hsm_that_cannot_be_reached(configured, hsm):
+    hsm("network", node=0, state="down")
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result.get("failed") and not result["ok"] and result["logins"] == 1
+    down, up = result["hsms"]
+    assert (down["connected"], down["firmware"], down["slots"]) == (False, None, [])
+    assert (down["error"]["code"], down["error"]["class"]) == ("0x80005015", "transient")
+    assert up["connected"] and up["slots"][0]["ok"]
+    assert result["partitions"][0]["verified"] is True
+
+
+def test_a_partition_without_a_secret_costs_no_login(client, hsm):
+    result = client.run("ppin_connectivity_info", user_name="P2")
+    assert not result["ok"] and result["logins"] == 0 and hsm.logins() == []
+    assert result["partitions"] == [{"user_name": "P2", "verified": None, "logins": 0, "error": None}]
+
+
+def test_what_is_not_judged_is_not_held_against_the_secret(configured, hsm):
+    hsm("busy", count=2)
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result["ok"] and result["logins"] == 0 and result["partitions"][0]["verified"] is None
+    assert configured.run("ppin_connectivity_info", user_name="P2")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"user_name": "P9"}, "primus.cfg has no such partition; it has 'P1', 'P2'"),
+        ({"slot_id": 9}, "primus.cfg has no such partition"),
+        ({"hsm": "hsm9"}, "No slot of primus.cfg fits"),
+        ({"timeout": 0}, "timeout must be at least 1"),
+    ],
+    ids=str,
+)
+def test_nothing_to_test(configured, hsm, options, told):
+    spent = len(hsm.logins())
+    result = configured.run("ppin_connectivity_info", **options)
+    assert result["failed"] and told in result["msg"]
+    assert result["ok"] is False and result["error"]["class"] == "config"
+    assert len(hsm.logins()) == spent
+
+
+def test_wording_that_is_not_known_is_no_success(configured):
+    """A provider that words the line of a slot in another way: its own count tells that something was overlooked."""
+    ppin = configured.ppin
+    ppin.rename(ppin.with_name("ppin.real"))
+    ppin.write_text('#!/bin/sh\n"$0.real" "$@" | sed "s/user=P2: OK/P2 is fine/"\n')
+    ppin.chmod(0o755)
+    result = configured.run("ppin_connectivity_info")
+    assert result["failed"] and result["error"]["class"] == "dialogue"
+    assert "counts 4 partitions and 0 failures, where 2 and 0 were understood" in result["msg"]
+    assert {name["user_name"] for name in result["partitions"]} == {"P1"}
+
+
+def test_a_ppin_that_hangs(configured):
+    configured.set(hang_at="start")
+    result = configured.run("ppin_connectivity_info", timeout=1)
+    assert result["failed"] and result["error"]["class"] == "timeout"
+
+
+def test_a_ledger_that_cannot_be_written(configured, hsm):
+    hsm("rotate-secret", partition="P2")
+    configured.secrets.with_name(".secrets.cfg.ledger.new").mkdir()
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result.get("failed") and not result["ok"]
+    assert "cannot be written" in str(result["warnings"])

@@ -1,0 +1,121 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ppin_log_info: the log of a partition, returned or written to a file."""
+
+import os
+import re
+import stat
+
+import pytest
+
+
+@pytest.fixture
+def logged(configured, hsm):
+    """A client whose partition has something in its log."""
+    hsm("log", partition="P2", text="Error: 0x80005017 (not what the login ends with)", level="err")
+    for _ in range(3):
+        hsm("log", partition="P2", text="the same again", level="warning", facility="Crypto")
+    hsm("advance", seconds=3600)
+    hsm("log", partition="P2", text="later", level="debug")
+    return configured
+
+
+def fetch(client, **options):
+    return client.run("ppin_log_info", **{"user_name": "P2", "hsm": "hsm0", **options})
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [{}, {"message_stream": "stdout", "crlf": "on", "escape_sequences": "on", "exit_success": 3}],
+    ids=str,
+)
+def test_entries(logged, hsm, behaviour):
+    logged.set(**behaviour)
+    spent = len(hsm.logins())
+    result = fetch(logged)
+    assert not result.get("failed"), result
+    assert (result["changed"], result["logins"], result["other_lines"]) == (False, 1, [])
+    assert result["partitions"] == [{"user_name": "P2", "verified": True, "logins": 1, "error": None}]
+    entries = result["entries"]
+    assert {"time", "device", "level", "process", "text", "repeated"} == set(entries[0])
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", entry["time"]) for entry in entries)
+    assert "with setup password" in entries[0]["text"]
+    assert "with permanent secret" in "".join(entry["text"] for entry in entries[-2:])
+    assert sum(entry["repeated"] for entry in entries if entry["text"] == "Process: the same again") == 3
+    assert len(hsm.logins()) == spent + 1
+
+
+def test_filters(logged):
+    everything = fetch(logged)["entries"]
+    later = next(entry for entry in everything if entry["text"] == "Process: later")
+    assert {entry["level"] for entry in fetch(logged, level="warning")["entries"]} == {"err", "warning"}
+    assert fetch(logged, since=later["time"])["entries"][0] == later
+    assert fetch(logged, since=later["time"].replace("T", " ").replace("Z", "+00:00"))["entries"][0] == later
+    assert fetch(logged, since=everything[0]["time"][:10])["entries"][0] == everything[0]
+    assert fetch(logged, since="2999-01-01")["entries"] == []
+    newest_first = fetch(logged, reverse=True)["entries"]
+    assert newest_first[-1] == everything[0]
+
+
+def test_to_a_file(logged, tmp_path):
+    dest = tmp_path / "log"
+    os.umask(0o022)
+    check = fetch(logged, check=True, dest=dest)
+    assert check["changed"] and not dest.exists()
+    result = fetch(logged, dest=dest)
+    assert result["changed"] and "entries" not in result
+    assert (result["dest"], result["size"]) == (str(dest), dest.stat().st_size)
+    assert "Process: the same again" in dest.read_text()
+    assert stat.S_IMODE(dest.stat().st_mode) == 0o600
+    result = fetch(logged, dest=dest, mode="0640", reverse=True)
+    assert result["changed"] and stat.S_IMODE(dest.stat().st_mode) == 0o640
+    assert "with setup password" in dest.read_text().splitlines()[-1]
+    assert fetch(logged, dest=dest)["changed"] and stat.S_IMODE(dest.stat().st_mode) == 0o640
+    assert set(tmp_path.iterdir()) == {logged.home, dest}
+
+
+@pytest.mark.parametrize("behaviour", [{}, {"error_text": "trailing", "exit_failure": 0, "message_stream": "stdout"}])
+def test_a_rejected_secret_is_not_tried_again(configured, hsm, behaviour):
+    configured.set(**behaviour)
+    hsm("rotate-secret", partition="P2")
+    result = fetch(configured)
+    assert result["failed"] and (result["error"]["code"], result["error"]["class"]) == ("0x80005017", "rejected")
+    assert result["logins"] == 1 and result["partitions"][0]["verified"] is False
+    spent = len(hsm.logins())
+    again = fetch(configured)
+    assert again["failed"] and again["refused"] == ["P2"] and again["logins"] == 0
+    assert configured.run("ppin_connectivity_info", user_name="P2")["refused"] == ["P2"]
+    assert len(hsm.logins()) == spent
+    assert fetch(configured, force=True)["logins"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"since": "yesterday"}, "since is not a day or time"),
+        ({"dest": "/nowhere/log"}, "There is no folder /nowhere"),
+        ({"dest": "/etc"}, "/etc is a folder"),
+        ({"dest": "/tmp/log", "level": "err"}, "mutually exclusive"),
+        ({"user_name": "P9"}, "0x80005012"),
+        ({"hsm": "hsm9"}, "0x80005001"),
+    ],
+    ids=str,
+)
+def test_failures_without_a_login(configured, hsm, options, told):
+    spent = len(hsm.logins())
+    result = fetch(configured, **options)
+    assert result["failed"] and told in result["msg"]
+    assert len(hsm.logins()) == spent
+
+
+def test_an_hsm_that_cannot_be_reached(configured, hsm):
+    hsm("network", node=0, state="down")
+    result = fetch(configured)
+    assert result["failed"] and result["error"]["class"] == "transient" and result["logins"] == 0
+    assert not fetch(configured, hsm="hsm1").get("failed")
+
+
+def test_a_ppin_that_dies_silently(configured):
+    configured.ppin.write_text("#!/bin/sh\n")
+    result = fetch(configured)
+    assert result["failed"] and "it printed nothing" in result["msg"]
