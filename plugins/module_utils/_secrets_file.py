@@ -35,7 +35,7 @@ def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: 
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(content)
-            os.fchmod(new.fileno(), mode)
+        os.chmod(temporary, mode)
         if like is not None:
             _copy_attributes(like, temporary)
             os.utime(temporary)
@@ -189,7 +189,7 @@ class WorkingCopy:
                         "%s was changed by somebody else, and is not replaced by what ppin has made"
                         % self.secrets_path,
                         cls="state",
-                        hint="What they changed is there. Look who works on this client, then run again.",
+                        hint="What they changed is there. Look who works on this client by hand, then run again.",
                     )
             if backup is not None:
                 self._copy(self.path + "~")

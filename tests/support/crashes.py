@@ -584,10 +584,12 @@ def events(log, folder):
                 places[key] = places.get(key, 0) + value
 
 
-def cuts(trial, scenario, log):
-    """Every different client that a power cut may leave, after any number of steps: (step, kind, files)."""
+def cuts(trial, scenario, done):
+    """Every different client that a power cut may leave, after any number of steps: (step, event, kind, files).
+
+    :arg done: what the run did, from record.
+    """
     seen = set()
-    done = record(trial, scenario, log)
     start = trial.starts[SCENARIOS[scenario][0]]
     disk = Disk({name: content for name, (content, _mode, _owner) in start.items()})
     for step, event in enumerate([None, *done]):
@@ -598,3 +600,12 @@ def cuts(trial, scenario, log):
             if key not in seen:
                 seen.add(key)
                 yield step, event and event[:2], kind, files
+
+
+def lasting(trial, scenario, done):
+    """What may be left of the secrets file when the power fails after the run has ended."""
+    start = trial.starts[SCENARIOS[scenario][0]]
+    disk = Disk({name: content for name, (content, _mode, _owner) in start.items()})
+    for event in done:
+        disk.act(event)
+    return {files.get(".secrets.cfg") for _kind, files in disk.cuts()}

@@ -5,7 +5,7 @@
 import shutil
 
 import pytest
-from crashes import ALL, SCENARIOS, Trial, cuts, kill_at_syscall, syscalls
+from crashes import ALL, SCENARIOS, Trial, cuts, kill_at_syscall, lasting, record, syscalls
 
 UPDATE = "secret updated"
 
@@ -55,9 +55,11 @@ def test_killed_at_each_change_of_a_file(trial, tmp_path):
 def test_power_is_lost(trial, tmp_path):
     """Whatever of the unsynced gets lost, .secrets.cfg is the old file or the new one, and the next run goes on."""
     before = trial.starts[SCENARIOS[UPDATE][0]][".secrets.cfg"]
-    found = list(cuts(trial, UPDATE, tmp_path / "log"))
+    done = record(trial, UPDATE, tmp_path / "log")
     after = trial.files()[".secrets.cfg"]
     assert before[0] != after[0]
+    assert lasting(trial, UPDATE, done) == {after[0]}
+    found = list(cuts(trial, UPDATE, done))
     assert {files[".secrets.cfg"] for _step, _event, _kind, files in found} == {before[0], after[0]}
     for step, event, kind, files in found[:: len(found) // 5]:
         trial.begin(UPDATE)
