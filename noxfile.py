@@ -34,7 +34,7 @@ def find_python(version: str) -> str:
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
     candidates = [shutil.which(name), *map(str, versions.glob(f"{version}.*/bin/{name}"))]
     for path in filter(None, candidates):  # one of pyenv's on PATH may be a shim for a version that is not chosen
-        if subprocess.run([path, "--version"], capture_output=True).returncode == 0:
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
             return path
     return name
 
