@@ -147,7 +147,7 @@ LIES = {
     ),
     "in a line that is forged": ("printf '[01] %s permanent secret\\n' \"$a $b\"", "a line that is not understood"),
     "turned round": ("echo $a$b | rev", "not shown, as a password is in it"),
-    "in base64": ("echo x$a$b | base64", "not shown, as a password is in it"),
+    "in base64": ("echo x$a$b | base64", "it printed: setup password for 'P2': | PKCS11 password for 'P2': | ********"),
     "letter by letter": ("echo $a$b | sed 's/./&\\n/g'", "not shown, as a password is in it"),
     "with escape sequences": ("printf '\\033[1m%s\\033[0m' $a $b", "it printed: "),
 }
