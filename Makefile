@@ -23,7 +23,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench scale build collection venv clean
+.PHONY: help demo test lint format unit integration molecule bench scale docs build collection venv clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,8 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --strict
 	$(RUN) antsibull-changelog lint
+	cd $(COLLECTION) && $(RUN) antsibull-docs lint-collection-docs --plugin-docs --check-extra-docs-refs \
+	  --validate-collection-refs dependent --disallow-unknown-collection-refs .
 	$(RUN) reuse lint --lines
 
 unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
@@ -57,6 +59,18 @@ bench: $(VENV)/$(STAMP) $(COLLECTION) ## what runs cost, against the bare comman
 
 scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
 	$(RUN) python tests/scale/scale.py
+
+# Sphinx gets the files in their places, so that the links between them are right here and on the repository's page.
+docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/html
+	rm -rf build/docs
+	mkdir -p build/docs/source/collections
+	cp docs/docsite/index.md build/docs/source
+	cp --parents -r README.md CONTRIBUTING.md $(wildcard SECURITY.md) COPYING LICENSES docs/*.md docs/images docs/examples \
+	  playbooks/README.md roles/*/README.md extensions/molecule tests/emulator/README.md build/docs/source
+	chmod go-w build/docs/source/collections
+	$(RUN) antsibull-docs --config-file docs/docsite/antsibull-docs.cfg collection --use-current --squash-hierarchy \
+	  --fail-on-error --dest-dir build/docs/source/collections hsmops.primus
+	$(RUN) sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite build/docs/source build/docs/html
 
 build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
 	$(RUN) ansible-galaxy collection build --force --output-path build

@@ -160,10 +160,10 @@ CONFIG = {
 class Hsm:
     """An emulated HSM of its own."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, config=CONFIG):
         self.state = folder / "state"
-        config = folder / "config.json"
-        config.write_text(json.dumps(CONFIG))
+        file = folder / "config.json"
+        file.write_text(json.dumps(config))
         command = [
             sys.executable,
             "-m",
@@ -173,7 +173,7 @@ class Hsm:
             "--state",
             self.state,
             "--config",
-            config,
+            file,
         ]
         subprocess.run(command, env={**os.environ, "PYTHONPATH": str(EMULATOR)}, check=True)
         self.admin = Admin(str(self.state))

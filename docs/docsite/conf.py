@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The documentation's site, which `make docs` builds.
+
+Its pages are the Markdown files of the repository as they are, beside those that antsibull-docs makes of the
+documentation of modules, roles and filters. Nothing is asked of the network: what is linked to elsewhere has its address.
+"""
+
+import re
+from pathlib import Path
+
+import yaml
+from docutils import nodes
+
+project = "hsmops.primus"
+author = copyright = "The hsmops.primus authors"
+release = yaml.safe_load((Path(__file__).parents[2] / "galaxy.yml").read_text())["version"]
+
+extensions = ["myst_parser", "sphinx_antsibull_ext"]
+myst_heading_anchors = 3  # as on the repository's web page
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+html_show_sphinx = False
+
+# What the pages of antsibull-docs refer to in Ansible's own documentation. An inventory for intersphinx would have to be
+# downloaded at each build.
+ANSIBLE = "https://docs.ansible.com/projects/ansible/latest/"
+LABELS = {
+    "action_plugins": "plugins/action.html",
+    "ansible_configuration_settings": "reference_appendices/config.html",
+    "common_return_values": "reference_appendices/common_return_values.html",
+}
+
+
+def link_to_ansible(app, env, node, text):
+    label = node.get("reftarget", "")
+    plugin = re.fullmatch(r"ansible_collections\.ansible\.builtin\.(\w+)", label)
+    page = f"collections/ansible/builtin/{plugin[1]}.html" if plugin else LABELS.get(label)
+    return nodes.reference("", "", text, internal=False, refuri=ANSIBLE + page) if page else None
+
+
+def setup(app):
+    app.connect("missing-reference", link_to_ansible)
