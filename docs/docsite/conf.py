@@ -41,5 +41,13 @@ def link_to_ansible(app, env, node, text):
     return nodes.reference("", "", text, internal=False, refuri=ANSIBLE + page) if page else None
 
 
+def without_contents(app, page):
+    """The theme has the table of contents at the side of every page."""
+    for topic in list(page.findall(nodes.topic)):
+        if "contents" in topic["classes"]:
+            topic.parent.remove(topic)
+
+
 def setup(app):
     app.connect("missing-reference", link_to_ansible)
+    app.connect("doctree-read", without_contents)

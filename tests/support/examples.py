@@ -77,10 +77,10 @@ class Reader:
 
     def playbook(self, *words, succeeds=True):
         """Run ansible-playbook in the copy, verbosely; what it prints. No password may be in that."""
-        command = [Path(sys.executable).with_name("ansible-playbook"), "-vvv", *words]
+        command = [Path(sys.executable).with_name("ansible-playbook"), "-vvv"]
         emulated = ["--extra-vars=@emulator/client.yml", f"--extra-vars=emulated={self.folder}"]
         done = subprocess.run(
-            [*command, *emulated],
+            [*command, *emulated, *words],
             cwd=self.examples,
             env=self.environment,
             stdin=subprocess.DEVNULL,
