@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The documentation's site, which `make docs` builds.
 
-Its pages are the Markdown files of the repository as they are, beside those that antsibull-docs makes of the
-documentation of modules, roles and filters. Nothing is asked of the network: what is linked to elsewhere has its address.
+Its pages are the Markdown files of the repository as they are, and those that antsibull-docs makes of the documentation
+of modules, roles and filters. Nothing is asked of the network.
 """
 
 import re
@@ -24,8 +24,8 @@ html_title = f"{project} {release}"
 html_copy_source = False
 html_show_sphinx = False
 
-# What the pages of antsibull-docs refer to in Ansible's own documentation. An inventory for intersphinx would have to be
-# downloaded at each build.
+# What the pages of antsibull-docs refer to in Ansible's own documentation. intersphinx would have to download an
+# inventory of it at each build.
 ANSIBLE = "https://docs.ansible.com/projects/ansible/latest/"
 LABELS = {
     "action_plugins": "plugins/action.html",

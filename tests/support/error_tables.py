@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Write the tables of classes and codes into docs/troubleshooting.md, from plugins/module_utils/_errors.py.
 
-    PYTHONPATH=build python tests/support/error_tables.py
+PYTHONPATH=build python tests/support/error_tables.py
 """
 
 import re

@@ -29,7 +29,7 @@ def test_dependencies_of_the_collection(tmp_path):
 def test_context(tmp_path):
     definition = EXAMPLES / "execution_environment/execution-environment.yml"
     context = tmp_path / "context"
-    command = [BUILDER, "create", "--file", definition, "--context", context, "--container-runtime", "podman"]
+    command = [BUILDER, "create", "--file", definition, "--context", context, "--output-filename", "Containerfile"]
     subprocess.run(command, check=True, stdout=subprocess.PIPE)
     image = yaml.safe_load(definition.read_text())["images"]["base_image"]["name"]
     assert f'ARG EE_BASE_IMAGE="{image}"' in (context / "Containerfile").read_text()

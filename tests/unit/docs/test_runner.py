@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs by ansible-runner, as a user has them and as AWX has: with its credential types. No password is in what stays."""
+"""Runs by ansible-runner, as a user has them, and as AWX has, with its credential types. What stays has no password."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ import pytest
 import yaml
 from examples import CLOUDHSM, EXAMPLES, PASSWORDS
 
+BIN = Path(sys.executable).parent
 TYPES = sorted((EXAMPLES / "awx/credential_types").glob("*.yml"))
 TYPED = {("proxy", "svc_example"), ("setup", "PARTITION1"), ("pkcs11", "PARTITION1")}
 # What AWX can be told of a field, and of a credential type.
@@ -61,8 +62,16 @@ class Runner:
 
     def run(self, playbook, passwords=PASSWORDS):
         """Run it; how many tasks changed something, by host."""
-        environment = {**self.reader.environment, "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
-        command = [Path(sys.executable).with_name("ansible-runner"), "run", self.folder, "-p", playbook, "--ident", "it"]
+        environment = {**self.reader.environment, "PATH": f"{BIN}:/usr/bin:/bin"}
+        command = [
+            BIN / "ansible-runner",
+            "run",
+            self.folder,
+            "-p",
+            playbook,
+            "--ident",
+            "it",
+        ]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
         artifacts = self.folder / "artifacts/it"
@@ -79,12 +88,12 @@ def test_runner(reader):
     reader.install()
     runner = Runner(reader)
     shutil.copytree(reader.examples / "cloudhsm/group_vars", runner.folder / "inventory/group_vars")
-    runner.write("env/vault", "#!/bin/sh\necho the-vault's-password\n")
+    runner.write("env/vault", '#!/bin/sh\necho "the-vault\'s-password"\n')
     (runner.folder / "env/vault").chmod(0o700)
     vault = ["--vault-password-file", str(runner.folder / "env/vault")]
     subprocess.run(
         [
-            Path(sys.executable).with_name("ansible-vault"),
+            BIN / "ansible-vault",
             "encrypt",
             *vault,
             runner.folder / "inventory/group_vars/primus_clients/vault.yml",
@@ -115,7 +124,7 @@ def test_credential_type(path):
 
 def test_awx(reader, redis_url):
     """A job of AWX: a project, and credentials, whose passwords look like YAML and like templates."""
-    nasty = {"svc_example": "a: #b '{{ c }}' \"d\" %e \\", "PARTITION1": "{{ lookup('pipe', 'touch it') }}: 007"}
+    nasty = {"svc_example": "a: #b '{{ c }}' \"d\" %e \\", "PARTITION1": "{{ lookup('pipe', 'touch touched') }}: 007"}
     reader.install()
     reader.hsm("set-proxy-password", user="svc_example", value=nasty["svc_example"])
     reader.hsm("set-pkcs11-password", partition="PARTITION1", value=nasty["PARTITION1"])
@@ -125,10 +134,23 @@ def test_awx(reader, redis_url):
         "service_users": f"svc_example: {nasty['svc_example']}",
         "gate_store": redis_url,
     }
-    runner = Runner(reader)
-    shutil.copytree(reader.examples / "awx", runner.folder / "project", dirs_exist_ok=True)
+    project = shutil.copytree(reader.examples / "awx", reader.folder / "project")
     described = "group_vars/primus_clients/primus.yml"
-    shutil.copy(reader.examples / "cloudhsm" / described, runner.folder / "project" / described)
+    shutil.copy(reader.examples / "cloudhsm" / described, project / described)
+    runner = Runner(reader)
+    runner.write("project/provision.yml", (project / "provision.yml").read_text())
+    # AWX reads the inventory of a project with ansible-inventory, and gives jobs a script that tells what was read.
+    command = [
+        BIN / "ansible-inventory",
+        "-i",
+        project / "inventory.yml",
+        "--list",
+        "--export",
+    ]
+    inventory = subprocess.run(command, env=reader.environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+    (runner.folder / "inventory/inventory.yml").unlink()
+    runner.write("inventory/hosts", f"#!/bin/sh\ncat <<'END'\n{inventory}\nEND\n")
+    (runner.folder / "inventory/hosts").chmod(0o700)
     words = []
     for path in TYPES:
         runner.write(f"env/{path.stem}", injected(yaml.safe_load(path.read_text()), inputs))
@@ -138,6 +160,7 @@ def test_awx(reader, redis_url):
     assert set(runner.run("provision.yml", passwords)) == set(reader.hosts)
     assert runner.run("provision.yml", passwords) == {}
     assert reader.typed() == TYPED
+    assert not list(reader.folder.rglob("touched"))
     import redis
 
     assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 2
