@@ -10,6 +10,9 @@ SCENARIOS ?=
 # BENCH is for the comparison: `make bench BENCH="--hosts 20 --sizes 10 100"`; with --docs, docs/benchmarks.md is written.
 BENCH ?=
 
+# UPGRADE chooses what `make lock` takes newer versions of: `make lock UPGRADE=--upgrade-package=ruff`; by default, all.
+UPGRADE ?= --upgrade
+
 # The name of the interpreter is part of the stamp's, so that another PYTHON makes the environment anew.
 STAMP := made-by-$(subst /,_,$(PYTHON))
 VENV := .venv
@@ -18,15 +21,18 @@ VENV_DEMO := $(if $(wildcard $(VENV)/$(STAMP)),$(VENV),.venv-demo)
 # The tools start each other (ansible-lint ansible-playbook, for one), so they must be found on PATH.
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+
 # Ansible and Python find a collection by its full name only.
 COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration molecule bench scale docs build collection venv clean
+.PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
+.PHONY: audit-packages clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV_DEMO)/$(STAMP) $(COLLECTION) ## three emulated clients get their credentials, before your eyes
 	PATH="$(CURDIR)/$(VENV_DEMO)/bin:$$PATH" python tests/demo/demo.py
@@ -50,6 +56,9 @@ unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of 
 integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
 	$(RUN) python tests/integration/run.py $(TARGETS)
 
+audit-secrets: $(VENV)/$(STAMP) $(COLLECTION) ## integration once more, watched for secrets by strace; all of it as root
+	$(RUN) python tests/integration/audit.py python tests/integration/run.py $(TARGETS)
+
 molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
 	$(RUN) python extensions/molecule/run.py $(SCENARIOS)
 
@@ -60,12 +69,15 @@ bench: $(VENV)/$(STAMP) $(COLLECTION) ## what runs cost, against the bare comman
 scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
 	$(RUN) python tests/scale/scale.py
 
+crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
+	$(RUN) python tests/crash/crash.py
+
 # Sphinx gets the files in their places, so that the links between them are right here and on the repository's page.
 docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/html
 	rm -rf build/docs
 	mkdir -p build/docs/source/collections
 	cp docs/docsite/index.md build/docs/source
-	cp --parents -r README.md CONTRIBUTING.md $(wildcard SECURITY.md) COPYING LICENSES docs/*.md docs/images docs/examples \
+	cp --parents -r README.md CONTRIBUTING.md SECURITY.md COPYING LICENSES docs/*.md docs/images docs/examples \
 	  playbooks/README.md roles/*/README.md extensions/molecule tests/emulator/README.md build/docs/source
 	chmod go-w build/docs/source/collections
 	$(RUN) antsibull-docs --config-file docs/docsite/antsibull-docs.cfg collection --use-current --squash-hierarchy \
@@ -83,6 +95,14 @@ collection: $(COLLECTION) ## make this tree findable as a collection, under buil
 
 venv: $(VENV)/$(STAMP) ## the virtual environment .venv with all tools
 
+# One lock serves each Python from 3.11 on and each kind of machine: it has markers and the hashes of all files.
+lock: $(VENV)/$(STAMP) ## choose the newest versions of all packages of .venv and .venv-demo, with their hashes
+	$(RUN) $(LOCK) requirements-dev.in --output-file requirements-dev.txt $(UPGRADE)
+	$(RUN) $(LOCK) tests/demo/requirements.in --output-file tests/demo/requirements.txt --constraints requirements-dev.txt
+
+audit-packages: $(VENV)/$(STAMP) ## whether a package of .venv has a known vulnerability; asks PyPI
+	$(RUN) pip-audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
+
 clean: ## remove all that make has made
 	rm -rf build .venv .venv-demo .ansible .mypy_cache .hypothesis .pytest_cache .ruff_cache
 
@@ -92,11 +112,11 @@ $(COLLECTION):
 
 define make_venv
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install -qq --disable-pip-version-check -r $<
+	$(@D)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r $<
 	touch $@
 endef
 
-$(VENV)/$(STAMP): requirements-dev.txt tests/demo/requirements.txt
+$(VENV)/$(STAMP): requirements-dev.txt
 	$(make_venv)
 
 .venv-demo/$(STAMP): tests/demo/requirements.txt

@@ -69,8 +69,9 @@ attributes:
 notes:
   - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
     never in the arguments or the environment of a process.
-  - C(ppin) rewrites C(.secrets.cfg) in place, and removes the present entry when an update fails. The module copies the
-    file before, and puts the copy back when the change did not work. It needs write access to the folder of the file.
+  - C(ppin) rewrites its file in place, and removes the present entry when an update fails. So it works on a copy, which
+    takes the place of C(.secrets.cfg) when the change has worked. The module needs write access to the folder of the
+    file; the file must be one that can be replaced, with no other hard link and no mount of its own.
   - Beside C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted PBKDF2
     fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
   - Works with Python 3.6 and later on the host.

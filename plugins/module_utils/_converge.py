@@ -27,12 +27,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     Ppin,
+    check_name,
     check_secret,
     find_paths,
     import_pexpect,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot, locked
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
+    WorkingCopy,
+    leftovers,
+    locked,
+    remove_leftovers,
+)
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
@@ -66,6 +72,7 @@ class Credential:
 
     def check(self) -> None:
         """Refuse bad input before anything runs. :raises PpinError:"""
+        check_name(self.result_key, self.name)
         for option in self.passwords:
             check_secret(option, self.params[option])
 
@@ -111,9 +118,12 @@ class _Run:
         }
         if credential.kind == "partitions":
             self.result["verified"] = None
+        self.proxy_user: t.Optional[str] = None  # which stands before the partition
 
     def fail(self, exc: PpinError) -> None:
         left = ""
+        if exc.cls == "rejected" and self.proxy_user:
+            exc.hint += " Or the service proxy rejected that of '%s', which stands before it." % self.proxy_user
         if self.result["rolled_back"]:
             left = " .secrets.cfg is as it was before."
         elif not self.result["changed"]:
@@ -132,18 +142,20 @@ class _Run:
         ppin.check_files()
         with locked(paths.secrets, self.params["timeout"]):
             try:
-                self.converge(ppin, Snapshot(paths.secrets))
+                self.converge(ppin)
             finally:
                 self.result["logins"] = ppin.logins
 
-    def converge(self, ppin: Ppin, snapshot: Snapshot) -> None:
-        look_at = self.recover(ppin, snapshot)
-        ledger = Ledger(snapshot.secrets_path)
+    def converge(self, ppin: Ppin) -> None:
+        self.result["interrupted"] = bool(leftovers(ppin.paths.secrets))
+        if not self.module.check_mode:
+            remove_leftovers(ppin.paths.secrets)
+        ledger = Ledger(ppin.paths.secrets)
         if ledger.problem:
             self.module.warn(
                 "%s. It counts as empty: a setup password that was spent already may be spent again." % ledger.problem
             )
-        listing = ppin.listing(look_at)
+        listing = ppin.listing()
         self.observe(listing)
         action, seen = self.decide(ppin, ledger, listing)
         if action == _plan.NONE:
@@ -152,37 +164,14 @@ class _Run:
         diff = self.diff(action, seen, ledger)
         if not self.module.check_mode:
             for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, ppin.end)  # from here on, what is changed is put back first
-            self.apply(action, ppin, snapshot)
+                signal.signal(number, ppin.end)  # from here on, the working copy is removed first
+            self.apply(action, ppin)
             self.note(action, ledger)
         self.result.update(changed=True, action=_DONE[action], diff=diff)
         if action != _plan.REMOVE and self.credential.verify != "never" and not self.module.check_mode:
             self.verify(ppin)
 
     # Observe
-
-    def recover(self, ppin: Ppin, snapshot: Snapshot) -> t.Optional[str]:
-        """Deal with the snapshot of a run that died. Returns the file to look at if not the secrets file."""
-        if not snapshot.exists():
-            return None
-        self.result["interrupted"] = True
-        try:
-            lost = _configured(ppin.listing(snapshot.path)) - _configured(ppin.listing())
-        except PpinError:
-            lost = {"everything"}
-        if not lost:
-            if not self.module.check_mode:
-                snapshot.drop()
-            return None
-        self.module.warn(
-            "An earlier run died while it wrote .secrets.cfg and %s was lost; the file %s put back from %s."
-            % (", ".join(sorted(lost)), "would be" if self.module.check_mode else "was", snapshot.path)
-        )
-        if self.module.check_mode:
-            return snapshot.path
-        snapshot.restore()
-        self.result.update(changed=True)
-        return None
 
     def decide(self, ppin: Ppin, ledger: Ledger, listing: Listing) -> t.Tuple[str, Observed]:
         """The action to take, and what it was decided on. :raises PpinError: when there is none."""
@@ -192,6 +181,7 @@ class _Run:
         password = self.params[credential.passwords[0]]
         slots = ppin.slots() if credential.kind == "partitions" and state != "absent" else []
         missing_proxy = credential.missing_proxy(listing, slots)
+        self.proxy_user = next((slot.proxy_user for slot in slots if slot.user_name == credential.name), None)
 
         def observe(login: t.Optional[str]) -> Observed:
             # The fingerprint costs some 20 ms: only when the plan asks for it.
@@ -282,37 +272,42 @@ class _Run:
             )
         import_pexpect()
 
-    def apply(self, action: str, ppin: Ppin, snapshot: Snapshot) -> None:
-        """Change the credential, or put everything back as it was. :raises PpinError:"""
-        credential = self.credential
-        do = {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action]
+    def apply(self, action: str, ppin: Ppin) -> None:
+        """Change the credential, or leave everything as it was. :raises PpinError:"""
         attempt = 0
         while True:
             try:
-                snapshot.take()
-                do(ppin)
-                listing = ppin.listing()
-                entry = entry_state(getattr(listing, credential.kind).get(credential.name))
-                if (entry == CONFIGURED) != (action != _plan.REMOVE):
-                    raise PpinError(
-                        "%s the %s of '%s' had no effect: ppin -l says %s afterwards"
-                        % (_DOING[action], credential.label, credential.name, _SHOWN[entry])
-                    )
+                with WorkingCopy(ppin.paths.secrets) as copy:
+                    self.result["rolled_back"] = True  # unless what ppin does from here on is put in place
+                    ppin.secrets_path = copy.path
+                    listing = self.change(action, ppin)
+                    backup = "%s.%d.%s~" % (ppin.paths.secrets, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
+                    copy.put_in_place(backup if self.params["backup"] else None)
                 break
-            except BaseException as exc:
-                if snapshot.exists():
-                    snapshot.restore()
-                    self.result["rolled_back"] = True
-                if not isinstance(exc, PpinError) or exc.cls != "transient" or attempt >= self.params["retries"]:
+            except PpinError as exc:
+                if exc.cls != "transient" or attempt >= self.params["retries"]:
                     raise
+            finally:
+                ppin.secrets_path = ppin.paths.secrets
             time.sleep(2**attempt)
             attempt += 1
         self.result["rolled_back"] = False
-        backup = "%s.%d.%s~" % (snapshot.secrets_path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
-        snapshot.drop(backup if self.params["backup"] else None)
         if self.params["backup"]:
             self.result["backup_file"] = backup
         self.observe(listing)
+
+    def change(self, action: str, ppin: Ppin) -> Listing:
+        """Have ppin change the credential in the file it works on; what it lists then. :raises PpinError:"""
+        credential = self.credential
+        {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action](ppin)
+        listing = ppin.listing()
+        entry = entry_state(getattr(listing, credential.kind).get(credential.name))
+        if (entry == CONFIGURED) != (action != _plan.REMOVE):
+            raise PpinError(
+                "%s the %s of '%s' had no effect: ppin -l says %s afterwards"
+                % (_DOING[action], credential.label, credential.name, _SHOWN[entry])
+            )
+        return listing
 
     def note(self, action: str, ledger: Ledger) -> None:
         credential = self.credential
@@ -363,16 +358,3 @@ class _Run:
             if failure.cls != "transient":
                 break
         return "unreachable", failure
-
-
-def _configured(listing: Listing) -> t.Set[str]:
-    """The names that have their credential."""
-    return {
-        "%s '%s'" % (label, name)
-        for label, names in (
-            ("the permanent secret of", listing.partitions),
-            ("the proxy password of", listing.service_users),
-        )
-        for name, entries in names.items()
-        if entry_state(entries) == CONFIGURED
-    }

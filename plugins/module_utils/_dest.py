@@ -25,7 +25,7 @@ def check_dest(module: AnsibleModule) -> None:
 def write_dest(module: AnsibleModule, content: bytes) -> bool:
     """Put content into C(dest), whole or not at all. A new file has mode 0600 unless told otherwise.
 
-    Returns whether that changes anything.
+    Returns whether that changes anything. :raises PpinError: when it cannot be written.
     """
     dest = module.params["dest"]
     new = not os.path.exists(dest)
@@ -38,7 +38,11 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
         temporary = os.path.join(module.tmpdir, "dest")
         with open(temporary, "wb") as file:
             file.write(content)
-        module.atomic_move(temporary, dest, unsafe_writes=module.params["unsafe_writes"])
+        try:
+            module.atomic_move(temporary, dest, unsafe_writes=module.params["unsafe_writes"])
+        except Exception as exc:  # that is what it raises since ansible-core 2.19; before, it ends the module itself
+            problem = "%s cannot be written: %s" % (dest, exc.__cause__ or exc)
+            raise PpinError(problem, cls="permission", hint="Make room or correct the rights, then run again.") from exc
     return set_attributes(module, new) or changed
 
 

@@ -124,12 +124,14 @@ class PpinError(Exception):
 
 
 def find_code(text: str) -> t.Optional[str]:
-    """The first error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error."""
-    for match in _CODE.finditer(text):
-        code = "0x" + match.group(1).upper()
-        if code != "0x00000000":
-            return code
-    return None
+    """The error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error.
+
+    The first one, but for a transient one before another: when one HSM cannot be reached and the next rejects a
+    credential, that is what must not be tried again.
+    """
+    codes = ["0x" + match.group(1).upper() for match in _CODE.finditer(text)]
+    codes = [code for code in codes if code != "0x00000000"]
+    return next((code for code in codes if CODES.get(code, ("", ""))[1] != "transient"), codes[0] if codes else None)
 
 
 def find_return_value(text: str) -> t.Optional[str]:

@@ -52,14 +52,20 @@ def run_login_module(
         ppin = Ppin(paths, module.params["timeout"])
         ppin.check_files()
         with locked(paths.secrets, module.params["timeout"]):
+            ledger = Ledger(paths.secrets)
+            if ledger.problem:
+                module.warn("%s. It does not tell which secrets were rejected." % ledger.problem)
             try:
-                do(module, ppin, Ledger(paths.secrets), result)
+                do(module, ppin, ledger, result)
             finally:
                 result["logins"] = ppin.logins
     except Refused as exc:
         module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result(), **dict(result, refused=exc.names))
     except PpinError as exc:
         module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+    except OSError as exc:
+        failure = PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission")
+        module.fail_json(msg="%s. %s" % (failure.msg, failure.hint), error=failure.result(), **result)
     module.exit_json(**result)
 
 
@@ -79,8 +85,11 @@ def check_not_rejected(module: AnsibleModule, ledger: Ledger, names: t.Sequence[
 
 
 def note_logins(module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]]) -> None:
-    """Remember on this client what the HSM said of its secrets; None: nothing. Not in check mode."""
-    if module.check_mode:
+    """Remember on this client what the HSM said of its secrets; None: nothing. Not in check mode.
+
+    A damaged ledger is left for a person to look at.
+    """
+    if module.check_mode or ledger.problem:
         return
     try:
         ledger.note_logins({name: verdict for name, verdict in verdicts.items() if verdict is not None})

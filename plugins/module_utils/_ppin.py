@@ -8,6 +8,8 @@ the controlling terminal) is not relied on. Without a secret ppin runs with its 
 pseudo-terminal that is its controlling terminal, stdin, stdout and stderr at once.
 """
 
+import base64
+import json
 import os
 import re
 import select
@@ -17,6 +19,7 @@ import termios
 import time
 import typing as t
 import unicodedata
+import urllib.parse
 
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
@@ -31,6 +34,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
     Slot,
     find_encoded,
     find_passwords,
+    name_problem,
     read_slots,
 )
 
@@ -46,6 +50,9 @@ SHOWN_LIMIT = 1000
 SECRET_LIMIT = 1024
 """Bytes of a password. A terminal line ends at 4,095 and would lose the rest in silence."""
 
+PROMPT_LIMIT = 4096
+"""Characters at the end of the screen in which a prompt is looked for."""
+
 POLL = 0.5
 """Seconds between two looks at whether a ppin that prints nothing may go on."""
 
@@ -53,6 +60,12 @@ ECHO_TIMEOUT = 10
 """Seconds that a prompt may stand before its echo is off."""
 
 SETUP_PASSWORD = re.compile(r"[A-Z0-9]{5}(-[A-Z0-9]{5}){4}\Z")
+
+NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
+"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
+
+A connection that failed is taken for one that was never there, unless a login test has told that it was.
+"""
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
@@ -78,8 +91,11 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
 
     :arg params: the module's parameters, with those of ARGUMENTS.
     :arg find_in_path: C(AnsibleModule.get_bin_path).
-    :raises PpinError: when the executable that was named is not there.
+    :raises PpinError: when the executable that was named is not there, or a path can be none.
     """
+    for option in ("executable", "primus_home", "config_path", "secrets_path"):
+        if any(char == "\0" or unicodedata.category(char) == "Cs" for char in params[option] or ""):
+            raise PpinError("%s has a NUL or a character in it that is no UTF-8" % option, cls="config")
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
     def find(option: str, variable: str, name: str) -> str:
@@ -105,6 +121,13 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
 
 
 _INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."
+
+
+def check_name(option: str, name: str) -> None:
+    """Refuse what can be no name of a partition or service user. :raises PpinError:"""
+    problem = name_problem(name)
+    if problem:
+        raise PpinError("%s %s" % (option, problem), cls="config", hint="Use the name that stands in primus.cfg.")
 
 
 def check_secret(option: str, secret: t.Optional[str]) -> None:
@@ -141,13 +164,16 @@ class Ppin:
     """The ppin of one client.
 
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
+    :ivar secrets_path: the secrets file that it works on.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
+        self.secrets_path = paths.secrets
         self._ended_by = 0
+        self._secrets: t.Set[str] = set()  # what was to be typed so far, and may show nowhere
 
     def end(self, number: int, frame: t.Any = None) -> None:
         """A signal handler: the ppin that runs, or the next one, is ended, and that raises a PpinError."""
@@ -178,6 +204,8 @@ class Ppin:
         for path, code in ((self.paths.config, "0x80005003"), (self.paths.secrets, "0x80005004")):
             if not os.path.exists(path):
                 raise PpinError("There is no %s" % path, code)
+            if not os.access(path, os.R_OK):  # ppin would call it invalid
+                raise PpinError("%s cannot be read" % path, cls="permission")
 
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
@@ -201,17 +229,23 @@ class Ppin:
 
     def version(self) -> t.Optional[str]:
         """The provider's version, such as C(2.2.4), or None when ppin does not tell."""
-        match = re.search(r"PKCS#?11\s+v?(\d+(?:\.\d+)+\S*)", self.run("-v"))
+        match = re.search(r"PKCS#?11\s+v?(\d+(?:\.\d+)+\S{0,40})", printable(self.run("-v")))
         return match.group(1) if match else None
 
-    def listing(self, secrets_path: t.Optional[str] = None) -> Listing:
+    def listing(self) -> Listing:
         """:raises PpinError: when there is none."""
         doing = "Listing the credentials (ppin -l)"
-        output = self.run("-l", secrets_path=secrets_path)
-        listing = parse_listing(output)
+        output = self.run("-l")
+        listing = self._parse(output)
         if listing is None:
             raise self._failure(output, doing)
         return listing
+
+    def _parse(self, output: str) -> t.Optional[Listing]:
+        try:
+            return parse_listing(output)
+        except PpinError as exc:  # it shows a line of the output
+            raise PpinError(_without(self._secrets, exc.msg), cls=exc.cls, hint=exc.hint) from None
 
     def add(self, user_name: str, setup_password: str, pkcs11_password: str) -> None:
         """:raises PpinError: when the permanent secret was not fetched."""
@@ -239,7 +273,7 @@ class Ppin:
 
     def _silent(self, args: t.List[str], doing: str) -> None:
         output = self.run(*args)
-        if find_code(output) or parse_listing(output) is None:
+        if find_code(output) or self._parse(output) is None:
             raise self._failure(output, doing)
 
     def login(self, user_name: str, hsm: str, slot_id: t.Optional[int] = None) -> t.Optional[PpinError]:
@@ -254,6 +288,8 @@ class Ppin:
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
         if failure and not tested and failure.cls == "unknown":
             failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
+            failure = PpinError(failure.msg, failure.code, "timeout")
         if tested and (failure is None or failure.cls != "transient"):
             self.logins += len(tested)
         return failure
@@ -316,25 +352,23 @@ class Ppin:
 
     # How it is run
 
-    def _argv(
-        self, args: t.Sequence[str], secrets_path: t.Optional[str] = None
-    ) -> t.Tuple[t.List[str], t.Dict[str, str]]:
-        config, secrets = self.paths.config, secrets_path or self.paths.secrets
+    def _argv(self, args: t.Sequence[str]) -> t.Tuple[t.List[str], t.Dict[str, str]]:
+        config, secrets = self.paths.config, self.secrets_path
         # Flags and environment name the same files, as which of them wins is not documented.
         env = dict(os.environ, LC_ALL="C", SECUROSYS_PKCS11_CONF=config, SECUROSYS_SECRETS_CONF=secrets)
         return [self.paths.executable or "ppin", "-c", config, "-s", secrets] + list(args), env
 
-    def run(self, *args: str, **kwargs: t.Optional[str]) -> str:
+    def run(self, *args: str) -> str:
         """What ppin prints on both streams. Nothing secret may be in args.
 
         :raises PpinError: when it cannot be run, does not end in time or prints without end.
         """
-        argv, env = self._argv(args, kwargs.get("secrets_path"))
+        argv, env = self._argv(args)
         name = "ppin %s" % args[0]
         output = b""
         deadline = time.monotonic() + self.timeout
         try:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: S603 # starting ppin is its purpose: a list of words, and no shell
                 argv,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -368,7 +402,7 @@ class Ppin:
         answers: t.Dict[str, str],
         doing: str,
         proxy_user: t.Optional[str] = None,
-        read: t.Callable[[str], t.Any] = parse_listing,
+        read: t.Optional[t.Callable[[str], t.Any]] = None,
     ) -> t.Any:
         """Run a command that asks for passwords, and answer each of its prompts once.
 
@@ -377,13 +411,15 @@ class Ppin:
         :arg user: the name that the prompts must show.
         :arg answers: by kind of prompt: C(setup), C(pkcs11), C(proxy).
         :arg proxy_user: the name that the prompt C(proxy) must show, if it is another.
-        :arg read: makes of what is on the screen at the end what is returned, or None when that is not what it must be.
+        :arg read: makes of what is on the screen at the end what is returned, or None when that is not what it must be;
+            by default the listing.
         :raises PpinError: unless ppin ends with what can be read, and without an error code.
         """
         pexpect = import_pexpect()
         argv, env = self._argv(args)
         deadline = time.monotonic() + self.timeout
         given: t.List[str] = []
+        self._secrets.update(answers.values())
         screen, seen = "", 0
         try:
             child = pexpect.spawn(argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace")
@@ -398,14 +434,16 @@ class Ppin:
                     continue
                 except pexpect.EOF:
                     break
-                for prompt in _PROMPT.finditer(screen, seen):
-                    seen = prompt.end()
+                # Only the last line is being asked: what stands above may be there to mislead.
+                prompt = _PROMPT.search(_last_line(screen[seen:][-PROMPT_LIMIT:]))
+                if prompt:
+                    seen = len(screen)
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
                     if kind in given:
-                        raise self._unexpected("ppin asked twice for the same password", doing, screen, answers, given)
+                        raise self._unexpected("ppin asked twice for the same password", doing, screen, given)
                     asked = proxy_user if kind == "proxy" and proxy_user else user
                     if kind not in answers or prompt.group(2) != asked:
-                        raise self._unexpected("ppin asked for another password", doing, screen, answers, given)
+                        raise self._unexpected("ppin asked for another password", doing, screen, given)
                     self._wait_for_echo_off(child, doing, deadline)
                     child.sendline(answers[kind])
                     given.append(kind)
@@ -414,8 +452,8 @@ class Ppin:
         except TimeoutError:
             if screen[seen:].rpartition("\n")[2].strip():
                 unknown = "ppin waited at something that is not known"
-                raise self._unexpected(unknown, doing, screen, answers, given) from None
-            raise self._late(doing, screen, answers.values()) from None
+                raise self._unexpected(unknown, doing, screen, given) from None
+            raise self._late(doing, screen) from None
         except (OSError, termios.error) as exc:
             screen += "\n[its terminal was closed: %s]" % exc
         finally:
@@ -428,10 +466,12 @@ class Ppin:
                 hint="Look who ended it (out of memory?), then run again.",
             )
         else:
-            result = None if find_code(screen) else read(screen)
+            result = None if find_code(screen) else (read or self._parse)(screen)
             if result is None:
-                failure = self._failure(screen, doing, answers.values())
+                failure = self._failure(screen, doing)
         if failure:
+            if given and failure.code == NO_ANSWER:
+                failure = PpinError(failure.msg, failure.code, "timeout")
             if given and failure.cls == "transient":
                 self.logins -= 1
             raise failure
@@ -451,41 +491,62 @@ class Ppin:
 
     # What went wrong
 
-    def _failure(self, output: str, doing: str, secrets: t.Iterable[str] = ()) -> PpinError:
+    def _failure(self, output: str, doing: str) -> PpinError:
         code = find_code(output)
-        return from_code(code, doing) if code else PpinError("%s failed%s" % (doing, _shown(output, secrets)))
+        return from_code(code, doing) if code else PpinError("%s failed%s" % (doing, self._shown(output)))
 
-    def _late(self, doing: str, output: str, secrets: t.Iterable[str] = ()) -> PpinError:
-        return PpinError(
-            "%s was ended after %d seconds%s" % (doing, self.timeout, _shown(output, secrets)), cls="timeout"
-        )
+    def _late(self, doing: str, output: str) -> PpinError:
+        return PpinError("%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)), cls="timeout")
 
-    @staticmethod
-    def _unexpected(what: str, doing: str, screen: str, answers: t.Dict[str, str], given: t.List[str]) -> PpinError:
+    def _unexpected(self, what: str, doing: str, screen: str, given: t.List[str]) -> PpinError:
         return PpinError(
-            "%s stopped: %s%s" % (doing, what, _shown(screen, answers.values())),
+            "%s stopped: %s%s" % (doing, what, self._shown(screen)),
             cls="dialogue",
             hint="What was typed before may have been judged: check it before the next run." if given else None,
         )
+
+    def _shown(self, output: str) -> str:
+        """The end of what ppin printed, for an error message: no secret, no control characters."""
+        text = _without(self._secrets, printable(output))
+        text = " | ".join(line.strip() for line in text.splitlines() if line.strip())
+        text = "".join(char if char.isprintable() else "?" for char in text)
+        if not text:
+            return "; it printed nothing"
+        return "; it printed: %s" % (text if len(text) <= SHOWN_LIMIT else "..." + text[-SHOWN_LIMIT:])
 
 
 # A secrets file in base64 on one line or several, or a ciphered value of one.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
 
-_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'([^\r\n]*)'\s*:", re.I)
+_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
 
 
-def _shown(output: str, secrets: t.Iterable[str]) -> str:
-    """The end of what ppin printed, for an error message: no secret, no control characters."""
-    text = printable(output)
+def _last_line(text: str) -> str:
+    """The last line of a text that has more than white space in it."""
+    return printable(text).rstrip().rpartition("\n")[2]
+
+
+def _without(secrets: t.Iterable[str], text: str) -> str:
+    """The text with the secrets cut out, or none of it when one is there in another form, or in pieces."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "********")
     text = _ENCODED.sub("********", text)
-    text = " | ".join(line.strip() for line in text.splitlines() if line.strip())
-    text = "".join(char if char.isprintable() else "?" for char in text)
-    if not text:
-        return "; it printed nothing"
-    return "; it printed: %s" % (text if len(text) <= SHOWN_LIMIT else "..." + text[-SHOWN_LIMIT:])
+    for between in (r"\s+", r"[\W_]+"):
+        squeezed = re.sub(between, "", text).lower()
+        for form in (re.sub(between, "", form).lower() for secret in secrets for form in _forms(secret)):
+            length = max(8, len(form) // 2)
+            pieces = [form[i : i + length] for i in range(max(1, len(form) - length + 1))]
+            if len(form) >= 4 and any(piece in squeezed for piece in pieces):
+                return "(not shown, as a password is in it)"
+    return text
+
+
+def _forms(secret: str) -> t.List[str]:
+    """A secret and what is easily made of it."""
+    raw = secret.encode("utf-8")
+    # In base64 it looks different at each of three places in what was encoded with it.
+    encoded = [base64.b64encode(b"\0" * i + raw)[(0, 2, 3)[i] : -4].decode("ascii") for i in range(3)]
+    return [secret, secret[::-1], raw.hex(), urllib.parse.quote(secret, ""), json.dumps(secret)[1:-1]] + encoded
 
 
 def import_pexpect() -> t.Any:

@@ -11,6 +11,10 @@ The listing of ppin does not tell what primus.cfg tells. This reads the libconfi
 import base64
 import re
 import typing as t
+import unicodedata
+
+NAME_LIMIT = 255
+"""Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
 
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
@@ -26,6 +30,17 @@ _PASSWORD = re.compile(r"pin|.*password.*", re.I)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
+
+
+def name_problem(name: str) -> t.Optional[str]:
+    """What no name of a partition or service user can be, such as C(is empty), or None."""
+    if not name.strip():
+        return "is empty"
+    if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
+        return "has a line break or another control character in it"
+    if len(name.encode("utf-8")) > NAME_LIMIT:
+        return "is longer than %d bytes" % NAME_LIMIT
+    return None
 
 
 class Slot(t.NamedTuple):

@@ -1,18 +1,20 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The lock, the snapshot and the restore around everything that writes .secrets.cfg.
+"""The lock around everything that works on .secrets.cfg, and the copy that ppin writes to in its place.
 
-ppin rewrites the file in place, and a failed update removes the entry that it was to replace. So a copy is made first,
-and whatever goes wrong, that copy takes the file's place again. All files here are made beside the secrets file, so
-that a rename puts them in place at once and none is ever readable by more than the secrets file is.
+ppin rewrites its file in place, and a failed update removes the entry that it was to replace. So ppin never gets the
+file itself: it works on a copy, and only a copy that is good takes the file's place, by one rename. However a run ends,
+also by a kill or a power cut, .secrets.cfg is whole, and as it was before or as it was to be.
 """
 
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import shutil
+import tempfile
 import time
 import typing as t
 
@@ -23,7 +25,7 @@ LOCK_POLL = 0.1
 
 
 def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
-    """Put content at path, whole or not at all, also when power is lost. With that mode, or all attributes of C(like).
+    """Put content at path, whole or not at all, also when power is lost. With that mode, or owner and mode of C(like).
 
     :raises OSError: when it cannot be written; the old file is then as it was.
     """
@@ -33,28 +35,47 @@ def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: 
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
             new.write(content)
-            new.flush()
-            os.fchmod(new.fileno(), mode)
-            if like is not None:
-                owner = os.stat(like)
-                os.fchown(new.fileno(), owner.st_uid, owner.st_gid)
-                shutil.copystat(like, temporary)  # mode, times, ACL, SELinux label
-            os.fsync(new.fileno())
-        os.rename(temporary, path)
+        os.chmod(temporary, mode)
+        if like is not None:
+            _copy_attributes(like, temporary)
+            os.utime(temporary)
+        _move(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    sync_folder_of(path)
 
 
-def sync_folder_of(path: str) -> None:
-    """Make what was renamed or removed beside path last, also when power is lost."""
-    handle = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+def _copy_attributes(source: str, path: str) -> None:
+    """Owner, mode, times, ACL and SELinux label."""
+    owner = os.stat(source)
+    os.chown(path, owner.st_uid, owner.st_gid)
+    shutil.copystat(source, path)
+
+
+def _move(path: str, place: str) -> None:
+    """Rename a file for good: what is at place is the old file or the new one, also when power is lost."""
+    _sync(path)
+    os.rename(path, place)
+    _sync(_folder_of(place))
+
+
+def _sync(path: str) -> None:
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_mount_point(path: str) -> bool:
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as mounts:
+        return os.fsencode(path).replace(b" ", b"\\040") in (line.split()[4] for line in mounts)
+    return False
+
+
+def _folder_of(path: str) -> str:
+    return os.path.dirname(path) or "."
 
 
 @contextlib.contextmanager
@@ -66,7 +87,7 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
 
     :arg timeout: seconds to wait for another run.
     """
-    folder = os.path.dirname(secrets_path) or "."
+    folder = _folder_of(secrets_path)
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError as exc:
@@ -93,45 +114,91 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
         os.close(handle)
 
 
-class Snapshot:
-    """The copy that a run can go back to: C(.secrets.cfg.snapshot), with the owner and mode of the original."""
+_WORKING = ".working-"
+
+
+def leftovers(secrets_path: str) -> t.List[str]:
+    """What a run that died has left beside the secrets file, as long as no other run works there."""
+    beside = glob.escape(secrets_path)
+    return glob.glob(beside + _WORKING + "*") + glob.glob(beside + ".ledger.new")
+
+
+def remove_leftovers(secrets_path: str) -> None:
+    """For whoever holds the lock. :raises OSError: when that fails."""
+    for path in leftovers(secrets_path):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+
+
+class WorkingCopy:
+    """A copy of the secrets file for ppin to write to: a context, at whose end the copy is gone.
+
+    It is in a folder of its own (C(.secrets.cfg.working-…), mode 0700, of another name each time), so that a ppin that
+    outlives a killed run writes to nothing that matters, and what ppin itself puts beside its file goes too.
+
+    :ivar path: the copy.
+    :raises PpinError: on entry, when the secrets file could not be replaced.
+    """
 
     def __init__(self, secrets_path: str) -> None:
         self.secrets_path = secrets_path
-        self.path = secrets_path + ".snapshot"
+        self.path = ""
+        self._before = b""
 
-    def exists(self) -> bool:
-        """Whether there is one: at the start of a run it means that an earlier one died."""
-        return os.path.lexists(self.path)
-
-    def take(self) -> None:
-        """Copy the secrets file. :raises PpinError: when that or writing the secrets file itself is not possible."""
+    def __enter__(self) -> "WorkingCopy":
+        name = os.path.basename(self.secrets_path)
         try:
-            with open(self.secrets_path, "r+b") as secrets:
-                replace_file(self.path, secrets.read(), like=self.secrets_path)
+            with open(self.secrets_path, "r+b") as secrets:  # "+": whoever may not write it is not to replace it
+                if os.fstat(secrets.fileno()).st_nlink > 1 or _is_mount_point(self.secrets_path):
+                    raise PpinError(
+                        "%s cannot be replaced: it has other names (hard links), or is mounted here"
+                        % self.secrets_path,
+                        cls="config",
+                        hint="Make it a file of its own, or give the path of the original with secrets_path.",
+                    )
+                self._before = secrets.read()
+            self.path = os.path.join(tempfile.mkdtemp("", name + _WORKING, _folder_of(self.secrets_path)), name)
+            self._copy(self.path)
         except OSError as exc:
+            self.__exit__()
             raise PpinError(
                 "%s cannot be written safely: %s" % (self.secrets_path, exc.strerror), "0x80005007", "permission"
             ) from exc
+        return self
 
-    def restore(self) -> None:
-        """Put the copy back in place of the secrets file, which it then is. :raises PpinError: when that fails."""
+    def __exit__(self, *_exc: t.Any) -> None:
+        if self.path:
+            shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
+
+    def _copy(self, path: str) -> None:
+        shutil.copyfile(self.secrets_path, path)
+        _copy_attributes(self.secrets_path, path)
+
+    def put_in_place(self, backup: t.Optional[str] = None) -> None:
+        """Make the copy the secrets file, for good.
+
+        :arg backup: where to keep the secrets file as it was.
+        :raises PpinError: when that fails; the secrets file is then as it was.
+        """
         try:
-            os.rename(self.path, self.secrets_path)
-            sync_folder_of(self.path)
+            with open(self.secrets_path, "rb") as secrets:
+                if secrets.read() != self._before:
+                    raise PpinError(
+                        "%s was changed by somebody else, and is not replaced by what ppin has made"
+                        % self.secrets_path,
+                        cls="state",
+                        hint="What they changed is there. Look who works on this client by hand, then run again.",
+                    )
+            if backup is not None:
+                self._copy(self.path + "~")
+                _move(self.path + "~", backup)
+            _copy_attributes(self.secrets_path, self.path)  # whatever ppin made of it
+            os.utime(self.path)
+            _move(self.path, self.secrets_path)
         except OSError as exc:
             raise PpinError(
-                "%s could not be put back: %s" % (self.secrets_path, exc.strerror),
+                "%s cannot be replaced by what ppin has made of it: %s" % (self.secrets_path, exc.strerror),
                 cls="permission",
-                hint="The good copy is %s. The next run puts it back." % self.path,
             ) from exc
-
-    def drop(self, keep_as: t.Optional[str] = None) -> None:
-        """The secrets file is good: make it last, then remove the copy, or keep it under another name as a backup."""
-        with open(self.secrets_path, "rb") as secrets:
-            os.fsync(secrets.fileno())
-        if keep_as is None:
-            os.unlink(self.path)
-        else:
-            os.rename(self.path, keep_as)
-        sync_folder_of(self.path)

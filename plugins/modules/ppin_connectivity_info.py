@@ -183,7 +183,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import Tested, TestedSlot
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+    CONFIGURED,
+    Tested,
+    TestedSlot,
+    entry_state,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     ARGUMENTS,
     check_not_rejected,
@@ -215,7 +220,7 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
 
 
 def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
-    """The partitions that would be tried, if every HSM had all of them. :raises PpinError: when there is none."""
+    """The partitions whose secret would be tried, if every HSM had all of them. :raises PpinError: when none fits."""
     listed = ppin.listing().partitions
     asked, slot_id = params["user_name"], params["slot_id"]
     names = [
@@ -229,7 +234,7 @@ def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
             % (", ".join("'%s'" % name for name in sorted(listed)) or "none"),
             "0x80005012",
         )
-    return names
+    return [name for name in names if entry_state(listed[name]) == CONFIGURED]
 
 
 def _facts(tested: Tested) -> t.Dict[str, t.Any]:

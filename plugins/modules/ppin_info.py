@@ -200,7 +200,9 @@ ledger:
       description: What is wrong with it, or null.
       type: str
 interrupted:
-  description: Whether an earlier run died while it wrote C(.secrets.cfg). The next one that changes something mends it.
+  description: >-
+    Whether an earlier run died, and left a working copy of C(.secrets.cfg) behind. The file itself is whole; the next
+    run of a module that works on it removes the copy.
   returned: always
   type: bool
 error:
@@ -226,7 +228,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     entry_state,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
@@ -254,7 +256,7 @@ def _name(look_up: t.Callable[[int], t.Any], number: int) -> str:
 def group_facts(name: str) -> t.Dict[str, t.Any]:
     try:
         return {"name": name, "exists": True, "members": sorted(grp.getgrnam(name).gr_mem)}
-    except KeyError:
+    except (KeyError, ValueError):  # ValueError: what can be no name
         return {"name": name, "exists": False, "members": []}
 
 
@@ -280,7 +282,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "files": {path: file_facts(module, path) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},
-        "interrupted": Snapshot(paths.secrets).exists(),
+        "interrupted": bool(leftovers(paths.secrets)),
         "error": None,
     }
     listing = Listing({}, {})

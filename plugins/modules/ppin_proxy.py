@@ -81,11 +81,11 @@ entries:
       type: bool
   sample: [{"index": 1, "configured": true}]
 rolled_back:
-  description: Whether C(.secrets.cfg) was put back as it was because the change failed.
+  description: Whether a change was begun and failed, so that C(.secrets.cfg) is as it was before.
   returned: always
   type: bool
 interrupted:
-  description: Whether an earlier run had died while it wrote C(.secrets.cfg).
+  description: Whether an earlier run had died, and left a working copy behind that this run removed.
   returned: always
   type: bool
 logins:

@@ -136,11 +136,11 @@ verified:
   returned: always
   type: bool
 rolled_back:
-  description: Whether C(.secrets.cfg) was put back as it was because the change failed.
+  description: Whether a change was begun and failed, so that C(.secrets.cfg) is as it was before.
   returned: always
   type: bool
 interrupted:
-  description: Whether an earlier run had died while it wrote C(.secrets.cfg).
+  description: Whether an earlier run had died, and left a working copy behind that this run removed.
   returned: always
   type: bool
 logins:

@@ -16,7 +16,7 @@ from ansible.module_utils.compat.version import LooseVersion
 Data = t.Mapping[str, t.Any]
 Changes = t.Dict[str, t.Any]
 
-NAMES = (".secrets.cfg.ledger", ".secrets.cfg.snapshot", ".secrets.cfg", "primus.cfg")
+NAMES = (".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg")
 """In the order in which they are moved: .secrets.cfg is found only together with what belongs to it."""
 
 

@@ -72,11 +72,14 @@ class LoginAction(GatedAction):
             started = time.time()
             result = self._module(known_stale_ages={} if forced else ages)
             verdicts = {partition["user_name"]: partition for partition in result.get("partitions", [])}
-            for gate in gates:
-                verdict = verdicts.get(gate.name, {})
-                if gate.learnt_permanent(verdict):
-                    with _gate.reported(display.warning), contextlib.nullcontext() if gate in held else gate.turn():
-                        gate.note_permanent(verdict, started, stale.get(gate.name))
+            for gate in held:
+                with _gate.reported(display.warning):
+                    gate.note_permanent(verdicts.get(gate.name, {}), started)
+        for gate in gates:  # with no turn left: these are no longer taken in the order of the names
+            verdict = verdicts.get(gate.name, {})
+            if gate not in held and gate.learnt_permanent(verdict):
+                with _gate.reported(display.warning), gate.turn():
+                    gate.note_permanent(verdict, started, stale.get(gate.name))
         if result.get("failed") and result.get("refused"):
             result["msg"] += "".join(
                 " It was %s that found out about '%s', at %s."

@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 
 from ansible.module_utils.common.collections import is_string
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import NAME_LIMIT, name_problem
 
 DEFAULT_PORT = "2310"
-NAME_LIMIT = 255
-"""Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
 INT_MAX = 2**31 - 1
 """libconfig's integers have 32 bits."""
 STATES = ("present", "updated", "absent")
@@ -62,12 +61,9 @@ def _text(value: t.Any) -> str:
 
 def _name(value: t.Any) -> str:
     name = _text(value)
-    if not name.strip():
-        raise ValueError("is empty")
-    if len(name.encode()) > NAME_LIMIT:
-        raise ValueError("is longer than %d bytes" % NAME_LIMIT)
-    if any(unicodedata.category(char) == "Cc" for char in name):
-        raise ValueError("has a line break or another control character in it")
+    problem = name_problem(name)
+    if problem:
+        raise ValueError(problem)
     return name
 
 

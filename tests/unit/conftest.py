@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -73,10 +74,22 @@ class Client:
         self.secrets = home / "etc/.secrets.cfg"
         self.config = home / "etc/primus.cfg"
         self.ppin = home / "bin/ppin"
+        self.prefix, self.python_path = [], []  # what a module is run with, before it and in PYTHONPATH
 
     def set(self, **behaviour):
         switches = [word for key, value in behaviour.items() for word in ("--set", f"{key}={value}")]
         emulator("client", self.home, *switches)
+
+    def before_test(self, *command):
+        """Have something happen to the HSM before ppin tests a login: a shell script takes the place of ppin."""
+        real = self.ppin.with_name("ppin.real")
+        self.ppin.rename(real)
+        admin = [sys.executable, "-m", "primus_emulator", "admin", "--state", str(self.hsm.state), *command]
+        self.ppin.write_text(
+            f'#!/bin/sh\ncase "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac\n'
+            f'exec {real} "$@"\n'
+        )
+        self.ppin.chmod(0o755)
 
     def start(self, module, check=False, **options):
         """Start a module as Ansible does. The options go through stdin, as with pipelining."""
@@ -86,8 +99,8 @@ class Client:
         arguments.update({key: value for key, value in options.items() if value is not None})
         arguments.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_no_log=False)
         process = subprocess.Popen(
-            [sys.executable, str(COLLECTION / f"plugins/modules/{module}.py")],
-            env=dict(os.environ, PYTHONPATH=str(COLLECTIONS)),
+            [*self.prefix, sys.executable, str(COLLECTION / f"plugins/modules/{module}.py")],
+            env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(COLLECTIONS), *self.python_path])),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

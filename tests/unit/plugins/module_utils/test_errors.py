@@ -102,7 +102,7 @@ def test_unlisted_code(code, kind):
         "0x00000000 {}",
         "0x12 {}",
         "connection 0x2000000e: {}",
-        "{} 0x80005014",
+        "{} 0x80005015",
     ],
 )
 def test_find_code(code, form):
@@ -164,6 +164,12 @@ def test_find_no_code(text):
 
 def test_the_first_code_is_found():
     assert find_code("0x00000000\n0x80005017\n0x80005018") == "0x80005017"
+
+
+@pytest.mark.parametrize("code", ["0x80005017", "0x8000000B", "0x80001234"])
+def test_a_verdict_is_found_behind_an_hsm_that_cannot_be_reached(code):
+    assert find_code("hsm0: 0x80005015\nhsm1: 0x8000003b\nhsm2: %s" % code) == code
+    assert find_code("hsm0: 0x80005015\nhsm1: 0x8000003b") == "0x80005015"
 
 
 def test_error_without_a_code():

@@ -349,16 +349,26 @@ NOISE = "".join(
         "%s\n" % ("Zürich \u65e5\u672c " * 20),
     ]
 )
-TEN_MB = 10 * 1024 * 1024
+TWO_MB = 2 * 1024 * 1024
 
 
-@pytest.mark.parametrize("noise", [NOISE, "x", " ", "'", "[01] ", "\x1b[0"], ids=lambda noise: repr(noise[:10]))
-def test_ten_megabytes_of_noise(noise):
-    text = (noise * (TEN_MB // len(noise) + 1))[:TEN_MB]
+@pytest.mark.parametrize(
+    "noise",
+    [NOISE, "x", " ", "\n", " \n", "'", "[01] ", "[01] slot-id 0: user '", "\x1b[0", "\x1b]"],
+    ids=lambda noise: repr(noise[:10]),
+)
+def test_two_megabytes_of_noise(noise):
+    text = (noise * (TWO_MB // len(noise) + 1))[:TWO_MB]
     assert parse_listing(text) is None
     assert parse_test(text).hsms == []
     assert parse_listing(text + "\n" + LIST) == PUBLISHED["list"][1]
     assert parse_listing(LIST + "\n" + text) == PUBLISHED["list"][1]
+
+
+@pytest.mark.parametrize("noise", [" ", ":", " :", ": OK"])
+def test_two_megabytes_behind_a_tested_slot(noise):
+    (slot,) = parse_test("slot0 (id=1), user=P1" + noise * (TWO_MB // len(noise)) + ": x").slots
+    assert (slot.slot_id, slot.user_name, slot.ok) == (1, "P1", False)
 
 
 shown = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
@@ -383,6 +393,28 @@ def test_what_is_listed_is_read(partitions, service_users, shape):
         text += "[%02d] service/proxy user '%s' permanent secret: %s\n" % (number, name, words[configured])
         expected.service_users.setdefault(name, []).append(Entry(number, None, configured))
     assert parse_listing(SHAPES[shape](text)) == (expected if slots or proxies else None)
+
+
+PUBLISHED_TEXT = LIST + ADD + PROXY_ADD + TEST
+
+
+@settings(deadline=None, database=None)
+@given(
+    st.integers(0, len(PUBLISHED_TEXT)),
+    st.integers(0, 40),
+    st.text(max_size=3) | st.text("\n\r\x1b[]m' :0", max_size=9),
+)
+def test_damage_makes_no_credential(start, length, instead):
+    """Whatever is cut out or put in: what reads as configured was so, but for the line that was damaged."""
+    text = PUBLISHED_TEXT[:start] + instead + PUBLISHED_TEXT[start + length :]
+    try:
+        listing = parse_listing(text)
+    except PpinError as exc:
+        assert exc.cls == "dialogue"
+        return
+    entries = [entry for names in listing or () for lines in names.values() for entry in lines]
+    assert sum(entry.configured for entry in entries) <= printable(text).count("Configured")
+    assert len(parse_test(text).slots) <= text.count("user=")
 
 
 @settings(deadline=None, database=None)

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lock, the snapshot and the restore, on real files, with real processes that die."""
+"""The lock and the working copy, on real files, with real processes that die."""
 
 import os
 import resource
@@ -14,7 +14,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import Snapshot, locked, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
+    WorkingCopy,
+    leftovers,
+    locked,
+    remove_leftovers,
+    replace_file,
+)
 
 COLLECTIONS = Path(_secrets_file.__file__).parents[5]
 
@@ -42,15 +48,15 @@ def secrets(tmp_path):
 
 
 @pytest.fixture
-def snapshot(secrets):
-    return Snapshot(str(secrets))
+def working(secrets):
+    return WorkingCopy(str(secrets))
 
 
 def names(secrets):
     return sorted(os.listdir(secrets.parent))
 
 
-# Snapshot
+# The working copy
 
 
 def truncate(path):
@@ -74,7 +80,7 @@ DAMAGES = [lambda path: path.write_bytes(b""), truncate, overwrite, replace, Pat
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o400])
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_snapshot_has_content_owner_and_mode(secrets, snapshot, content, mode, owner, umask):
+def test_the_copy_has_content_owner_and_mode_in_a_folder_of_its_own(secrets, working, content, mode, owner, umask):
     if os.geteuid() != 0 and mode == 0o400:
         pytest.skip("only root writes a file of mode 0400")
     secrets.write_bytes(content)
@@ -82,90 +88,120 @@ def test_the_snapshot_has_content_owner_and_mode(secrets, snapshot, content, mod
     os.chown(secrets, *owner)
     old = os.umask(umask)
     try:
-        snapshot.take()
+        with working as copy:
+            assert facts(copy.path) == facts(secrets) == (content, mode, *owner)
+            folder = Path(copy.path).parent
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert leftovers(str(secrets)) == [str(folder)]
     finally:
         os.umask(old)
-    assert facts(snapshot.path) == facts(secrets) == (content, mode, *owner)
-    assert names(secrets) == [".secrets.cfg", ".secrets.cfg.snapshot"]
+    assert names(secrets) == [".secrets.cfg"]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
+def test_what_happens_to_the_copy_is_of_no_concern_to_the_file(secrets, working, damage):
+    before = facts(secrets)
+    with working as copy:
+        damage(Path(copy.path))
+        (Path(copy.path).parent / "what ppin puts beside its file").write_bytes(b"a secret")
+    assert facts(secrets) == before
+    assert names(secrets) == [".secrets.cfg"]
+
+
+@pytest.mark.parametrize("write", [overwrite, replace])
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize("mode", [0o600, 0o660])
-@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
-def test_restore(secrets, snapshot, content, mode, owner, damage):
-    secrets.write_bytes(content)
+def test_put_in_place(secrets, working, mode, owner, write):
     secrets.chmod(mode)
     os.chown(secrets, *owner)
-    snapshot.take()
-    damage(secrets)
-    snapshot.restore()
-    assert facts(secrets) == (content, mode, *owner)
-    assert names(secrets) == [".secrets.cfg"]
-
-
-def test_exists(secrets, snapshot):
-    assert not snapshot.exists()
-    snapshot.take()
-    assert snapshot.exists()
-    assert Snapshot(str(secrets)).exists()
-    snapshot.restore()
-    assert not snapshot.exists()
-
-
-def test_drop(secrets, snapshot):
-    snapshot.take()
-    secrets.write_bytes(b"new")
-    snapshot.drop()
-    assert secrets.read_bytes() == b"new"
+    os.utime(secrets, (0, 0))
+    with working as copy:
+        write(Path(copy.path))
+        copy.put_in_place()
+    assert facts(secrets) == (b"something else", mode, *owner)
+    assert secrets.stat().st_mtime > 0
     assert names(secrets) == [".secrets.cfg"]
 
 
 @pytest.mark.parametrize("owner", OWNERS)
-def test_drop_keep_as(secrets, snapshot, owner):
+def test_put_in_place_with_a_backup(secrets, working, owner):
     secrets.chmod(0o640)
     os.chown(secrets, *owner)
+    os.utime(secrets, (1, 1))
     before = facts(secrets)
-    snapshot.take()
-    secrets.write_bytes(b"new")
-    snapshot.drop(keep_as=str(secrets) + ".backup")
-    assert secrets.read_bytes() == b"new"
+    with working as copy:
+        overwrite(Path(copy.path))
+        copy.put_in_place(str(secrets) + ".backup")
+    assert facts(secrets) == (b"something else", *before[1:])
     assert facts(str(secrets) + ".backup") == before
+    assert os.stat(str(secrets) + ".backup").st_mtime == 1
     assert names(secrets) == [".secrets.cfg", ".secrets.cfg.backup"]
 
 
-def test_the_last_snapshot_counts(secrets, snapshot):
-    snapshot.take()
-    secrets.write_bytes(b"second")
-    snapshot.take()
-    secrets.write_bytes(b"third")
-    snapshot.restore()
-    assert secrets.read_bytes() == b"second"
-
-
-@pytest.mark.parametrize("end", [Snapshot.restore, Snapshot.drop])
-def test_a_path_without_a_folder(secrets, monkeypatch, end):
-    monkeypatch.chdir(secrets.parent)
-    snapshot = Snapshot(".secrets.cfg")
-    snapshot.take()
-    end(snapshot)
+def test_a_copy_that_is_gone_is_not_put_in_place(secrets, working):
+    before = facts(secrets)
+    with pytest.raises(PpinError) as caught, working as copy:
+        os.unlink(copy.path)
+        copy.put_in_place()
+    assert (caught.value.cls, caught.value.code) == ("permission", None)
+    assert facts(secrets) == before
     assert names(secrets) == [".secrets.cfg"]
 
 
-def test_nothing_to_copy(secrets, snapshot):
+def test_what_somebody_else_wrote_meanwhile_is_not_lost(secrets, working):
+    with pytest.raises(PpinError) as caught, working as copy:
+        overwrite(Path(copy.path))
+        secrets.write_bytes(b"by hand")
+        copy.put_in_place(str(secrets) + ".backup")
+    assert caught.value.cls == "state" and "somebody else" in caught.value.msg
+    assert secrets.read_bytes() == b"by hand"
+    assert names(secrets) == [".secrets.cfg"]
+
+
+def test_a_path_without_a_folder(secrets, monkeypatch):
+    monkeypatch.chdir(secrets.parent)
+    with WorkingCopy(".secrets.cfg") as copy:
+        overwrite(Path(copy.path))
+        copy.put_in_place()
+    assert secrets.read_bytes() == b"something else"
+    assert names(secrets) == [".secrets.cfg"]
+
+
+def test_what_a_dead_run_left_is_known_and_removed_and_nothing_else(secrets, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kept").write_bytes(b"kept")
+    with WorkingCopy(str(secrets)) as copy:
+        shutil.copytree(os.path.dirname(copy.path), str(secrets) + ".working-0")
+    Path(str(secrets) + ".working-1").write_bytes(b"a file")
+    Path(str(secrets) + ".working-2").symlink_to(other)
+    Path(str(secrets) + ".ledger.new").write_bytes(b"{")
+    lasting = [".secrets.cfg", ".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger", ".secrets.cfg.new"]
+    for name in lasting[1:]:
+        (secrets.parent / name).write_bytes(b"kept")
+    assert len(leftovers(str(secrets))) == 4
+    remove_leftovers(str(secrets))
+    assert names(secrets) == lasting
+    assert (other / "kept").exists()
+    assert leftovers(str(secrets)) == []
+
+
+def test_leftovers_where_the_path_has_wildcards_in_it(tmp_path):
+    folder = tmp_path / "[a]*"
+    folder.mkdir()
+    (tmp_path / "[a]b").mkdir()
+    (tmp_path / "[a]b" / ".secrets.cfg.working-0").mkdir()
+    (folder / ".secrets.cfg.working-0").mkdir()
+    assert leftovers(str(folder / ".secrets.cfg")) == [str(folder / ".secrets.cfg.working-0")]
+
+
+def test_nothing_to_copy(secrets, working):
     secrets.unlink()
-    with pytest.raises(PpinError) as caught:
-        snapshot.take()
+    with pytest.raises(PpinError) as caught, working:
+        pass
     assert caught.value.cls == "permission"
     assert str(secrets) in caught.value.msg
     assert names(secrets) == []
-
-
-def test_nothing_to_put_back(secrets, snapshot):
-    with pytest.raises(PpinError) as caught:
-        snapshot.restore()
-    assert caught.value.cls == "permission"
-    assert secrets.read_bytes() == CONTENTS["text"]
 
 
 def test_a_file_that_may_not_be_written():
@@ -179,22 +215,23 @@ def test_a_file_that_may_not_be_written():
                 os.chown(path, 65534, -1)
             os.seteuid(65534)
         try:
-            with pytest.raises(PpinError) as caught:
-                Snapshot(str(secrets)).take()
+            with pytest.raises(PpinError) as caught, WorkingCopy(str(secrets)):
+                pass
             assert facts(secrets)[:2] == (CONTENTS["text"], 0o400)
             assert names(secrets) == [".secrets.cfg"]
             secrets.chmod(0o600)
-            Snapshot(str(secrets)).take()  # so it was the mode that forbade it
+            with WorkingCopy(str(secrets)):  # so it was the mode that forbade it
+                pass
         finally:
             os.seteuid(user)
         assert (caught.value.code, caught.value.cls) == ("0x80005007", "permission")
 
 
-def test_a_folder_in_its_place(secrets, snapshot):
+def test_a_folder_in_its_place(secrets, working):
     secrets.unlink()
     secrets.mkdir()
-    with pytest.raises(PpinError) as caught:
-        snapshot.take()
+    with pytest.raises(PpinError) as caught, working:
+        pass
     assert caught.value.cls == "permission"
 
 
@@ -301,13 +338,12 @@ def test_replace_file_on_a_full_disk(secrets):
 
 
 @pytest.mark.usefixtures("full")
-def test_a_snapshot_on_a_full_disk(secrets, snapshot):
+def test_a_working_copy_on_a_full_disk(secrets, working):
     before = facts(secrets)
-    with pytest.raises(PpinError) as caught:
-        snapshot.take()
+    with pytest.raises(PpinError) as caught, working:
+        pass
     assert caught.value.cls == "permission"
     assert facts(secrets) == before
-    assert not snapshot.exists()
     assert names(secrets) == [".secrets.cfg"]
 
 
@@ -401,10 +437,10 @@ def test_each_folder_has_its_own_lock(secrets, tmp_path):
         assert names(secrets) == [".secrets.cfg"]
 
 
-def test_the_lock_outlives_a_file_that_is_replaced(secrets, snapshot, start):
+def test_the_lock_outlives_a_file_that_is_replaced(secrets, working, start):
     with locked(str(secrets), 0):
-        snapshot.take()
-        snapshot.restore()
+        with working as copy:
+            copy.put_in_place()
         other = start(
             "try:\n    locked(sys.argv[1], 0).__enter__()\nexcept Exception as exc:\n    print(exc.cls)\n", secrets
         )

@@ -34,6 +34,49 @@ INPUTS = {
 }
 
 
+NAMES = {
+    "a name with a line break": ("P2\n", "has a line break"),
+    "a name with an escape sequence": ("\x1b[2JP2", "has a line break or another control character"),
+    "a name with NUL": ("P2\0", "has a line break or another control character"),
+    "a name with a line separator": ("P2\u2028", "has a line break"),
+    "a blank name": (" \u00a0 ", "is empty"),
+    "a long name": ("P" * 10000, "longer than 255 bytes"),
+}
+PATHS = ["executable", "primus_home", "config_path", "secrets_path"]
+BEFORE = {case: INPUTS[case] for case in INPUTS if "needs" not in INPUTS[case][1]}
+BEFORE.update({case: ({"user_name": name}, words) for case, (name, words) in NAMES.items()})
+BEFORE.update({f"{option} with NUL": ({option: "/etc\0"}, f"{option} has a NUL") for option in PATHS})
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_bad_input_is_refused_before_ppin_runs(client, case):
+    options, words = BEFORE[case]
+    client.ppin.write_text("#!/bin/sh\ntouch '%s/ran'\n" % client.home)
+    assert_refused(client, client.state(), client.secret(**options), words)
+    assert not (client.home / "ran").exists()
+    if case == next(iter(BEFORE)):
+        client.secret()
+        assert (client.home / "ran").exists(), "this is how a ppin that runs is seen"
+
+
+@pytest.mark.parametrize("option", ["user_name", "setup_password", "pkcs11_password"])
+def test_what_is_no_text_runs_no_ppin(client, option):
+    """Ansible's own code cannot return such an option, so this ends in its words, not ours."""
+    client.ppin.write_text("#!/bin/sh\ntouch '%s/ran'\n" % client.home)
+    before = client.state()
+    options = {
+        "user_name": "P2",
+        "setup_password": SETUP,
+        "pkcs11_password": "pin-of-partition-2",
+        option: "ab\udcffcd",
+    }
+    process = client.start("ppin_secret", **options)
+    out, err = process.communicate(timeout=90)
+    assert process.returncode
+    assert not any(secret in (out + err).decode() for secret in (SETUP, "pin-of-partition-2"))
+    assert client.state() == before and not (client.home / "ran").exists()
+
+
 @pytest.mark.parametrize("check", [False, True])
 @pytest.mark.parametrize("case", INPUTS)
 def test_bad_input_is_refused_before_anything_is_touched(client, case, check):
@@ -95,6 +138,39 @@ def test_a_ppin_that_behaves_badly(configured, case):
     configured.set(**behaviour)
     before = configured.state()
     assert_refused(configured, before, configured.secret(timeout=timeout), first, second, logins=logins)
+
+
+LIES = {
+    "it says so in the listing that follows": (
+        "echo \"[01] slot-id 1: user 'P2' permanent secret: Configured\"",
+        "had no effect",
+    ),
+    "in a line that is forged": ("printf '[01] %s permanent secret\\n' \"$a $b\"", "a line that is not understood"),
+    "turned round": ("echo $a$b | rev", "not shown, as a password is in it"),
+    "in base64": ("echo x$a$b | base64", "not shown, as a password is in it"),
+    "letter by letter": ("echo $a$b | sed 's/./&\\n/g'", "not shown, as a password is in it"),
+    "with escape sequences": ("printf '\\033[1m%s\\033[0m' $a $b", "it printed: "),
+}
+
+
+@pytest.mark.parametrize("case", LIES)
+def test_a_ppin_that_lies(client, case):
+    """It gets the passwords, and whatever it does with them: nothing of it is believed, and none shows."""
+    lie, words = LIES[case]
+    ppin = client.home / "bin/real"
+    client.ppin.rename(ppin)
+    client.ppin.write_text(
+        '#!/bin/sh\ncase " $* " in *" -a "*) ;; *) exec \'%s\' "$@" ;; esac\nstty -echo\n'
+        "printf \"setup password for 'P2': \"; read -r a\n"
+        "printf \"\\nPKCS11 password for 'P2': \"; read -r b\necho\n%s\n" % (ppin, lie)
+    )
+    client.ppin.chmod(0o755)
+    before = client.state()
+    result = client.secret()
+    assert_refused(client, before, result, words, logins=1)
+    assert result["rolled_back"]
+    for trace in ("AAAA", "20EEE", "pin-of", "QUFBQUEt", "2-noititrap"):
+        assert trace not in str(result).replace("', '", "")
 
 
 def test_binary_noise_around_the_listing_does_no_harm(client):

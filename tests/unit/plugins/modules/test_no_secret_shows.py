@@ -2,36 +2,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """No secret in argv, environment, output, syslog or files; and the terminal is the only way in."""
 
-import base64
 import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
-import urllib.parse
 from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from find_secrets import all_forms
 
 COLLECTION = Path(_plan.__file__).parents[2]
 SETUP, PIN, PROXY = "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "pin-of-partition-1", "password-of-svc1"
 
 
-def forms(secret):
-    """A secret and what it may turn into on its way, as bytes."""
-    raw = secret.encode()
-    return {
-        raw,
-        base64.b64encode(raw),
-        raw.hex().encode(),
-        raw.hex().upper().encode(),
-        urllib.parse.quote(raw).encode(),
-    }
-
-
-FORMS = set.union(*map(forms, (SETUP, PIN, PROXY)))
+FORMS = all_forms((SETUP, PIN, PROXY))
 
 
 class ProcessWatch:

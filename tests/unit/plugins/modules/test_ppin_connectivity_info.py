@@ -173,9 +173,24 @@ def test_a_ppin_that_hangs(configured):
     assert result["failed"] and result["error"]["class"] == "timeout"
 
 
+def test_a_damaged_ledger_is_told_and_left_alone(configured, hsm):
+    ledger = configured.secrets.with_name(".secrets.cfg.ledger")
+    ledger.write_text("{")
+    hsm("rotate-secret", partition="P2")
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result.get("failed") and not result["ok"]
+    assert "is damaged" in str(result["warnings"]) and ledger.read_text() == "{"
+
+
 def test_a_ledger_that_cannot_be_written(configured, hsm):
     hsm("rotate-secret", partition="P2")
     configured.secrets.with_name(".secrets.cfg.ledger.new").mkdir()
     result = configured.run("ppin_connectivity_info", user_name="P2")
     assert not result.get("failed") and not result["ok"]
     assert "cannot be written" in str(result["warnings"])
+
+
+def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
+    result = client.run("ppin_connectivity_info", user_name="P2", known_stale_ages={"P2": 0})
+    assert not result.get("failed") and (result["ok"], result["refused"], result["logins"]) == (False, [], 0)
+    assert hsm.logins("permanent") == []

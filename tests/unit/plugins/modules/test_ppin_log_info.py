@@ -95,7 +95,7 @@ def test_a_rejected_secret_is_not_tried_again(configured, hsm, behaviour):
         ({"since": "yesterday"}, "since is not a day or time"),
         ({"dest": "/nowhere/log"}, "There is no folder /nowhere"),
         ({"dest": "/etc"}, "/etc is a folder"),
-        ({"dest": "/tmp/log", "level": "err"}, "mutually exclusive"),
+        ({"dest": "/nowhere/log", "level": "err"}, "mutually exclusive"),
         ({"user_name": "P9"}, "0x80005012"),
         ({"hsm": "hsm9"}, "0x80005001"),
     ],
@@ -119,3 +119,9 @@ def test_a_ppin_that_dies_silently(configured):
     configured.ppin.write_text("#!/bin/sh\n")
     result = fetch(configured)
     assert result["failed"] and "it printed nothing" in result["msg"]
+
+
+def test_a_full_disk(configured, full_disk):
+    result = fetch(configured, dest=full_disk / "log")
+    assert result["failed"] and "No space left" in str(result)
+    assert not (full_disk / "log").exists()

@@ -4,15 +4,11 @@
 
 import json
 import os
-import shlex
 import stat
-import sys
+import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-
-EMULATOR = Path(_plan.__file__).parents[2] / "tests/emulator"
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
@@ -132,18 +128,6 @@ def test_the_other_names_of_user_name(configured):
 # Verification
 
 
-def before_test(client, *command):
-    """Have something happen to the HSM before ppin tests a login: a shell script takes the place of ppin."""
-    real = client.ppin.with_name("ppin.real")
-    client.ppin.rename(real)
-    admin = [sys.executable, "-m", "primus_emulator", "admin", "--state", str(client.hsm.state), *command]
-    client.ppin.write_text(
-        f'#!/bin/sh\ncase "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac\n'
-        f'exec {real} "$@"\n'
-    )
-    client.ppin.chmod(0o755)
-
-
 def test_one_login_at_one_node_after_a_fetch(client):
     result = client.secret()
     assert (result["verified"], result["logins"]) == (True, 2)
@@ -182,7 +166,7 @@ def test_never_logs_in(client):
 
 
 def test_a_login_that_is_rejected_right_after_a_fetch_keeps_what_was_fetched(client):
-    before_test(client, "rotate-secret", "P2")
+    client.before_test("rotate-secret", "P2")
     result = client.secret()
     assert result["failed"] and result["changed"] and result["verified"] is False
     assert not result["rolled_back"]
@@ -191,7 +175,7 @@ def test_a_login_that_is_rejected_right_after_a_fetch_keeps_what_was_fetched(cli
 
 
 def test_a_login_that_cannot_be_made_after_a_fetch_is_a_warning(client):
-    before_test(client, "network", "down")
+    client.before_test("network", "down")
     result = client.secret(retries=0)
     assert not result.get("failed") and result["verified"] is None
     assert "not verified" in str(result["warnings"])
@@ -293,26 +277,26 @@ def test_a_slow_hsm_ends_in_a_timeout_that_is_not_tried_again(configured):
 # Interrupted runs
 
 
-def test_a_run_that_was_killed_is_mended_by_the_next(configured):
+def test_a_run_that_was_killed_left_the_client_as_it_was_and_is_tidied_up_after_by_the_next(configured):
     configured.set(write_delay_ms=500)
-    before = configured.secrets.read_bytes()
-    snapshot = configured.home / "etc/.secrets.cfg.snapshot"
+    before = configured.state()
     wrong = {"setup_password": "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ", "pkcs11_password": "any"}
     process = configured.start("ppin_secret", user_name="P2", state="updated", **wrong)
-    while configured.secrets.read_bytes() == before:
+    while not any(copy.stat().st_size < len(before[".secrets.cfg"][0]) for copy in working_copies(configured)):
         assert process.poll() is None
     process.kill()
     process.communicate()
-    assert snapshot.read_bytes() == before
     configured.set(write_delay_ms=0)
+    assert working_copies(configured) and configured.secrets.read_bytes() == before[".secrets.cfg"][0]
     assert configured.info()["interrupted"]
 
     predicted = configured.secret(check=True)
-    assert "would be put back" in str(predicted["warnings"]) and snapshot.exists()
-    result = configured.secret()
-    assert result["changed"] and "was put back" in str(result["warnings"])
-    assert configured.secrets.read_bytes() == before and not snapshot.exists()
-    assert configured.secret()["changed"] is False
+    assert predicted["interrupted"] and not predicted["changed"] and working_copies(configured)
+    result = configured.secret(verify="always")
+    assert result["interrupted"] and not result["changed"] and "warnings" not in result and result["verified"]
+    assert configured.state()[".secrets.cfg"] == before[".secrets.cfg"]
+    assert set(configured.state()) == set(before)
+    assert configured.secret()["interrupted"] is False
 
 
 def test_a_run_that_is_told_to_end_puts_everything_back(configured):
@@ -322,7 +306,7 @@ def test_a_run_that_is_told_to_end_puts_everything_back(configured):
         "ppin_secret", user_name="P2", state="updated", setup_password=configured.hsm.new_setup_password("P2"),
         pkcs11_password="pin-of-partition-2",
     )  # fmt: skip
-    while not (configured.home / "etc/.secrets.cfg.snapshot").exists():
+    while not working_copies(configured):
         assert process.poll() is None
     process.terminate()
     out, err = process.communicate(timeout=30)
@@ -332,13 +316,27 @@ def test_a_run_that_is_told_to_end_puts_everything_back(configured):
     assert configured.state() == before
 
 
-def test_a_snapshot_that_lost_nothing_is_dropped(configured):
-    before = configured.state()
-    snapshot = configured.home / "etc/.secrets.cfg.snapshot"
-    snapshot.write_bytes(configured.secrets.read_bytes())
-    result = configured.secret()
-    assert not result["changed"] and "warnings" not in result
-    assert configured.state() == before
+def test_a_ppin_that_outlives_its_killed_run_changes_nothing_any_more(configured):
+    """A removal asks for nothing, so no terminal is there whose end would end it."""
+    configured.set(write_delay_ms=300)
+    before = configured.secrets.read_bytes()
+    process = configured.start("ppin_secret", user_name="P2", state="absent")
+    while not any(copy.stat().st_size < len(before) for copy in working_copies(configured)):
+        assert process.poll() is None
+    (ppin,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.communicate()
+    assert Path(f"/proc/{ppin}/cmdline").read_bytes()  # it still runs
+    result = configured.secret("P2")
+    assert result["interrupted"] and result["action"] == "none"
+    while Path(f"/proc/{ppin}").exists():
+        time.sleep(0.05)
+    assert configured.secrets.read_bytes() == before
+    assert working_copies(configured) == []
+
+
+def working_copies(client):
+    return list((client.home / "etc").glob(".secrets.cfg.working-*/.secrets.cfg"))
 
 
 def test_two_runs_at_once_lose_nothing(client):
@@ -361,7 +359,7 @@ def test_a_run_that_is_waited_for_too_long_is_named(client):
     client.set(hang_at="prompt", hang_seconds=4)
     first = client.start("ppin_secret", user_name="P2", setup_password="AAAAA-BBBBB-CCCCC-DDDDD-EEE02",
                          pkcs11_password="pin-of-partition-2")  # fmt: skip
-    while not (client.home / "etc/.secrets.cfg.snapshot").exists():
+    while not working_copies(client):
         assert first.poll() is None
     result = client.secret(timeout=1)
     assert result["failed"] and "Another run" in result["msg"] and result["logins"] == 0

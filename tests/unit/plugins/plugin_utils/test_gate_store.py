@@ -166,7 +166,7 @@ class TestFolder:
 
     def test_that_others_may_write_is_refused(self, where):
         os.mkdir(where)
-        os.chmod(where, 0o770)
+        os.chmod(where, 0o770)  # noqa: S103 # what the store must refuse
         with pytest.raises(GateError, match="can be written by others: make its mode 0700"):
             open_store(where).secret()
 

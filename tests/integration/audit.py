@@ -1,0 +1,214 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Run a command and look for secrets in all that it and its children do: audit.py [--secret TEXT ...] COMMAND ...
+
+It sees, by way of strace, the arguments and the environment of every program that is started, every write to a file
+however short its life, and all that goes over sockets; as root, in a mount namespace of its own, also what is sent to
+syslog. Ansible is made to say and to keep the most that it can: -vvvv, log, results as JSON, fact cache, retry files.
+
+Secrets are those of the emulated HSM and whatever is typed into a pseudo-terminal, which is where passwords go. Each is
+looked for as it is and in the forms of find_secrets.py. Pipes and terminals are not looked at: they are how a password
+travels, and no one but the two at their ends can read them. Not seen are files that are written by way of mmap and gone
+at the end.
+
+Exits with 1 when a secret was found outside of EXPECTED, or when nothing was typed and so nothing tested.
+"""
+
+import argparse
+import codecs
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/support"))
+from find_secrets import forms  # noqa: E402
+
+OUTPUT = ROOT / "build/audit"
+DEFAULTS = ROOT / "tests/integration/targets/setup_emulator/defaults/main.yml"
+
+# What may hold secrets, and why: who does it, and to what, as expressions for the whole of each.
+EXPECTED = [
+    (r".*\bprimus_emulator (serve|client)\b.*", r".*", "the emulated HSM knows them"),
+    (r".*\bprimus_emulator admin\b.*", r".*", "the test changes them in the emulated HSM"),
+    (r".*/build/integration/\w+\.playbook\.json", r".*/(ansible-local-\w+/[.\w]+|ansible-tmp-[-.\d]+/\.source\.json)",
+     "the test writes the configuration of the emulated HSM and the variables of its playbooks"),
+    (r".*", r".*/build/integration/\w+/(config|variables|wrong)\.json", "these are they"),
+]  # fmt: skip
+
+CALLS = "execve execveat clone clone3 fork vfork write pwrite64 writev pwritev pwritev2 sendto sendmsg sendmmsg"
+STRACE = ["strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--decode-fds=all", "--no-abbrev"]
+STRACE += ["--string-limit=16777216", "--signal=none", "--trace=" + CALLS.replace(" ", ",")]
+
+LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
+STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
+
+
+def environment(folder):
+    """Ansible says and keeps the most that it can."""
+    places = {"HOME": "home", "REMOTE_TMP": "remote", "LOG_PATH": "ansible.log", "CALLBACK_TREE_DIR": "results",
+              "CACHE_PLUGIN_CONNECTION": "facts", "RETRY_FILES_SAVE_PATH": "retry"}  # fmt: skip
+    switches = {"LOG_VERBOSITY": "4", "DIFF_ALWAYS": "true", "INJECT_INVOCATION": "true", "PIPELINING": "true",
+                "CALLBACKS_ENABLED": "ansible.builtin.tree", "CACHE_PLUGIN": "ansible.builtin.jsonfile",
+                "RETRY_FILES_ENABLED": "true"}  # fmt: skip
+    switches.update({name: str(folder / place) for name, place in places.items()})
+    return {"TMPDIR": str(folder), **{f"ANSIBLE_{name}": value for name, value in switches.items()}}
+
+
+@contextlib.contextmanager
+def syslog():
+    """What is sent to /dev/log, as a list that grows; None when there can be no socket of our own."""
+    if os.geteuid() != 0 or os.environ.get("AUDIT_NAMESPACE") != "own":
+        yield None
+        return
+    subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Nothing can be mounted where nothing is, so that /dev becomes a copy of itself, with our socket.
+        subprocess.run(["mount", "--rbind", "/dev", folder], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/dev"], check=True)
+        for path in Path(folder).iterdir():
+            copy = Path("/dev", path.name)
+            if path.is_symlink():
+                copy.symlink_to(os.readlink(path))
+            elif path.name == "ptmx":
+                copy.symlink_to("pts/ptmx")  # which must stand beside its pts
+            elif path.name != "log":
+                copy.mkdir() if path.is_dir() else copy.touch()
+                subprocess.run(["mount", "--rbind", str(path), str(copy)], check=True)
+        received = []
+        log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        log.bind("/dev/log")
+        threading.Thread(target=lambda: [received.append(log.recv(1 << 20)) for _ in iter(int, 1)], daemon=True).start()
+        yield received
+        subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
+
+
+class Trace:
+    """What strace saw: by program and target, the bytes that went there, and what was typed into terminals."""
+
+    def __init__(self, path):
+        self.parent, self.program = {}, {}
+        self.bytes = defaultdict(bytearray)
+        self.typed = set()
+        self.programs = 0
+        with open(path, "rb") as lines:
+            for line in lines:  # children may do something before strace writes whose they are
+                match = re.match(rb"(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (\d+)(?:<[^>]*>)?\n", line)
+                if match:
+                    self.parent[match[2]] = match[1]
+            lines.seek(0)
+            for line in lines:
+                match = LINE.match(line)
+                if match:
+                    self.see(match[1], (match[2] or match[3]).decode(), match[4])
+
+    def who(self, pid):
+        while pid not in self.program and pid in self.parent:
+            pid = self.parent[pid]
+        return self.program.get(pid, "?")
+
+    def see(self, pid, call, rest):
+        words = [codecs.escape_decode(word)[0] for word in STRING.findall(rest)]
+        if call.startswith("exec"):
+            # A call that failed, such as on the way through PATH, shows what it was to start as well.
+            if not words:
+                return
+            arguments, _bracket, variables = rest.partition(b"], ")
+            count = len(STRING.findall(arguments))
+            before = self.who(pid)
+            if b" = -1 " not in rest:
+                self.program[pid] = b" ".join(words[1:count]).decode(errors="replace")
+                self.programs += 1
+            who = self.program.get(pid, before)
+            self.bytes[who, "its arguments"] += b"\0".join(words[:count]) + b"\0"
+            self.bytes[who, "its environment"] += b"\0".join(words[count:]) + b"\0"
+        elif words and not call.startswith(("clone", "fork", "vfork")):
+            target = TARGET.match(rest)
+            target = target[1].decode(errors="replace") if target else "?"
+            if "/ptmx" in target:
+                typed = (word.decode(errors="replace").rstrip("\r\n") for word in words)
+                self.typed.update(word for word in typed if word and word.isprintable())
+            elif not target.startswith(("pipe:", "/dev/pts/", "/dev/tty", "/dev/null")):
+                self.bytes[self.who(pid), target] += b"".join(words)
+
+
+def audit(command, secrets):
+    """Run the command; its exit status and what was found: (who, where, why it is expected or None), sorted."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    started = time.time()
+    with tempfile.TemporaryDirectory(dir=OUTPUT) as folder, syslog() as messages:
+        trace_path = Path(folder, "trace")
+        own = Path(folder, "own")
+        own.mkdir()
+        traced = [*STRACE, "--output", str(trace_path), *command]
+        status = subprocess.call(traced, env={**os.environ, **environment(own)})
+        trace = Trace(trace_path)
+        trace_path.unlink()
+        contents = dict(trace.bytes)
+        if messages is not None:
+            contents["?", "syslog"] = b"\n".join(messages)
+        for path in [*own.rglob("*"), *(ROOT / "build/integration").rglob("*"), *(ROOT / "build/molecule").rglob("*")]:
+            with contextlib.suppress(OSError):
+                if path.is_file() and not path.is_symlink() and path.stat().st_mtime >= started:
+                    contents["left behind", str(path)] = path.read_bytes()
+    secrets = {*secrets, *trace.typed}
+    wanted = {form: secret for secret in secrets for form in forms(secret) if len(form) >= 4}
+    found = set()
+    for (who, where), content in contents.items():
+        for form in wanted:
+            if form in content:
+                why = next(
+                    (why for a, b, why in EXPECTED if re.fullmatch(a, who, re.S) and re.fullmatch(b, where)), None
+                )
+                found.add((who, where, why))
+    print(
+        "%d programs started, %d places written to, %s messages to syslog; %d secrets, %d of them typed"
+        % (
+            trace.programs,
+            len(contents),
+            "unknown" if messages is None else len(messages),
+            len(secrets),
+            len(trace.typed),
+        )
+    )
+    return status, trace, sorted(found, key=str)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--secret", action="append", default=[], metavar="TEXT", help="look for this one, too")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+    options = parser.parse_args()
+    if shutil.which("strace") is None:
+        parser.error("strace is not installed")
+    if os.geteuid() == 0 and "AUDIT_NAMESPACE" not in os.environ:
+        own = ["unshare", "--mount", sys.executable, *sys.argv]
+        return subprocess.call(own, env={**os.environ, "AUDIT_NAMESPACE": "own"})
+    known = yaml.safe_load(DEFAULTS.read_text())
+    secrets = [*known["setup_emulator_setup_passwords"], *options.secret]
+    secrets += [known[f"setup_emulator_{name}_password"] for name in ("wrong_setup", "pkcs11", "proxy")]
+    status, trace, found = audit(options.command, secrets)
+    unexpected = [place for place in found if not place[2]]
+    for who, where, _why in unexpected:
+        print(f"FOUND  {where}\n    by {who[:300]}")
+    for why, count in Counter(why for _who, _where, why in found if why).items():
+        print(f"{count} are expected to, as {why}")
+    print(f"{len(unexpected)} places hold a secret that should not")
+    return 1 if status or unexpected or not trace.typed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
