@@ -76,9 +76,8 @@ crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that l
 docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/html
 	rm -rf build/docs
 	mkdir -p build/docs/source/collections
-	cp docs/docsite/index.md build/docs/source
-	cp --parents -r README.md CONTRIBUTING.md SECURITY.md COPYING LICENSES docs/*.md docs/images docs/examples \
-	  playbooks/README.md roles/*/README.md extensions/molecule tests/emulator/README.md build/docs/source
+	cp -r *.md COPYING LICENSES docs playbooks roles tests extensions build/docs/source
+	mv build/docs/source/docs/docsite/index.md build/docs/source
 	chmod go-w build/docs/source/collections
 	$(RUN) antsibull-docs --config-file docs/docsite/antsibull-docs.cfg collection --use-current --squash-hierarchy \
 	  --fail-on-error --dest-dir build/docs/source/collections hsmops.primus
