@@ -4,7 +4,9 @@
 
 import re
 import textwrap
+from pathlib import Path
 
+import examples
 import pytest
 import yaml
 from examples import CLOUDHSM, EXAMPLES, ROOT
@@ -22,7 +24,9 @@ PROVISION = ("-i", "cloudhsm/inventory.yml", "hsmops.primus.provision")
 
 
 def blocks(page):
-    return re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.M | re.S)
+    """The YAML of a page, also that in a list, without the indentation of the list."""
+    found = re.findall(r"^( *)```yaml\n(.*?)^\1```$", page.read_text(), re.M | re.S)
+    return [re.sub(f"^{indent}", "", block, flags=re.M) for indent, block in found]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,7 +38,41 @@ def test_yaml_of_a_page_is_in_a_file(page):
 
 
 def test_pages_have_yaml():
-    assert sum(len(blocks(page)) for page in PAGES) >= 10
+    """As many blocks as fences, so that none is overlooked for the way it is written."""
+    found = sum(len(blocks(page)) for page in PAGES)
+    assert found == len(re.findall(r"```(yaml|yml)", "".join(page.read_text() for page in PAGES))) > 10
+
+
+def test_each_file_is_used():
+    """By one of these tests: by its name, that of its folder, or with the inventory that it belongs to."""
+    tests = "".join(path.read_text() for path in [*Path(__file__).parent.glob("*.py"), Path(examples.__file__)])
+    for path in (path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*") if path.is_file()):
+        names = [f'"{path}"', f"@{path}", f'/{path}"', f'"{path.parent}"', f'"{path.parent}/{{', f"@{path.parent}/{{"]
+        if len(path.parts) > 2:
+            names += [f'"{path.parts[0]}/inventory.yml"', f'"{path.parts[0]}"', f'/{path.parent}"']
+        assert any(name in tests for name in names), path
+
+
+def names():
+    """What roles and playbooks call their variables and tags, and the filters."""
+    for path in [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("playbooks/*.yml")]:
+        yield from re.findall(r"(?<!_)primus_\w+", path.read_text())
+    yield from (path.stem for path in ROOT.glob("plugins/filter/*.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_on_a_page(page):
+    """What a page calls a variable, a tag, a module, a playbook or a target of make is one."""
+    text = page.read_text()
+    called = set(re.findall(r"(?<![\w/.])primus_(?:client|provider|secret|service_proxy|rotate|report)_\w+", text))
+    assert called <= set(names())
+    modules = re.findall(r"-m hsmops\.primus\.(\w+)", text)
+    assert not [name for name in modules if not (ROOT / f"plugins/modules/{name}.py").exists()]
+    playbooks = re.findall(r"ansible-playbook hsmops\.primus\.(\w+)", text)
+    assert not [name for name in playbooks if not (ROOT / f"playbooks/{name}.yml").exists()]
+    targets = re.findall(r"`make ([a-z-]+)", text)
+    makefile = (ROOT / "Makefile").read_text()
+    assert not [name for name in targets if not re.search(f"^{name}:", makefile, re.M)]
 
 
 def run_twice(reader, *words):
@@ -153,3 +191,23 @@ def test_pull(reader):
     reader.hosts = ["app1.example.com"]
     run_twice(reader, "-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "pull/local.yml")
     assert reader.typed() == CLOUDHSM_TYPED
+
+
+def test_rotation_runbook(reader):
+    """Step by step, with the setup password put into the vault of the example."""
+    reader.install()
+    reader.playbook(*PROVISION)
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    new = reader.hsm("new-setup-password", partition="PARTITION1")
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], new))
+    rotate = ("-i", "cloudhsm/inventory.yml", "hsmops.primus.rotate")
+    spent = len(reader.hsm.logins("setup"))
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate, "--check")) == ["1", "1"]
+    assert len(reader.hsm.logins("setup")) == spent
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["1", "1"]
+    assert len(reader.hsm.logins("setup")) == spent + 2
+    # Again: no host spends the password twice, each logs in.
+    logins = len(reader.hsm.logins("permanent"))
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["0", "0"]
+    assert len(reader.hsm.logins("setup")) == spent + 2
+    assert len(reader.hsm.logins("permanent")) == logins + 2
