@@ -7,6 +7,8 @@ PYTHON ?= python3
 TARGETS ?=
 # SCENARIOS chooses molecule scenarios: `make molecule SCENARIOS="default upgrade"`; without it, all.
 SCENARIOS ?=
+# MATRIX chooses sessions: `make matrix MATRIX="--session core-2.16 sanity-2.16"`; without it, all.
+MATRIX ?=
 # BENCH is for the comparison: `make bench BENCH="--hosts 20 --sizes 10 100"`; with --docs, docs/benchmarks.md is written.
 BENCH ?=
 
@@ -29,7 +31,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
-.PHONY: audit-packages clean
+.PHONY: audit-packages matrix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real pla
 
 audit-secrets: $(VENV)/$(STAMP) $(COLLECTION) ## integration once more, watched for secrets by strace; all of it as root
 	$(RUN) python tests/integration/audit.py python tests/integration/run.py $(TARGETS)
+
+matrix: $(VENV)/$(STAMP) $(COLLECTION) ## ansible-core 2.16 to 2.21 and Python 3.6 to 3.13; `nox --list` tells its sessions
+	$(RUN) nox $(MATRIX)
 
 molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
 	$(RUN) python extensions/molecule/run.py $(SCENARIOS)

@@ -169,7 +169,7 @@ def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], 
         ) from None
     with session:
         objects = {
-            cls.lower(): sum(1 for _ in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass[cls]}))
+            cls.lower(): sum(1 for _object in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass[cls]}))
             for cls in CLASSES
         }
         return {

@@ -87,6 +87,7 @@ def build_commands() -> dict[str, list]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        check=False,
     )
     if ansible.returncode:
         sys.exit(ansible.stdout + ansible.stderr)
@@ -124,7 +125,7 @@ def main():
     try:
         commands = build_commands()
         times = {name: [] for name in commands}
-        for _ in range(rounds):
+        for _round in range(rounds):
             for name, command in commands.items():
                 times[name].append(measure(command))
     finally:

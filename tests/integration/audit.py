@@ -91,7 +91,9 @@ def syslog():
         received = []
         log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         log.bind("/dev/log")
-        threading.Thread(target=lambda: [received.append(log.recv(1 << 20)) for _ in iter(int, 1)], daemon=True).start()
+        threading.Thread(
+            target=lambda: [received.append(log.recv(1 << 20)) for _time in iter(int, 1)], daemon=True
+        ).start()
         yield received
         subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
 

@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Run integration targets through ansible-playbook: run.py [TARGET ...], without names all of them.
+"""Run integration targets through ansible-playbook: run.py [--target-python PATH] [TARGET ...], without names all.
 
 A target is a role in tests/integration/targets/, laid out as ansible-test wants it, and is run as ansible-test does: on
 `testhost` over the local connection, with facts, and `output_dir` naming a fresh directory of its own. Targets named
-setup_* are dependencies of others and not run by themselves. The full output is in build/integration/TARGET.log.
+setup_* are dependencies of others and not run by themselves. Modules run with the interpreter PATH if it is given,
+which needs pexpect then; all else runs with that of this program. The full output is in build/integration/TARGET.log.
 
 Exits with 1 when a target failed or none was run, with 2 when a name is unknown.
 """
@@ -25,7 +26,7 @@ OUTPUT = ROOT / "build/integration"
 TAIL_LINES = 60
 
 
-def run(target: str) -> bool:
+def run(target: str, target_python: str) -> bool:
     """Run one target and print the verdict; True when its playbook succeeded."""
     directory = OUTPUT / target
     shutil.rmtree(directory, ignore_errors=True)
@@ -35,7 +36,7 @@ def run(target: str) -> bool:
     playbook = OUTPUT / f"{target}.playbook.json"
     testhost = {
         "ansible_connection": "local",
-        "ansible_python_interpreter": sys.executable,
+        "ansible_python_interpreter": target_python,
         "output_dir": str(directory),
     }
     inventory.write_text(json.dumps({"all": {"hosts": {"testhost": testhost}}}))
@@ -63,12 +64,14 @@ def run(target: str) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", metavar="TARGET", nargs="*")
-    names = parser.parse_args().targets
+    parser.add_argument("--target-python", metavar="PATH", default=sys.executable)
+    options = parser.parse_args()
+    names = options.targets
     known = sorted(path.parent.parent.name for path in TARGETS.glob("*/tasks/main.yml"))
     unknown = sorted(set(names) - set(known))
     if unknown:
         parser.error(f"no such target: {', '.join(unknown)}; there are: {', '.join(known)}")
-    results = [run(name) for name in names or known if names or not name.startswith("setup_")]
+    results = [run(name, options.target_python) for name in names or known if names or not name.startswith("setup_")]
     print(f"{results.count(True)} passed, {results.count(False)} failed")
     return 0 if results and all(results) else 1
 

@@ -74,7 +74,7 @@ def audit(tmp_path, script):
     path = tmp_path / "script.py"
     path.write_text(script)
     command = [sys.executable, str(AUDIT), "--secret", SECRET, sys.executable, str(path), str(tmp_path)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300)
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
     return run.returncode, run.stdout, re.findall(r"^FOUND  (.*)\n    by (.*)", run.stdout, re.M)
 
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes and removes the machines that the scenarios run on: Debian hosts without a container engine.
@@ -133,7 +132,7 @@ def recorded(pid_file: Path) -> int | None:
     """The pid in a file when that process still runs, None otherwise."""
     if not pid_file.exists():
         return None
-    pid, _, start = pid_file.read_text().strip().partition(" ")
+    pid, _blank, start = pid_file.read_text().strip().partition(" ")
     return int(pid) if pid and started(int(pid)) == start else None
 
 
@@ -153,7 +152,7 @@ def archive(apt: Path = Path("/etc/apt")) -> tuple[str, str, str]:
         if path.suffix == ".sources":
             for stanza in path.read_text().split("\n\n"):
                 lines = (line.partition(":") for line in stanza.splitlines() if not line.startswith((" ", "#")))
-                fields = {name.lower(): value.split() for name, _, value in lines}
+                fields = {name.lower(): value.split() for name, _colon, value in lines}
                 if "deb" in fields.get("types", []):
                     return fields["uris"][0], fields["suites"][0], ",".join(fields["components"])
         elif path.suffix == ".list" and path.exists():

@@ -388,7 +388,7 @@ def failure(error, switches):
 
 
 def make_noise(switches, output):
-    for _ in range(switches.print_mb):
+    for _megabyte in range(switches.print_mb):
         output.raw((b"n" * 63 + b"\n") * (1024 * 1024 // 64))
     if switches.binary_noise:
         output.raw(bytes(range(256)) * 4)

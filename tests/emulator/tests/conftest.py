@@ -26,7 +26,7 @@ def run_emulator(*args, **kwargs):
     """Run the emulator's command line."""
     environment = {**os.environ, "PYTHONPATH": str(EMULATOR)}
     command = [sys.executable, "-m", "primus_emulator", *map(str, args)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **kwargs)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **kwargs, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ class Client:
     def run(self, *args, **kwargs):
         """Run ppin to its end, with no terminal."""
         command = [str(self.prefix / "bin/ppin"), *args]
-        return subprocess.run(command, capture_output=True, timeout=30, start_new_session=True, **kwargs)
+        return subprocess.run(command, capture_output=True, timeout=30, start_new_session=True, **kwargs, check=False)
 
     def spawn(self, *args):
         """Run ppin on a terminal."""

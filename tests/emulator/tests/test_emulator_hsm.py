@@ -252,7 +252,7 @@ def test_log_has_the_published_form():
     hsm.advance(-1_600_000_000 + 1617269488)
     hsm.login("P", "setup", "setup", **WHO)
     hsm.advance(86400)
-    for _ in range(3):
+    for _time in range(3):
         hsm.log("P", "Error: something", level="err")
     first = [
         "2021 Apr  1 09:31:28 UTC NUFENEN notice PKCS11 Process: "

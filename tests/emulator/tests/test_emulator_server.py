@@ -30,7 +30,7 @@ def cli(*args):
     """Run the emulator's command line."""
     command = [sys.executable, "-m", "primus_emulator", *map(str, args)]
     environment = {**os.environ, "PYTHONPATH": str(EMULATOR)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 class GivenPassword:
@@ -350,7 +350,7 @@ def test_a_client_in_the_layout_of_the_provider_package(state, admin, tmp_path):
     environment["SECUROSYS_SECRETS_CONF"] = str(home / "etc/.secrets.cfg")
 
     def ppin(*args):
-        return subprocess.run([link, *args], env=environment, capture_output=True, text=True, timeout=30)
+        return subprocess.run([link, *args], env=environment, capture_output=True, text=True, timeout=30, check=False)
 
     assert ppin("-v").stdout == "Primus HSM PKCS#11 2.3.0\n"
     setup = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3"

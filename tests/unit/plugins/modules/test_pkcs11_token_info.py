@@ -29,6 +29,7 @@ def look(library=SOFTHSM, check=False, **options):
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode(),
         capture_output=True,
         timeout=90,
+        check=False,
     )
     assert process.stderr == b"", process.stderr.decode()
     assert PIN.encode() not in process.stdout and WRONG.encode() not in process.stdout

@@ -13,7 +13,7 @@ import pytest
 def logged(configured, hsm):
     """A client whose partition has something in its log."""
     hsm("log", partition="P2", text="Error: 0x80005017 (not what the login ends with)", level="err")
-    for _ in range(3):
+    for _time in range(3):
         hsm("log", partition="P2", text="the same again", level="warning", facility="Crypto")
     hsm("advance", seconds=3600)
     hsm("log", partition="P2", text="later", level="debug")

@@ -50,7 +50,7 @@ def processes(count, target, *args):
     started = [FORK.Process(target=target, args=(queue, barrier, number, *args)) for number in range(count)]
     for process in started:
         process.start()
-    results = [queue.get(timeout=60) for _ in started]
+    results = [queue.get(timeout=60) for _process in started]
     for process in started:
         process.join(60)
         assert process.exitcode == 0
@@ -74,7 +74,7 @@ class TestRecords:
         def write(queue, barrier, number):
             mine = open_store(address)
             barrier.wait()
-            for _ in range(50):
+            for _time in range(50):
                 mine.write(KEY, record(host=str(number) * 2000))
                 assert len(set(mine.read(KEY)["host"])) == 1
             queue.put(True)
@@ -87,7 +87,7 @@ class TestTurns:
         def count(queue, barrier, number):
             mine = open_store(address)
             barrier.wait()
-            for _ in range(5):
+            for _time in range(5):
                 with mine.turn(KEY, f"host{number}", 60, lambda holder: None):
                     seen = int(counter.read_text())
                     time.sleep(0.001)

@@ -1,0 +1,116 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The matrix: `nox --list` tells its sessions, `nox --session core-2.16` runs one.
+
+core-X        unit tests and integration targets with ansible-core X, on a Python that it supports
+sanity-X      ansible-test sanity, all tests, with ansible-core X
+target-X      the modules on a client with Python X
+
+A Python is looked for on PATH, then among those of pyenv; a session without its Python fails.
+"""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+CORES = {"2.16": "3.11", "2.17": "3.12", "2.18": "3.13", "2.19": "3.11", "2.20": "3.12", "2.21": "3.13"}
+# The newest ansible-core that runs modules on such a Python, of those that run on Python 3.11 and later.
+TARGETS = {"3.6": "2.16", "3.7": "2.17", "3.8": "2.19"}
+TARGETS.update(dict.fromkeys(("3.9", "3.10", "3.11", "3.12", "3.13"), "2.21"))
+CREDENTIAL_TARGETS = ("ppin_info", "ppin_proxy", "ppin_secret")
+
+nox.options.default_venv_backend = "venv"
+nox.options.envdir = "build/nox"
+
+
+def find_python(version: str) -> str:
+    """Path of an interpreter of this version; its bare name when there is none."""
+    name = f"python{version}"
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
+    candidates = [shutil.which(name), *map(str, versions.glob(f"{version}.*/bin/{name}"))]
+    for path in filter(None, candidates):  # one of pyenv's on PATH may be a shim for a version that is not chosen
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    return name
+
+
+def install(session: nox.Session, core: str, *packages: str) -> None:
+    session.install("--quiet", f"ansible-core~={core}.0", *packages)
+
+
+def run_python(session: nox.Session, *words: str) -> None:
+    session.run("python", *words, env={"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build")})
+
+
+def core_session(core: str, python: str) -> None:
+    @nox.session(name=f"core-{core}", python=find_python(python))
+    def session_of_core(session: nox.Session) -> None:
+        install(session, core, "-r", "tests/requirements.in")
+        if "integration" not in session.posargs:
+            run_python(session, "-m", "pytest", "--quiet")
+        run_python(session, "tests/integration/run.py")
+
+
+def sanity_session(core: str, python: str) -> None:
+    @nox.session(name=f"sanity-{core}", python=find_python(python))
+    def session_of_sanity(session: nox.Session) -> None:
+        install(session, core)
+        folder = ROOT / f"build/sanity-{core}"
+        shutil.rmtree(folder, ignore_errors=True)
+        collection = folder / "ansible_collections/hsmops/primus"
+        # ansible-test wants to be in a folder of this name, and git to tell what belongs to the collection.
+        listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        for name in filter(None, subprocess.check_output(listing, cwd=ROOT, text=True).split("\0")):
+            if (ROOT / name).is_file():
+                (collection / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, collection / name)
+        session.chdir(collection)
+        for words in (["init", "--quiet"], ["add", "--all"]):
+            session.run("git", *words, external=True)
+        prepare_pip(folder)
+        session.run(
+            "ansible-test", "sanity", "--python", python, "--requirements", "--color", "no", env={"HOME": str(folder)}
+        )
+
+
+def prepare_pip(home: Path) -> None:
+    """Have ansible-test make its environments with the pip that Python brings, instead of one that it downloads.
+
+    The versions are those in the file names that ansible-test of ansible-core 2.16 to 2.21 looks for.
+    """
+    cache = home / ".ansible/test/cache"
+    cache.mkdir(parents=True)
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    script = f"""
+import os, subprocess, sys
+import ensurepip
+ensurepip.bootstrap(upgrade=True)
+wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
+trust = ["--cert", {certificates!r}] if os.path.exists({certificates!r}) else []
+subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *trust, *wanted])
+"""
+    for version in ("20_3_4", "21_3_1", "23_1_2", "24_2", "25_2"):
+        (cache / f"get_pip_{version}.py").write_text(script)
+
+
+def target_session(python: str, core: str) -> None:
+    @nox.session(name=f"target-{python}", python=find_python(CORES[core]))
+    def session_of_target(session: nox.Session) -> None:
+        install(session, core, "-r", "tests/requirements.in")
+        client = Path(session.create_tmp()) / "client"
+        session.run(find_python(python), "-m", "venv", "--clear", str(client), external=True)
+        session.run(str(client / "bin/python"), "-m", "pip", "install", "--quiet", "pexpect", external=True)
+        words = ["--target-python", str(client / "bin/python"), *CREDENTIAL_TARGETS]
+        run_python(session, "tests/integration/run.py", *words)
+
+
+for core, python in CORES.items():
+    core_session(core, python)
+    sanity_session(core, python)
+for python, core in TARGETS.items():
+    target_session(python, core)
