@@ -158,12 +158,12 @@ CONFIG = {
 
 
 class Hsm:
-    """An emulated HSM of its own."""
+    """An emulated HSM of its own; config: what it knows, in place of CONFIG."""
 
-    def __init__(self, folder: Path, config=CONFIG):
+    def __init__(self, folder: Path, config=None):
         self.state = folder / "state"
         file = folder / "config.json"
-        file.write_text(json.dumps(config))
+        file.write_text(json.dumps(config or CONFIG))
         command = [
             sys.executable,
             "-m",
