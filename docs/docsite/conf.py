@@ -9,6 +9,7 @@ of modules, roles and filters. Nothing is asked of the network.
 import re
 from pathlib import Path
 
+import sphinx_antsibull_ext
 import yaml
 from docutils import nodes
 
@@ -21,6 +22,9 @@ myst_heading_anchors = 3  # as on the repository's web page
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+# The theme's own switch between light and dark must switch the tables of antsibull-docs, too.
+dark = (Path(sphinx_antsibull_ext.__file__).parent / "colors-default-dark.css").read_text()
+html_theme_options = {"dark_css_variables": dict(re.findall(r"--(antsibull-[a-z-]+):([^;}]+)", dark))}
 html_copy_source = False
 html_show_sphinx = False
 
