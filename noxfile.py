@@ -73,9 +73,8 @@ def sanity_session(core: str, python: str) -> None:
         for words in (["init", "--quiet"], ["add", "--all"]):
             session.run("git", *words, external=True)
         prepare_pip(folder)
-        session.run(
-            "ansible-test", "sanity", "--python", python, "--requirements", "--color", "no", env={"HOME": str(folder)}
-        )
+        words = ["sanity", "--python", python, "--requirements", "--color", "no", *session.posargs]
+        session.run("ansible-test", *words, env={"HOME": str(folder)})
 
 
 def prepare_pip(home: Path) -> None:
