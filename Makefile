@@ -30,7 +30,7 @@ COLLECTION := build/ansible_collections/hsmops/primus
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash build collection venv lock
+.PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
 .PHONY: audit-packages matrix clean
 
 help: ## list the targets
@@ -48,6 +48,8 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 	$(RUN) yamllint --strict .
 	$(RUN) ansible-lint --strict
 	$(RUN) antsibull-changelog lint
+	cd $(COLLECTION) && $(RUN) antsibull-docs lint-collection-docs --plugin-docs --check-extra-docs-refs \
+	  --validate-collection-refs dependent --disallow-unknown-collection-refs .
 	$(RUN) reuse lint --lines
 
 unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
@@ -74,6 +76,17 @@ scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 
 
 crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
 	$(RUN) python tests/crash/crash.py
+
+# Sphinx gets the files in their places, so that the links between them are right here and on the repository's page.
+docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/html
+	rm -rf build/docs
+	mkdir -p build/docs/source/collections
+	cp -r *.md COPYING LICENSES docs playbooks roles tests extensions build/docs/source
+	mv build/docs/source/docs/docsite/index.md build/docs/source
+	chmod go-w build/docs/source/collections
+	$(RUN) antsibull-docs --config-file docs/docsite/antsibull-docs.cfg collection --use-current --squash-hierarchy \
+	  --fail-on-error --dest-dir build/docs/source/collections hsmops.primus
+	$(RUN) sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite build/docs/source build/docs/html
 
 build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
 	$(RUN) ansible-galaxy collection build --force --output-path build

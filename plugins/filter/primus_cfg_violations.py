@@ -25,7 +25,7 @@ options:
     required: true
   service_users:
     description:
-      - The service users (CloudHSM). Every O(_input.partitions[].proxy_user) must be one of them.
+      - The service users (CloudHSM). Every C(proxy_user) of O(_input) must be one of them.
       - When this is left out, that is not checked.
     type: list
     elements: dict

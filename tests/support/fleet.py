@@ -158,12 +158,12 @@ CONFIG = {
 
 
 class Hsm:
-    """An emulated HSM of its own."""
+    """An emulated HSM of its own; config: what it knows, in place of CONFIG."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, config=None):
         self.state = folder / "state"
-        config = folder / "config.json"
-        config.write_text(json.dumps(CONFIG))
+        file = folder / "config.json"
+        file.write_text(json.dumps(config or CONFIG))
         command = [
             sys.executable,
             "-m",
@@ -173,7 +173,7 @@ class Hsm:
             "--state",
             self.state,
             "--config",
-            config,
+            file,
         ]
         subprocess.run(command, env={**os.environ, "PYTHONPATH": str(EMULATOR)}, check=True)
         self.admin = Admin(str(self.state))

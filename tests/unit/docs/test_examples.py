@@ -1,0 +1,213 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The YAML of the documentation is that of docs/examples, and what is there does what the documentation says of it."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import examples
+import pytest
+import yaml
+from examples import CLOUDHSM, EXAMPLES, ROOT
+
+PAGES = [
+    ROOT / "README.md",
+    *ROOT.glob("docs/*.md"),
+    *ROOT.glob("docs/docsite/*.md"),
+    *ROOT.glob("playbooks/README.md"),
+    *ROOT.glob("roles/*/README.md"),
+]
+
+CLOUDHSM_TYPED = {("proxy", "svc_example"), ("setup", "PARTITION1"), ("pkcs11", "PARTITION1")}
+PROVISION = ("-i", "cloudhsm/inventory.yml", "hsmops.primus.provision")
+
+
+def blocks(page):
+    """The YAML of a page, also that in a list, without the indentation of the list."""
+    found = re.findall(r"^( *)```yaml\n(.*?)^\1```$", page.read_text(), re.M | re.S)
+    return [re.sub(f"^{indent}", "", block, flags=re.M) for indent, block in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_yaml_of_a_page_is_in_a_file(page):
+    """Whole lines of one, so that all that a reader copies was run."""
+    files = [path.read_text() for path in EXAMPLES.rglob("*.yml")]
+    for block in blocks(page):
+        assert any("\n" + block in text for text in files), textwrap.indent(block, "    ")
+
+
+def test_pages_have_yaml():
+    """As many blocks as fences, so that none is overlooked for the way it is written."""
+    found = sum(len(blocks(page)) for page in PAGES)
+    assert found == len(re.findall(r"```(yaml|yml)", "".join(page.read_text() for page in PAGES))) > 10
+
+
+def test_each_file_is_used():
+    """By one of these tests: by its name, that of its folder, or with the inventory that it belongs to."""
+    tests = "".join(path.read_text() for path in [*Path(__file__).parent.glob("*.py"), Path(examples.__file__)])
+    for path in (path.relative_to(EXAMPLES) for path in EXAMPLES.rglob("*") if path.is_file()):
+        names = [f'"{path}"', f"@{path}", f'/{path}"', f'"{path.parent}"', f'"{path.parent}/{{', f"@{path.parent}/{{"]
+        if len(path.parts) > 2:
+            names += [f'"{path.parts[0]}/inventory.yml"', f'"{path.parts[0]}"', f'/{path.parent}"']
+        assert any(name in tests for name in names), path
+
+
+def names():
+    """What roles and playbooks call their variables and tags, and the filters."""
+    for path in [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("playbooks/*.yml")]:
+        yield from re.findall(r"(?<!_)primus_\w+", path.read_text())
+    yield from (path.stem for path in ROOT.glob("plugins/filter/*.py"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_on_a_page(page):
+    """What a page calls a variable, a tag, a module, a playbook or a target of make is one."""
+    text = page.read_text()
+    called = set(re.findall(r"(?<![\w/.])primus_(?:client|provider|secret|service_proxy|rotate|report)_\w+", text))
+    assert called <= set(names())
+    modules = re.findall(r"-m hsmops\.primus\.(\w+)", text)
+    assert not [name for name in modules if not (ROOT / f"plugins/modules/{name}.py").exists()]
+    playbooks = re.findall(r"ansible-playbook hsmops\.primus\.(\w+)", text)
+    assert not [name for name in playbooks if not (ROOT / f"playbooks/{name}.yml").exists()]
+    targets = re.findall(r"`make ([a-z-]+)", text)
+    makefile = (ROOT / "Makefile").read_text()
+    assert not [name for name in targets if not re.search(f"^{name}:", makefile, re.M)]
+
+
+def run_twice(reader, *words):
+    """Everybody is provisioned, by terminal, and a second run changes nothing."""
+    assert re.search(r"changed=[1-9]", reader.playbook(*words))
+    again = reader.playbook(*words)
+    assert re.findall(r"changed=(\d+)", again) == ["0"] * len(reader.hosts)
+
+
+def test_cloudhsm(reader):
+    reader.install()
+    check = reader.playbook(*PROVISION, "--check", "--diff")
+    assert "'PARTITION1' would be fetched" in check
+    assert reader.hsm.logins() == []
+    run_twice(reader, *PROVISION)
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+def test_on_premises(reader):
+    reader.install()
+    run_twice(reader, "-i", "on_premises/inventory.yml", "-e", "behind=nodes", "hsmops.primus.provision")
+    names = ("PAYMENTS", "ARCHIVE")
+    assert reader.typed() == {(kind, name) for name in names for kind in ("setup", "pkcs11")}
+
+
+def test_credential_files(reader):
+    reader.install(hosts=["app1.example.com"])
+    run_twice(reader, "-i", "credential_files/inventory.yml", "hsmops.primus.provision")
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+# What a reader has to have besides the collection, for tests of nothing but our side: how the variables fit together.
+STAND_IN = """
+from ansible.plugins.lookup import LookupBase
+
+class LookupModule(LookupBase):
+    def run(self, terms, variables=None, **options):
+        assert (terms, options) == (%r, %r), (terms, options)
+        return [%r]
+"""
+FOUND = {
+    "service_proxy": CLOUDHSM["vault_svc_example_password"],
+    "setup": CLOUDHSM["vault_partition1_setup_password"],
+    "pkcs11": CLOUDHSM["vault_partition1_pkcs11_password"],
+}
+
+
+@pytest.mark.parametrize("lookup", ["hashi_vault", "sops"])
+def test_lookups(reader, lookup):
+    """The look-ups of other collections are stand-ins here: they return what is documented of the real ones."""
+    if lookup == "hashi_vault":
+        plugin, stand_in = "vault_kv2_get", (["primus/partition1"], {"engine_mount_point": "secret"}, {"secret": FOUND})
+    else:
+        file = str(reader.examples / "cloudhsm/partition1.sops.yml")
+        plugin, stand_in = "sops", ([file], {}, yaml.safe_dump(FOUND))
+    folder = reader.folder / f"collections/ansible_collections/community/{lookup}/plugins/lookup"
+    folder.mkdir(parents=True)
+    (folder / f"{plugin}.py").write_text(STAND_IN % stand_in)
+    (reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml").unlink()
+    reader.install()
+    run_twice(reader, *PROVISION, "-e", f"@lookups/{lookup}.yml")
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+@pytest.mark.parametrize("role", ["primus_client", "primus_provider"])
+def test_roles(reader, role):
+    """The package is not installed here: the molecule scenarios do that on hosts of their own."""
+    reader.install()
+    run_twice(reader, "-i", "cloudhsm/inventory.yml", f"cloudhsm/{role}.yml")
+    assert reader.typed() == (CLOUDHSM_TYPED if role == "primus_client" else set())
+
+
+def test_roles_of_credentials(reader):
+    """On one host, as these plays go by the places that ppin has by default."""
+    reader.install("PARTITION1:0:svc_example")
+    limit = ("-i", "cloudhsm/inventory.yml", "--limit", reader.hosts.pop(0))
+    reader.hosts = [limit[-1]]
+    run_twice(reader, *limit, "cloudhsm/primus_service_proxy.yml")
+    run_twice(reader, *limit, "cloudhsm/primus_secret.yml")
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+def test_elsewhere(reader):
+    reader.install("PARTITION1:0:svc_example")
+    run_twice(reader, "-i", "cloudhsm/inventory.yml", "cloudhsm/elsewhere.yml")
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+def test_gate_of_an_own_play(reader, redis_url):
+    redis = pytest.importorskip("redis")
+    (reader.examples / "cloudhsm/group_vars/primus_clients/gate.yml").write_text(
+        (reader.examples / "gate/group_vars.yml").read_text()
+    )
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    words = ["-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "gate/own_play.yml"]
+    run_twice(reader, *words, "-e", f"primus_gate_store={redis_url}")
+    assert reader.typed() == CLOUDHSM_TYPED
+    assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 2
+    # The address of the example is asked when no other is given.
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    assert "redis.example.com" in reader.playbook(*words, "-e", "vault_gate_password=secret", succeeds=False)
+
+
+def test_report(reader):
+    reader.install()
+    dest = reader.folder / "metrics"
+    words = ("-i", "cloudhsm/inventory.yml", "hsmops.primus.report", "-e", "@report/metrics.yml")
+    reader.playbook(*words, "-e", f"primus_report_dest={dest}")
+    (file,) = dest.iterdir()
+    assert (file.name, file.stat().st_mode & 0o777) == ("primus_report.prom", 0o644)
+
+
+def test_pull(reader):
+    """What ansible-pull starts on a host: it runs ansible-playbook, limited to that host, on the local connection."""
+    reader.install()
+    reader.hosts = ["app1.example.com"]
+    run_twice(reader, "-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "pull/local.yml")
+    assert reader.typed() == CLOUDHSM_TYPED
+
+
+def test_rotation_runbook(reader):
+    """Step by step, with the setup password put into the vault of the example."""
+    reader.install()
+    reader.playbook(*PROVISION)
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    new = reader.hsm("new-setup-password", partition="PARTITION1")
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], new))
+    rotate = ("-i", "cloudhsm/inventory.yml", "hsmops.primus.rotate")
+    spent = len(reader.hsm.logins("setup"))
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate, "--check")) == ["1", "1"]
+    assert len(reader.hsm.logins("setup")) == spent
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["1", "1"]
+    assert len(reader.hsm.logins("setup")) == spent + 2
+    # Again: no host spends the password twice, each logs in.
+    logins = len(reader.hsm.logins("permanent"))
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["0", "0"]
+    assert len(reader.hsm.logins("setup")) == spent + 2
+    assert len(reader.hsm.logins("permanent")) == logins + 2
