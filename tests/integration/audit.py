@@ -43,9 +43,11 @@ DEFAULTS = ROOT / "tests/integration/targets/setup_emulator/defaults/main.yml"
 EXPECTED = [
     (r".*\bprimus_emulator (serve|client)\b.*", r".*", "the emulated HSM knows them"),
     (r".*\bprimus_emulator admin\b.*", r".*", "the test changes them in the emulated HSM"),
-    (r".*/build/integration/\w+\.playbook\.json", r".*/(ansible-local-\w+/[.\w]+|ansible-tmp-[-.\d]+/\.source\.json)",
+    (r".*/build/integration/\w+\.playbook\.json", r".*/(ansible-local-\w+/[.\w]+|ansible-tmp-[-.\d]+/\.source\.\w+)",
      "the test writes the configuration of the emulated HSM and the variables of its playbooks"),
     (r".*", r".*/build/integration/\w+/(config|variables|wrong)\.json", "these are they"),
+    (r".*", r".*/build/integration/(cloudhsm_credentials/broken\.txt|fleet_report/bad/etc/primus\.cfg)",
+     "the test is what happens with such a file"),
 ]  # fmt: skip
 
 CALLS = "execve execveat clone clone3 fork vfork write pwrite64 writev pwritev pwritev2 sendto sendmsg sendmmsg"
