@@ -7,7 +7,7 @@ PYTHON ?= python3
 TARGETS ?=
 # SCENARIOS chooses molecule scenarios: `make molecule SCENARIOS="default upgrade"`; without it, all.
 SCENARIOS ?=
-# MATRIX chooses sessions: `make matrix MATRIX="--session core-2.16 sanity-2.16"`; without it, all.
+# MATRIX chooses sessions: `make matrix MATRIX="--session integration-2.16 sanity-2.16"`; without it, all.
 MATRIX ?=
 # BENCH is for the comparison: `make bench BENCH="--hosts 20 --sizes 10 100"`; with --docs, docs/benchmarks.md is written.
 BENCH ?=
@@ -27,11 +27,14 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 
 # Ansible and Python find a collection by its full name only.
 COLLECTION := build/ansible_collections/hsmops/primus
-export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
+# COLLECTIONS is where the tests find it: `make molecule COLLECTIONS=build/installed` tests what `make installed` has put
+# there, which is what users get.
+COLLECTIONS ?= build
+export ANSIBLE_COLLECTIONS_PATH := $(abspath $(COLLECTIONS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
-.PHONY: audit-packages matrix clean
+.PHONY: audit-packages matrix coverage installed clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +57,13 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 
 unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
 	$(RUN) pytest
+
+coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that the unit tests run, with all processes that they start
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(RUN) coverage run -m pytest
+	$(RUN) coverage combine --quiet
+	$(RUN) coverage report
 
 integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
 	$(RUN) python tests/integration/run.py $(TARGETS)
@@ -89,7 +99,12 @@ docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/
 	$(RUN) sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite build/docs/source build/docs/html
 
 build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
+	rm -f build/hsmops-primus-*.tar.gz
 	$(RUN) ansible-galaxy collection build --force --output-path build
+
+installed: build ## the artifact, installed in build/installed
+	rm -rf build/installed
+	$(RUN) ansible-galaxy collection install --force --collections-path build/installed build/hsmops-primus-*.tar.gz
 
 format: $(VENV)/$(STAMP) ## lay out the Python code as lint wants it
 	$(RUN) ruff check --fix

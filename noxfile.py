@@ -1,11 +1,12 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The matrix: `nox --list` tells its sessions, `nox --session core-2.16` runs one.
+"""The matrix: `nox --list` tells its sessions, `nox --session integration-2.16` runs one.
 
-core-X        unit tests and integration targets with ansible-core X, on a Python that it supports
-sanity-X      ansible-test sanity, all tests, with ansible-core X
-target-X      the modules on a client with Python X
+units-X         the unit tests with ansible-core X, on a Python that it supports; `-- WORD ...` is for pytest
+integration-X   the same for the integration targets; `-- TARGET ...` chooses some
+sanity-X        ansible-test sanity with ansible-core X, all tests; `-- --test NAME` chooses one
+target-X        the modules that set and list credentials, on a client with Python X
 
 A Python is looked for on PATH, then among those of pyenv; a session without its Python fails.
 """
@@ -47,13 +48,16 @@ def run_python(session: nox.Session, *words: str) -> None:
     session.run("python", *words, env={"ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build")})
 
 
-def core_session(core: str, python: str) -> None:
-    @nox.session(name=f"core-{core}", python=find_python(python))
-    def session_of_core(session: nox.Session) -> None:
+def core_sessions(core: str, python: str) -> None:
+    @nox.session(name=f"units-{core}", python=find_python(python))
+    def session_of_units(session: nox.Session) -> None:
         install(session, core, "-r", "tests/requirements.in")
-        if "integration" not in session.posargs:
-            run_python(session, "-m", "pytest", "--quiet")
-        run_python(session, "tests/integration/run.py")
+        run_python(session, "-m", "pytest", "--quiet", *session.posargs)
+
+    @nox.session(name=f"integration-{core}", python=find_python(python))
+    def session_of_integration(session: nox.Session) -> None:
+        install(session, core, "-r", "tests/requirements.in")
+        run_python(session, "tests/integration/run.py", *session.posargs)
 
 
 def sanity_session(core: str, python: str) -> None:
@@ -109,7 +113,7 @@ def target_session(python: str, core: str) -> None:
 
 
 for core, python in CORES.items():
-    core_session(core, python)
+    core_sessions(core, python)
     sanity_session(core, python)
 for python, core in TARGETS.items():
     target_session(python, core)

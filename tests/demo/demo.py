@@ -155,8 +155,9 @@ class Playbook:
         # A name with dots in it is that of a playbook of the collection.
         arguments = [name if "." in name else f"tests/demo/{name}.yml", *words]
         print(f"  $ ansible-playbook {' '.join(arguments)}", flush=True)
-        # The reader's own settings of Ansible must not change the story.
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ANSIBLE_")}
+        # The reader's own settings of Ansible must not change the story; where the collection is, `make` says.
+        kept = ("ANSIBLE_COLLECTIONS_PATH",)
+        environment = {name: os.environ[name] for name in os.environ if not name.startswith("ANSIBLE_") or name in kept}
         environment.update(ANSIBLE_CONFIG="tests/demo/ansible.cfg", LC_ALL="C.UTF-8")
         command = [Path(sys.executable).with_name("ansible-playbook"), *arguments]
         self.output = ""
