@@ -6,6 +6,7 @@
 units-X         the unit tests with ansible-core X, on a Python that it supports; `-- WORD ...` is for pytest
 integration-X   the same for the integration targets; `-- TARGET ...` chooses some
 sanity-X        ansible-test sanity with ansible-core X, all tests; `-- --test NAME` chooses one
+galaxy          what Ansible Galaxy says of the artifact
 target-X        the modules that set and list credentials, on a client with Python X
 
 A Python is looked for on PATH, then among those of pyenv; a session without its Python fails.
@@ -110,6 +111,20 @@ def target_session(python: str, core: str) -> None:
         session.run(str(client / "bin/python"), "-m", "pip", "install", "--quiet", "pexpect", external=True)
         words = ["--target-python", str(client / "bin/python"), *CREDENTIAL_TARGETS]
         run_python(session, "tests/integration/run.py", *words)
+
+
+@nox.session(name="galaxy", python=find_python("3.11"))
+def session_of_galaxy(session: nox.Session) -> None:
+    """The artifact, as Ansible Galaxy judges it when it is published."""
+    session.install("--quiet", "ansible-core", "galaxy-importer")
+    for old in (ROOT / "build").glob("hsmops-primus-*.tar.gz"):
+        old.unlink()
+    session.run("ansible-galaxy", "collection", "build", "--output-path", "build")
+    (artifact,) = (ROOT / "build").glob("hsmops-primus-*.tar.gz")
+    output = str(session.run("python", "-m", "galaxy_importer.main", str(artifact), silent=True))
+    session.log(output)
+    if "WARNING" in output or "ERROR" in output or "completed successfully" not in output:
+        session.error("galaxy-importer is not content")
 
 
 for core, python in CORES.items():
