@@ -8,7 +8,8 @@ is done by this collection and by a plain playbook that does the same with modul
 beside this file). All clients are emulated and reached over the local connection, so what is compared is the work and
 not a network. Measured is the wall time, and the CPU time of ansible-playbook and all that it starts.
 
-Prints tables in Markdown and judges nothing. With --docs, docs/benchmarks.md and its plot are written anew.
+Prints each measure as it comes to stderr, and tables in Markdown at the end; judges nothing. With --docs,
+docs/benchmarks.md and its plot are written anew.
 """
 
 import argparse
@@ -101,7 +102,9 @@ def measure(fleet: Fleet, play: dict, forks: int) -> Measure:
     run, wall, cpu = measured(fleet, *play["tasks"], play=play, forks=forks)
     changed = {entry["host"] for entry in run.entries if entry["result"].get("changed")}
     failed = {entry["host"] for entry in run.entries if entry["result"]["failed"]}
-    return Measure(len(failed), len(changed), rejected(fleet) - before, wall, cpu)
+    measure = Measure(len(failed), len(changed), rejected(fleet) - before, wall, cpu)
+    print(f"{len(fleet.hosts)} hosts, {play['tasks'][0]['name']!r}: {measure}", file=sys.stderr, flush=True)
+    return measure
 
 
 def rejected(fleet: Fleet) -> int:
