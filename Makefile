@@ -34,7 +34,7 @@ export ANSIBLE_COLLECTIONS_PATH := $(abspath $(COLLECTIONS))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
-.PHONY: audit-packages matrix coverage installed clean
+.PHONY: audit-packages matrix coverage installed audit-molecule clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,8 +68,13 @@ coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that the unit t
 integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
 	$(RUN) python tests/integration/run.py $(TARGETS)
 
+AUDIT := python tests/integration/audit.py
+
 audit-secrets: $(VENV)/$(STAMP) $(COLLECTION) ## integration once more, watched for secrets by strace; all of it as root
-	$(RUN) python tests/integration/audit.py python tests/integration/run.py $(TARGETS)
+	$(RUN) $(AUDIT) python tests/integration/run.py $(TARGETS)
+
+audit-molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the same for molecule
+	$(RUN) ANSIBLE_CALLBACKS_ENABLED=record $(AUDIT) python extensions/molecule/run.py $(SCENARIOS)
 
 matrix: $(VENV)/$(STAMP) $(COLLECTION) ## ansible-core 2.16 to 2.21 and Python 3.6 to 3.13; `nox --list` tells its sessions
 	$(RUN) nox $(MATRIX)

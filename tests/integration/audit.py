@@ -38,6 +38,7 @@ from find_secrets import forms  # noqa: E402
 
 OUTPUT = ROOT / "build/audit"
 DEFAULTS = ROOT / "tests/integration/targets/setup_emulator/defaults/main.yml"
+MOLECULE = ROOT / "extensions/molecule/config.yml"
 
 # What may hold secrets, and why: who does it, and to what, as expressions for the whole of each.
 EXPECTED = [
@@ -48,6 +49,8 @@ EXPECTED = [
     (r".*", r".*/build/integration/\w+/(config|variables|wrong)\.json", "these are they"),
     (r".*", r".*/build/integration/(cloudhsm_credentials/broken\.txt|fleet_report/bad/etc/primus\.cfg)",
      "the test is what happens with such a file"),
+    (r".*", r".*/molecule\.\w+\.\w+/(inventory/group_vars/all|molecule\.yml)", "molecule keeps its variables there"),
+    (r".*", r"/run/hsmops-primus/\w+/emulator.*", "the emulated HSM knows them"),
 ]  # fmt: skip
 
 CALLS = "execve execveat clone clone3 fork vfork write pwrite64 writev pwritev pwritev2 sendto sendmsg sendmmsg"
@@ -60,11 +63,12 @@ TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
 
 
 def environment(folder):
-    """Ansible says and keeps the most that it can."""
+    """Ansible says and keeps the most that it can, beside the callbacks that the environment names already."""
+    callbacks = [name for name in ["ansible.builtin.tree", os.environ.get("ANSIBLE_CALLBACKS_ENABLED")] if name]
     places = {"HOME": "home", "REMOTE_TMP": "remote", "LOG_PATH": "ansible.log", "CALLBACK_TREE_DIR": "results",
               "CACHE_PLUGIN_CONNECTION": "facts", "RETRY_FILES_SAVE_PATH": "retry"}  # fmt: skip
     switches = {"LOG_VERBOSITY": "4", "DIFF_ALWAYS": "true", "INJECT_INVOCATION": "true", "PIPELINING": "true",
-                "CALLBACKS_ENABLED": "ansible.builtin.tree", "CACHE_PLUGIN": "ansible.builtin.jsonfile",
+                "CALLBACKS_ENABLED": ",".join(callbacks), "CACHE_PLUGIN": "ansible.builtin.jsonfile",
                 "RETRY_FILES_ENABLED": "true"}  # fmt: skip
     switches.update({name: str(folder / place) for name, place in places.items()})
     return {"TMPDIR": str(folder), **{f"ANSIBLE_{name}": value for name, value in switches.items()}}
@@ -204,6 +208,10 @@ def main():
     known = yaml.safe_load(DEFAULTS.read_text())
     secrets = [*known["setup_emulator_setup_passwords"], *options.secret]
     secrets += [known[f"setup_emulator_{name}_password"] for name in ("wrong_setup", "pkcs11", "proxy")]
+    known = yaml.safe_load(MOLECULE.read_text())["provisioner"]["inventory"]["group_vars"]["all"]
+    secrets += [user["password"] for user in known["primus_client_service_users"]]
+    for partition in known["primus_client_partitions"]:
+        secrets += [partition["setup_password"], partition["pkcs11_password"]]
     status, trace, found = audit(options.command, secrets)
     unexpected = [place for place in found if not place[2]]
     for who, where, _why in unexpected:
