@@ -152,7 +152,7 @@ def spoil(client, command):
 )
 def test_a_string_that_is_not_understood_does_not_show(client, tmp_path, spoiled):
     spoil(client, spoiled)
-    result = fortinet(client, return_content=True, timeout=5)
+    result = fortinet(client, return_content=True, timeout=15)
     assert result["failed"] and result["logins"] == 1
     assert not string_in(json.dumps(result)), result["msg"]
 
