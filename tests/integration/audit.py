@@ -50,7 +50,10 @@ EXPECTED = [
     (r".*", r".*/build/integration/(cloudhsm_credentials/broken\.txt|fleet_report/bad/etc/primus\.cfg)",
      "the test is what happens with such a file"),
     (r".*", r".*/molecule\.\w+\.\w+/(inventory/group_vars/all|molecule\.yml)", "molecule keeps its variables there"),
-    (r".*", r"/run/hsmops-primus/\w+/emulator.*", "the emulated HSM knows them"),
+    (r".*", r"/run/hsmops-primus/\w+/emulator.*|UNIX.*/admin\.sock.*", "the emulated HSM knows them"),
+    (r".*", r".*/molecule\.\w+\.\w+/run_variables\.json", "these are they"),
+    (r".*ansible-playbook --inventory \S+/molecule\..*",
+     r".*/(ansible-local-\w+/[.\w]+|ansible-tmp-[-.\d]+/\.source\.\w+)", "the scenario writes the variables of a run"),
 ]  # fmt: skip
 
 CALLS = "execve execveat clone clone3 fork vfork write pwrite64 writev pwritev pwritev2 sendto sendmsg sendmmsg"
