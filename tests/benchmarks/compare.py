@@ -17,7 +17,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import shutil
 import sys
 import tempfile
 import typing as t
@@ -155,11 +154,9 @@ def curve(sizes: list[int], forks: int) -> dict[int, dict[str, Measure]]:
     for size in sizes:
         with NewFleet(size, "whole client") as fleet:
             play = play_of(fleet, "whole client", WAYS[0])
-            first, *others = fleet.hosts
-            fleet.run(*play["tasks"], play=play, arguments=["--limit", first])
-            for host in others:  # what makes one a client of the partition makes all
-                for name in ("primus.cfg", ".secrets.cfg", ".secrets.cfg.ledger"):
-                    shutil.copy2(fleet.folder / first / "etc" / name, fleet.folder / host / "etc" / name)
+            fleet.run(*play["tasks"], play=play, arguments=["--limit", fleet.hosts[0]])
+            fleet.copy_first("primus.cfg", ".secrets.cfg", ".secrets.cfg.ledger")
+            for host in fleet.hosts:
                 (fleet.folder / host / "etc").chmod(0o750)
             plays = {"ping": {"tasks": [PING]}, "one secret": {"tasks": [fleet.secret("P2")]}, "whole client": play}
             runs[size] = {name: measure(fleet, tasks, forks) for name, tasks in plays.items()}

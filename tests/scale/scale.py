@@ -8,7 +8,6 @@ not hold: one rejected login for a wrong setup password, and the right partition
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -46,11 +45,8 @@ def wrong_and_right(hsm, folder, hosts, forks):
 def converged(hsm, folder, hosts, forks):
     """Hosts that need nothing, against ping."""
     fleet = Fleet(hsm, folder, hosts)
-    first, others = fleet.hosts[0], fleet.hosts[1:]
-    fleet.run(fleet.secret("P2"), forks=1, arguments=["--limit", first])
-    for host in others:  # a secrets file works on every client
-        for name in (".secrets.cfg", ".secrets.cfg.ledger"):
-            shutil.copy(folder / first / "etc" / name, folder / host / "etc" / name)
+    fleet.run(fleet.secret("P2"), forks=1, arguments=["--limit", fleet.hosts[0]])
+    fleet.copy_first(".secrets.cfg", ".secrets.cfg.ledger")
     _run, ping_wall, ping_cpu = measured(fleet, {"name": "ping", "ansible.builtin.ping": {}}, forks=forks)
     run, wall, cpu = measured(fleet, fleet.secret("P2"), forks=forks)
     unchanged = [result for result in run.results().values() if not result["changed"] and not result["failed"]]

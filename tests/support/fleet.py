@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,13 @@ class Fleet:
         results = self.folder / "results.jsonl"
         entries = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         return Run(output, entries, process.returncode)
+
+    def copy_first(self, *names):
+        """Give every client these files of the first one's configuration, which work on each."""
+        first, *others = self.hosts
+        for host in others:
+            for name in names:
+                shutil.copy2(self.folder / first / "etc" / name, self.folder / host / "etc" / name)
 
     def count_ppin(self):
         """Have each client count how often it runs ppin: what is called then is a number per host."""
