@@ -121,6 +121,7 @@ def session_of_galaxy(session: nox.Session) -> None:
         old.unlink()
     session.run("ansible-galaxy", "collection", "build", "--output-path", "build")
     (artifact,) = (ROOT / "build").glob("hsmops-primus-*.tar.gz")
+    session.chdir("build")  # where the importer leaves a file
     output = str(session.run("python", "-m", "galaxy_importer.main", str(artifact), silent=True))
     session.log(output)
     if "WARNING" in output or "ERROR" in output or "completed successfully" not in output:
