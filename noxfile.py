@@ -106,7 +106,7 @@ def target_session(python: str, core: str) -> None:
     @nox.session(name=f"target-{python}", python=find_python(CORES[core]))
     def session_of_target(session: nox.Session) -> None:
         install(session, core, "-r", "tests/requirements.in")
-        client = Path(session.create_tmp()) / "client"
+        client = ROOT / session.create_tmp() / "client"
         session.run(find_python(python), "-m", "venv", "--clear", str(client), external=True)
         session.run(str(client / "bin/python"), "-m", "pip", "install", "--quiet", "pexpect", external=True)
         words = ["--target-python", str(client / "bin/python"), *CREDENTIAL_TARGETS]
