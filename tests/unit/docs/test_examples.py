@@ -77,6 +77,15 @@ def test_names_on_a_page(page):
     assert not [name for name in targets if not re.search(f"^{name}:", makefile, re.M)]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_can_read_the_vault(page):
+    """Ansible reads it with the inventory, also for what needs no password."""
+    if page.name == "testing.md":
+        return  # its inventory is that of the examples, which is not encrypted
+    lines = re.findall(r"ansible(?:-playbook hsmops\.| primus_clients | app\d\.)[^`\n]*", page.read_text())
+    assert [line for line in lines if "--ask-vault-pass" not in line] == []
+
+
 def run_twice(reader, *words):
     """Everybody is provisioned, by terminal, and a second run changes nothing."""
     assert re.search(r"changed=[1-9]", reader.playbook(*words))
