@@ -9,7 +9,7 @@ import typing as t
 
 DOCUMENTATION = r"""
 name: cloudhsm_credentials
-short_description: The role's variables, from the credential files of CloudHSM
+short_description: Service users and partitions, from the credential files of CloudHSM
 version_added: 0.1.0
 author:
   - The hsmops.primus authors (@hsmops)
@@ -37,12 +37,13 @@ seealso:
 """
 
 EXAMPLES = r"""
-# ansible-vault encrypt credentials/*.txt
+# In an inventory. The files beside it are encrypted: ansible-vault encrypt credentials/*.txt
 primus_client_hsms:
   - host: proxy1.example.com
 credentials: "{{ [service, technical] | hsmops.primus.cloudhsm_credentials }}"
-service: "{{ lookup('ansible.builtin.file', 'credentials/acme_eco_service_eqabxrfnqqos_20260131.txt') }}"
-technical: "{{ lookup('ansible.builtin.file', 'credentials/acme_eco_technical_20260131.txt') }}"
+service: "{{ lookup('ansible.builtin.file', folder ~ '/acme_eco_service_svc_example_20260131.txt') }}"
+technical: "{{ lookup('ansible.builtin.file', folder ~ '/acme_eco_technical_20260131.txt') }}"
+folder: "{{ inventory_dir }}/credentials"
 primus_client_service_users: "{{ credentials.service_users }}"
 primus_client_partitions: "{{ credentials.partitions | map('ansible.builtin.combine', {'slot_id': 0}) }}"
 """
@@ -63,10 +64,10 @@ _value:
       type: list
       elements: dict
   sample:
-    service_users: [{"name": "eqabxrfnqqos", "password": "the service proxy password"}]
+    service_users: [{"name": "svc_example", "password": "the service proxy password"}]
     partitions:
       - user_name: PARTITION1
-        proxy_user: eqabxrfnqqos
+        proxy_user: svc_example
         setup_password: FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3
         pkcs11_password: the PKCS#11 password
 """

@@ -3,6 +3,8 @@
 """The YAML of the documentation is that of docs/examples, and what is there does what the documentation says of it."""
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
@@ -73,6 +75,15 @@ def test_names_on_a_page(page):
     targets = re.findall(r"`make ([a-z-]+)", text)
     makefile = (ROOT / "Makefile").read_text()
     assert not [name for name in targets if not re.search(f"^{name}:", makefile, re.M)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_can_read_the_vault(page):
+    """Ansible reads it with the inventory, also for what needs no password."""
+    if page.name == "testing.md":
+        return  # its inventory is that of the examples, which is not encrypted
+    lines = re.findall(r"ansible(?:-playbook hsmops\.| primus_clients | app\d\.)[^`\n]*", page.read_text())
+    assert [line for line in lines if "--ask-vault-pass" not in line] == []
 
 
 def run_twice(reader, *words):
@@ -211,3 +222,35 @@ def test_rotation_runbook(reader):
     assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["0", "0"]
     assert len(reader.hsm.logins("setup")) == spent + 2
     assert len(reader.hsm.logins("permanent")) == logins + 2
+
+
+def service_user_absent(reader, partitions):
+    """Variables of a fleet that has had a service user; the options that hand them to a run."""
+    file = reader.folder / "absent.yml"
+    users = [{"name": "svc_example", "state": "absent"}]
+    variables = {"primus_client_service_users": users, "primus_client_partitions": partitions, "behind": "nodes"}
+    file.write_text(yaml.safe_dump(variables))
+    return ("-e", f"@{file}")
+
+
+def test_a_service_user_goes_with_its_last_partition(reader):
+    reader.install(hosts=["app1.example.com"])
+    words = (*PROVISION, "--limit", "app1.example.com")
+    reader.playbook(*words)
+    absent = [{"user_name": "PARTITION1", "state": "absent", "proxy_user": "svc_example"}]
+    reader.playbook(*words, *service_user_absent(reader, absent))
+    assert "name" not in (reader.folder / "app1.example.com/etc/.secrets.cfg").read_text()
+
+
+def test_a_service_user_goes_before_a_partition_that_stays(reader):
+    """As ppin removes only what primus.cfg names: when it no longer does, the password would stay."""
+    reader.install(hosts=["app1.example.com"])
+    words = (*PROVISION, "--limit", "app1.example.com")
+    reader.playbook(*words)
+    secrets = reader.folder / "app1.example.com/etc/.secrets.cfg"
+    command = [Path(sys.executable).with_name("ansible"), "app1.example.com", "-i", "cloudhsm/inventory.yml"]
+    emulated = ["-e", "@emulator/client.yml", "-e", f"emulated={reader.folder}"]
+    ad_hoc = ["-m", "hsmops.primus.ppin_proxy", "-a", "service_user=svc_example state=absent"]
+    subprocess.run([*command, *emulated, *ad_hoc], cwd=reader.examples, env=reader.environment, check=True)
+    reader.playbook(*words, *service_user_absent(reader, [{"user_name": "PARTITION1", "slot_id": 0}]))
+    assert re.findall('name = "(.+)"', secrets.read_text()) == ["PARTITION1"]
