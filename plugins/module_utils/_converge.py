@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
@@ -98,7 +98,7 @@ def run_credential_module(module: AnsibleModule, credential: Credential) -> None
     except PpinError as exc:
         run.fail(exc)
     except OSError as exc:
-        run.fail(PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission"))
+        run.fail(from_os_error(exc))
     module.exit_json(**run.result)
 
 
@@ -125,10 +125,10 @@ class _Run:
         if exc.cls == "rejected" and self.proxy_user:
             exc.hint += " Or the service proxy rejected that of '%s', which stands before it." % self.proxy_user
         if self.result["rolled_back"]:
-            left = " .secrets.cfg is as it was before."
+            left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
-            left = " Nothing was changed."
-        self.module.fail_json(msg="%s.%s %s" % (exc.msg.rstrip("."), left, exc.hint), error=exc.result(), **self.result)
+            left = "Nothing was changed."
+        self.module.fail_json(**exc.failure(left), **self.result)
 
     def run(self) -> None:
         self.credential.check()
@@ -353,7 +353,7 @@ class _Run:
             failure = ppin.login(name, hsm, slot.slot_id if several else None)
             if failure is None:
                 return "ok", None
-            if failure.cls in ("rejected", "expired"):
+            if failure.rejects:
                 return "rejected", failure
             if failure.cls != "transient":
                 break

@@ -6,7 +6,7 @@
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
@@ -60,12 +60,11 @@ def run_login_module(
             finally:
                 result["logins"] = ppin.logins
     except Refused as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result(), **dict(result, refused=exc.names))
+        module.fail_json(**exc.failure(), **dict(result, refused=exc.names))
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+        module.fail_json(**exc.failure(), **result)
     except OSError as exc:
-        failure = PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission")
-        module.fail_json(msg="%s. %s" % (failure.msg, failure.hint), error=failure.result(), **result)
+        module.fail_json(**from_os_error(exc).failure(), **result)
     module.exit_json(**result)
 
 

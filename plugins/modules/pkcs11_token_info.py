@@ -277,7 +277,7 @@ def main() -> None:
     try:
         look(request(module.params, module.check_mode), module.params["timeout"], facts)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **facts)
+        module.fail_json(**exc.failure(), **facts)
     module.exit_json(**facts)
 
 

@@ -83,7 +83,7 @@ backup_file:
   sample: /etc/primus/primus.cfg.4711.2026-01-31@12:00:00~
 error:
   description: What is wrong, with the keys of the same value of M(hsmops.primus.ppin_secret).
-  returned: on failure
+  returned: failure
   type: dict
 """
 
@@ -92,7 +92,7 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
@@ -201,9 +201,9 @@ def main() -> None:
     try:
         module.exit_json(**converge(module))
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result())
+        module.fail_json(**exc.failure())
     except OSError as exc:
-        module.fail_json(msg="primus.cfg cannot be put in place: %s" % exc)
+        module.fail_json(**from_os_error(exc, "primus.cfg cannot be put in place").failure())
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
@@ -269,9 +269,9 @@ def main() -> None:
     try:
         fortinet(module, result)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+        module.fail_json(**exc.failure(), **result)
     except OSError as exc:
-        module.fail_json(msg="%s: %s" % (exc.filename, exc.strerror), **result)
+        module.fail_json(**from_os_error(exc).failure(), **result)
     module.exit_json(**result)
 
 

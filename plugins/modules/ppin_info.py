@@ -323,7 +323,7 @@ def main() -> None:
     try:
         facts = client_facts(module)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result())
+        module.fail_json(**exc.failure())
     module.exit_json(changed=False, **facts)
 
 

@@ -15,7 +15,7 @@ import json
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_JUDGED
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_ACCEPTED, NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
 
 SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
@@ -244,7 +244,7 @@ def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[s
         return (ACCEPTED if result.get("logins") else None), {}
     if result.get("logins") == 0:
         return None, {}
-    if error.get("class") in ("rejected", "expired"):
+    if error.get("class") in NOT_ACCEPTED:
         return REJECTED, error
     return (None if error.get("class") in NOT_JUDGED else UNCLEAR), error
 
