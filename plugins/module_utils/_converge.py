@@ -20,6 +20,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Entry,
     Listing,
     entry_state,
+    not_listed,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
@@ -132,15 +133,13 @@ class _Run:
 
     def run(self) -> None:
         self.credential.check()
-        for option, least in (("timeout", 1), ("retries", 0)):
-            if self.params[option] < least:
-                raise PpinError("%s must be at least %d" % (option, least), cls="config")
-        paths = find_paths(self.params, self.module.get_bin_path)
-        if self.params["state"] == "absent" and not os.path.lexists(paths.secrets):
+        if self.params["retries"] < 0:
+            raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
+        ppin = Ppin(find_paths(self.params, self.module.get_bin_path), self.params["timeout"])
+        if self.params["state"] == "absent" and not os.path.lexists(ppin.paths.secrets):
             return  # no secrets file, no secret: a host that was decommissioned, or never set up
-        ppin = Ppin(paths, self.params["timeout"])
         ppin.check_files()
-        with locked(paths.secrets, self.params["timeout"]):
+        with locked(ppin.paths.secrets, ppin.timeout):
             try:
                 self.converge(ppin)
             finally:
@@ -220,11 +219,7 @@ class _Run:
         """Say why nothing can be done. :raises PpinError: for the plans that are failures."""
         name, label = self.credential.name, self.credential.label
         if action == _plan.FAIL_NOT_LISTED:
-            known = sorted(getattr(listing, self.credential.kind))
-            raise PpinError(
-                "'%s' is not in primus.cfg; it has %s" % (name, ", ".join("'%s'" % user for user in known) or "none"),
-                "0x80005012",
-            )
+            raise not_listed(name, getattr(listing, self.credential.kind))
         if action == _plan.FAIL_PROXY:
             raise PpinError(
                 "The service proxy password of '%s', which stands before '%s', is MISSING" % (missing_proxy, name),

@@ -117,6 +117,7 @@ class PpinError(Exception):
 
     @property
     def may_be_judged(self) -> bool:
+        """Whether the HSM may have judged a credential."""
         return self.cls not in NOT_JUDGED
 
     def result(self) -> t.Dict[str, t.Optional[str]]:

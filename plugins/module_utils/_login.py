@@ -46,13 +46,10 @@ def run_login_module(
     """
     result = dict(result, changed=False, logins=0, refused=[])
     try:
-        if module.params["timeout"] < 1:
-            raise PpinError("timeout must be at least 1", cls="config")
-        paths = find_paths(module.params, module.get_bin_path)
-        ppin = Ppin(paths, module.params["timeout"])
+        ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
         ppin.check_files()
-        with locked(paths.secrets, module.params["timeout"]):
-            ledger = Ledger(paths.secrets)
+        with locked(ppin.paths.secrets, ppin.timeout):
+            ledger = Ledger(ppin.paths.secrets)
             if ledger.problem:
                 module.warn("%s. It does not tell which secrets were rejected." % ledger.problem)
             try:

@@ -31,9 +31,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     printable,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    SecretsString,
     Slot,
-    find_encoded,
     find_passwords,
+    find_secrets_string,
     name_problem,
     read_slots,
 )
@@ -149,6 +150,12 @@ def check_secret(option: str, secret: t.Optional[str]) -> None:
         )
 
 
+def check_timeout(timeout: int) -> None:
+    """:raises PpinError: when nothing could be done in time."""
+    if timeout < 1:
+        raise PpinError("timeout must be at least 1", cls="config", hint="Give the option timeout more seconds.")
+
+
 def check_setup_password(setup_password: t.Optional[str]) -> None:
     """Refuse what cannot be a setup password before it costs an attempt. :raises PpinError:"""
     if setup_password is not None and not SETUP_PASSWORD.match(setup_password):
@@ -163,11 +170,13 @@ def check_setup_password(setup_password: t.Optional[str]) -> None:
 class Ppin:
     """The ppin of one client.
 
+    :raises PpinError: when the timeout can be none.
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
     :ivar secrets_path: the secrets file that it works on.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
+        check_timeout(timeout)
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
@@ -234,11 +243,10 @@ class Ppin:
 
     def listing(self) -> Listing:
         """:raises PpinError: when there is none."""
-        doing = "Listing the credentials (ppin -l)"
         output = self.run("-l")
         listing = self._parse(output)
         if listing is None:
-            raise self._failure(output, doing)
+            raise self._failure(output, "Listing the credentials (ppin -l)")
         return listing
 
     def _parse(self, output: str) -> t.Optional[Listing]:
@@ -262,17 +270,17 @@ class Ppin:
         )
 
     def remove(self, user_name: str) -> None:
-        self._silent(["-r", "-e", user_name], "Removing the permanent secret of '%s'" % user_name)
+        self._remove("-r", user_name, "Removing the permanent secret of '%s'" % user_name)
 
     def add_proxy(self, service_user: str, password: str) -> None:
         doing = "Setting the service proxy password of '%s'" % service_user
         self.dialogue(["-p", "-e", service_user], service_user, {"proxy": password}, doing)
 
     def remove_proxy(self, service_user: str) -> None:
-        self._silent(["-x", "-e", service_user], "Removing the service proxy password of '%s'" % service_user)
+        self._remove("-x", service_user, "Removing the service proxy password of '%s'" % service_user)
 
-    def _silent(self, args: t.List[str], doing: str) -> None:
-        output = self.run(*args)
+    def _remove(self, flag: str, name: str, doing: str) -> None:
+        output = self.run(flag, "-e", name)
         if find_code(output) or self._parse(output) is None:
             raise self._failure(output, doing)
 
@@ -308,7 +316,7 @@ class Ppin:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
             raise self._failure(output, "Testing the connections (ppin --test)")
-        self.logins += len([slot for slot in tested.slots if slot.error is None or slot.error.may_be_judged])
+        self.logins += len([slot for slot in tested.slots if slot.may_be_judged])
         return tested
 
     def fetch_log(self, user_name: str, hsm: str, since: t.Optional[str], reverse: bool, out: str) -> None:
@@ -334,19 +342,16 @@ class Ppin:
         pkcs11_password: str,
         proxy_user: t.Optional[str],
         proxy_password: t.Optional[str],
-    ) -> t.Tuple[str, t.List[str]]:
-        """The secrets string for FortiGate, and the names of the partitions in it.
-
-        :raises PpinError: when it was not made.
-        """
+    ) -> SecretsString:
+        """The secrets string for FortiGate. :raises PpinError: when it was not made."""
         doing = "Making the FortiGate secrets string of '%s'" % user_name
         args = ["--fortinet", "--user", user_name]
         answers = {"setup": setup_password, "pkcs11": pkcs11_password}
         if proxy_user and proxy_password:
             args += ["--proxyuser", proxy_user]
             answers["proxy"] = proxy_password
-        made: t.Tuple[str, t.List[str]] = self.dialogue(
-            args, user_name, answers, doing, proxy_user, lambda screen: find_encoded(_PROMPT.sub("\n", screen))
+        made: SecretsString = self.dialogue(
+            args, user_name, answers, doing, proxy_user, lambda screen: find_secrets_string(_PROMPT.sub("\n", screen))
         )
         return made
 

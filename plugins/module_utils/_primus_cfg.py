@@ -13,10 +13,10 @@ import re
 import typing as t
 import unicodedata
 
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+
 NAME_LIMIT = 255
 """Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
-
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 _TOKEN = re.compile(
     r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
@@ -106,8 +106,15 @@ def read_secret_users(text: str) -> t.List[str]:
         raise ValueError("not the structure of a secrets file") from exc
 
 
-def find_encoded(text: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
-    """The secrets file in base64 that stands in a text, on one line or several, and read_secret_users() of it."""
+class SecretsString(t.NamedTuple):
+    """A secrets file in base64, on one line, and the partitions whose secrets are in it."""
+
+    text: str
+    users: t.List[str]
+
+
+def find_secrets_string(text: str) -> t.Optional[SecretsString]:
+    """The secrets string that stands in a text, on one line or several, or None."""
     runs = [""]
     for raw_line in printable(text).splitlines():
         line = raw_line.strip()
@@ -120,7 +127,7 @@ def find_encoded(text: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
             users = read_secret_users(base64.b64decode(run, validate=True).decode("utf-8"))
         except ValueError:
             continue
-        return run, users
+        return SecretsString(run, users)
     return None
 
 

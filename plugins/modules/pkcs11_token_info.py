@@ -236,13 +236,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._pkcs11 import Login, Request, look
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret, check_timeout
 
 
 def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
     check_secret("pin", params["pin"])
-    if params["timeout"] < 1:
-        raise PpinError("timeout must be at least 1", cls="config")
+    check_timeout(params["timeout"])
     if params["pin"] is not None and params["slot_id"] is None and not params["token_label"]:
         raise PpinError(
             "pin is given, and neither slot_id nor token_label", cls="config", hint="Say for which token the PIN is."

@@ -93,7 +93,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
@@ -104,8 +104,8 @@ _PASSWORD_NAME = re.compile(r"\b(?:pin|proxy_password)\b", re.I)
 
 def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params = module.params
-    paths = find_paths(params, module.get_bin_path)
-    path = os.path.realpath(paths.config)
+    ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
+    path = os.path.realpath(ppin.paths.config)
     old, new = read(path), params["content"].encode("utf-8")
     result: t.Dict[str, t.Any] = {"path": path, "changed": old != new}
     if old != new:
@@ -115,10 +115,10 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
             "before": shown(old or b""),
             "after": shown(new),
         }
-        if params["validate"] and (paths.executable or not module.check_mode):
-            judge(module, paths, params["content"])
+        if params["validate"] and (ppin.paths.executable or not module.check_mode):
+            judge(module, ppin, params["content"])
         if not module.check_mode:
-            with locked(path, params["timeout"]):
+            with locked(path, ppin.timeout):
                 if params["backup"] and old is not None:
                     result["backup_file"] = module.backup_local(path)
                 replace_file(path, new, like=path if old is not None else None)
@@ -144,12 +144,12 @@ def shown(content: bytes) -> str:
     return hidden
 
 
-def judge(module: AnsibleModule, paths: Paths, content: str) -> None:
+def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
     """Let ppin list what is in the new file. :raises PpinError: unless that is what should be in it."""
     candidate = os.path.join(module.tmpdir, "primus.cfg")
     replace_file(candidate, content.encode("utf-8"))
-    template = os.path.join(paths.home, "etc", ".secrets.cfg")
-    secrets = paths.secrets if os.path.exists(paths.secrets) else template
+    template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
+    secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:
         slots = read_slots(content)
         expected: t.Optional[t.Set[str]] = {slot.user_name for slot in slots} | {
@@ -158,7 +158,7 @@ def judge(module: AnsibleModule, paths: Paths, content: str) -> None:
     except ValueError:
         expected = None  # such as one with @include: only ppin can tell
     try:
-        listing = Ppin(paths._replace(config=candidate, secrets=secrets), module.params["timeout"]).listing()
+        listing = Ppin(ppin.paths._replace(config=candidate, secrets=secrets), ppin.timeout).listing()
     except PpinError as exc:
         nothing_listed = exc.code == NOTHING_CONFIGURED or (exc.code is None and exc.cls == "unknown")
         if expected == set() and nothing_listed:

@@ -140,6 +140,7 @@ error:
   type: dict
 """
 
+import contextlib
 import os
 import typing as t
 
@@ -147,6 +148,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
     Ppin,
@@ -155,11 +157,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     find_paths,
     import_pexpect,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import find_encoded
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import SecretsString, find_secrets_string
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
 PASSWORDS = ("setup_password", "pkcs11_password")
-PROXY = ("proxy_user", "proxy_password")
 
 
 def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
@@ -176,33 +177,24 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     present = None if params["force"] else read_present(params["dest"], params["user_name"])
     if present is not None:
         result["changed"] = set_attributes(module)
-        return tell(module, result, present)
-    ppin = find_ppin(module, params["user_name"])
-    result["changed"] = True
-    if not module.check_mode:
-        result["changed"] = False
-        try:
-            made = ppin.fortinet(*(params[option] for option in ("user_name",) + PASSWORDS + PROXY))
-        finally:
-            result["logins"] = ppin.logins
-            os.unlink(ppin.paths.secrets)
-        if params["user_name"] not in made[1]:
-            raise PpinError(
-                "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
-                cls="dialogue",
-                hint="Report it with the version of your provider, never with the string.",
-            )
-        result["changed"] = not params["dest"] or write_dest(module, (made[0] + "\n").encode("ascii"))
-        tell(module, result, made)
+        tell(module, result, present)
+        return
+    ppin = find_ppin(module)
+    if module.check_mode:
+        result["changed"] = True
+        return
+    made = fetch(module, ppin, result)
+    result["changed"] = not params["dest"] or write_dest(module, (made.text + "\n").encode("ascii"))
+    tell(module, result, made)
 
 
-def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
+def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsString]:
     """The string that the file has, or None when there is no file. :raises PpinError: when it has anything else."""
     if not dest or not os.path.exists(dest):
         return None
     with open(dest, "rb") as file:
-        found = find_encoded(file.read().decode("utf-8", "replace"))
-    if found is None or user_name not in found[1]:
+        found = find_secrets_string(file.read().decode("utf-8", "replace"))
+    if found is None or user_name not in found.users:
         raise PpinError(
             "%s is there and has no secrets string of '%s'" % (dest, user_name),
             cls="state",
@@ -211,8 +203,9 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[t.Tuple[st
     return found
 
 
-def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
-    """A ppin that can fetch the string, with a copy of the secrets file of its own. :raises PpinError:"""
+def find_ppin(module: AnsibleModule) -> Ppin:
+    """A ppin that can fetch the string, as far as that is known without a login. :raises PpinError:"""
+    user_name = module.params["user_name"]
     missing = [option for option in PASSWORDS if module.params[option] is None]
     if missing:
         raise PpinError(
@@ -221,29 +214,46 @@ def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
             hint="Give %s and run again. No login was spent." % " and ".join(missing),
         )
     import_pexpect()
-    timeout = module.params["timeout"]
-    if timeout < 1:
-        raise PpinError("timeout must be at least 1", cls="config")
-    paths = find_paths(module.params, module.get_bin_path)
-    ppin = Ppin(paths, timeout)
+    ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
     ppin.check_files()
     listed = ppin.listing().partitions
     if user_name not in listed:
-        known = ", ".join("'%s'" % name for name in sorted(listed))
-        raise PpinError("'%s' is not in primus.cfg; it has %s" % (user_name, known or "none"), "0x80005012")
-    copy = os.path.join(module.tmpdir, "secrets.cfg")
-    if not module.check_mode:
-        with locked(paths.secrets, timeout), open(paths.secrets, "rb") as secrets:
-            content = secrets.read()
-        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-    return Ppin(paths._replace(secrets=copy), timeout)
+        raise not_listed(user_name, listed)
+    return ppin
 
 
-def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: t.Tuple[str, t.List[str]]) -> None:
-    result["users"] = made[1]
+def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> SecretsString:
+    """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
+    params = module.params
+    with locked(ppin.paths.secrets, ppin.timeout), open(ppin.paths.secrets, "rb") as secrets:
+        content = secrets.read()
+    ppin.secrets_path = os.path.join(module.tmpdir, "secrets.cfg")
+    try:
+        replace_file(ppin.secrets_path, content)
+        made = ppin.fortinet(
+            params["user_name"],
+            params["setup_password"],
+            params["pkcs11_password"],
+            params["proxy_user"],
+            params["proxy_password"],
+        )
+    finally:
+        result["logins"] = ppin.logins
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(ppin.secrets_path)
+    if params["user_name"] not in made.users:
+        raise PpinError(
+            "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
+            cls="dialogue",
+            hint="Report it with the version of your provider, never with the string.",
+        )
+    return made
+
+
+def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: SecretsString) -> None:
+    result["users"] = made.users
     if module.params["return_content"]:
-        result["content"] = made[0]
+        result["content"] = made.text
 
 
 def main() -> None:
@@ -262,7 +272,7 @@ def main() -> None:
             **GATE_ARGUMENTS,
         ),
         add_file_common_args=True,
-        required_together=[PROXY],
+        required_together=[("proxy_user", "proxy_password")],
         supports_check_mode=True,
     )
     result: t.Dict[str, t.Any] = {"changed": False, "user_name": module.params["user_name"], "logins": 0}

@@ -138,6 +138,11 @@ def test_a_folder_that_is_not_there(client, tmp_path):
     assert result["failed"] and "cannot be opened" in result["msg"]
 
 
+def test_no_timeout(client):
+    result = client.run("ppin_config", content=NEW, timeout=0)
+    assert result["failed"] and result["msg"].startswith("timeout must be at least 1")
+
+
 def test_a_folder_in_its_place(client, tmp_path):
     result = client.run("ppin_config", content=NEW, config_path=str(tmp_path))
     assert result["failed"] and "cannot be put in place: %s: Is a directory. " % tmp_path in result["msg"]

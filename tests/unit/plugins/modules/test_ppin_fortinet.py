@@ -122,6 +122,7 @@ def test_what_is_in_the_way_is_kept(client, hsm, tmp_path):
         ({"return_content": True, "pkcs11_password": "a\nb"}, "line break"),
         ({"return_content": True, "user_name": "P9"}, "'P9' is not in primus.cfg; it has 'P1', 'P2'"),
         ({"return_content": True, "proxy_user": "svc1"}, "required together"),
+        ({"return_content": True, "timeout": 0}, "timeout must be at least 1"),
         ({"dest": "/nowhere/string"}, "There is no folder /nowhere"),
     ],
     ids=str,
