@@ -77,6 +77,14 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 }
 """The options of the doc fragment C(ppin)."""
 
+SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
+    "user_name": {"type": "str", "required": True, "aliases": ["partition", "name"]},
+    "setup_password": {"type": "str", "no_log": True},
+    "pkcs11_password": {"type": "str", "no_log": True},
+    "setup_password_format_check": {"type": "bool", "default": True, "no_log": False},
+}
+"""The options of the doc fragment C(ppin.setup)."""
+
 
 class Paths(t.NamedTuple):
     """Where things are on this client. executable is None when there is no ppin. secrets is never a symbolic link."""

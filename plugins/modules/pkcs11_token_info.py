@@ -98,7 +98,6 @@ notes:
   - Works with Python 3.6 and later on the host, as far as there is a python-pkcs11 for it.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""

@@ -82,7 +82,7 @@ backup_file:
   type: str
   sample: /etc/primus/primus.cfg.4711.2026-01-31@12:00:00~
 error:
-  description: What is wrong, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
   returned: failure
   type: dict
 """

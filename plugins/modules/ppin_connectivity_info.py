@@ -52,7 +52,6 @@ seealso:
   - module: hsmops.primus.ppin_info
     description: One look at a client, without a login.
   - module: hsmops.primus.ppin_secret
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""

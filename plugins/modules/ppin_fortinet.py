@@ -20,31 +20,12 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.setup
+  - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:
-  user_name:
-    description:
-      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
-    type: str
-    required: true
-    aliases: [partition, name]
-  setup_password:
-    description:
-      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
-      - Needed only when the string is to be fetched.
-    type: str
-  pkcs11_password:
-    description:
-      - PKCS#11 password (PIN) of the partition. Needed only when the string is to be fetched.
-    type: str
-  setup_password_format_check:
-    description:
-      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
-        dashes) before anything runs.
-    type: bool
-    default: true
   proxy_user:
     description:
       - The service user that stands before the partition (CloudHSM), whose password is to be in the string too.
@@ -72,8 +53,6 @@ options:
       - Fetch the string anew and replace what O(dest) has.
     type: bool
     default: false
-requirements:
-  - pexpect, on the host that runs C(ppin), for the runs that fetch the string
 attributes:
   check_mode:
     support: full
@@ -81,13 +60,8 @@ attributes:
   diff_mode:
     support: none
     description: Would show the string.
-notes:
-  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
-    never in the arguments or the environment of a process.
-  - Works with Python 3.6 and later on the host.
 seealso:
   - module: hsmops.primus.ppin_secret
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""
@@ -118,17 +92,17 @@ user_name:
   sample: PARTITION1
 users:
   description: Names of all partitions whose secrets are in the string.
-  returned: when there is one
+  returned: when there is a string
   type: list
   elements: str
   sample: [PARTITION1]
 dest:
   description: The file.
-  returned: O(dest)
+  returned: with O(dest)
   type: str
 content:
   description: The string, on one line. It is a secret.
-  returned: O(return_content=true), when there is one
+  returned: with O(return_content=true), when there is a string
   type: str
 logins:
   description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
@@ -151,6 +125,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
+    SETUP_ARGUMENTS,
     Ppin,
     check_secret,
     check_setup_password,
@@ -260,15 +235,12 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             ARGUMENTS,
-            user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
-            setup_password={"type": "str", "no_log": True},
-            pkcs11_password={"type": "str", "no_log": True},
-            setup_password_format_check={"type": "bool", "default": True, "no_log": False},
             proxy_user={"type": "str"},
             proxy_password={"type": "str", "no_log": True},
             dest={"type": "path"},
             return_content={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
+            **SETUP_ARGUMENTS,
             **GATE_ARGUMENTS,
         ),
         add_file_common_args=True,

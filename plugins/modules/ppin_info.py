@@ -72,7 +72,7 @@ home:
   returned: always
   type: str
   sample: /usr/local/primus
-config: &file
+config:
   description: The file C(primus.cfg).
   returned: always
   type: dict
