@@ -124,7 +124,7 @@ library:
     path:
       description: Its path.
       type: str
-    manufacturer:
+    manufacturer: &manufacturer
       description: Who made it.
       type: str
     description:
@@ -154,17 +154,15 @@ slots:
     description:
       description: What the slot is.
       type: str
-    manufacturer:
-      description: Who made it.
-      type: str
-    hardware_version:
+    manufacturer: *manufacturer
+    hardware_version: &hardware_version
       description: Version of its hardware.
       type: str
-    firmware_version:
+    firmware_version: &firmware_version
       description: Version of its firmware.
       type: str
-    flags:
-      description: Names of its flags in PKCS#11, without C(CKF_).
+    flags: &flags
+      description: Names of its flags in PKCS#11, without C(CKF_), for example C(TOKEN_PRESENT) or C(LOGIN_REQUIRED).
       type: list
       elements: str
     mechanisms:
@@ -179,26 +177,16 @@ slots:
         label:
           description: Its label.
           type: str
-        manufacturer:
-          description: Who made it.
-          type: str
+        manufacturer: *manufacturer
         model:
           description: Its model.
           type: str
         serial:
           description: Its serial number.
           type: str
-        hardware_version:
-          description: Version of its hardware.
-          type: str
-        firmware_version:
-          description: Version of its firmware.
-          type: str
-        flags:
-          description: Names of its flags in PKCS#11, without C(CKF_).
-          type: list
-          elements: str
-          sample: [RNG, LOGIN_REQUIRED, USER_PIN_INITIALIZED, TOKEN_INITIALIZED]
+        hardware_version: *hardware_version
+        firmware_version: *firmware_version
+        flags: *flags
 login:
   description: The login with O(pin) and what was seen, or null when there was none.
   returned: always
