@@ -88,18 +88,15 @@ error:
 """
 
 import os
-import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import hide_passwords, read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
 NOTHING_CONFIGURED = "0x80005001"
-_PASSWORD = re.compile(r"""\b(pin|proxy_password)(\s*[=:]\s*)(?:"(?:[^"\\]|\\.)*"\s*)+""", re.I | re.S)
-_PASSWORD_NAME = re.compile(r"\b(?:pin|proxy_password)\b", re.I)
 
 
 def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
@@ -137,11 +134,8 @@ def read(path: str) -> t.Optional[bytes]:
 
 def shown(content: bytes) -> str:
     """The content with no password in it, as a diff may show it."""
-    text = content.decode("utf-8", "replace")
-    hidden, count = _PASSWORD.subn(r'\1\2"********"', text)
-    if count < len(_PASSWORD_NAME.findall(text)):
-        return "(not shown, as it has a password in clear)\n"
-    return hidden
+    hidden = hide_passwords(content.decode("utf-8", "replace"))
+    return "(not shown, as it has a password in clear)\n" if hidden is None else hidden
 
 
 def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:

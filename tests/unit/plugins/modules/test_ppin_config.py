@@ -124,6 +124,7 @@ def test_backup(client):
         'proxy_password : "hun\\"hunter2"\n  "hunter2";',
         'pin = /* the */ "hunter2";',
         'PIN="hunter2"',
+        'setup_password = "hunter2";',
     ],
 )
 def test_a_diff_shows_no_password_of_an_older_file(client, old):
