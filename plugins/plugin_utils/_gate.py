@@ -3,7 +3,7 @@
 # Private to hsmops.primus: may change without notice.
 """The attempt gate: a credential that nobody has tried yet is tried by one host, and all others go by its verdict.
 
-The rules are here, the store is _gate_store.py, the order of things is _gate_action.py.
+The rules are here, the store is _gate_store.py, the order of things is _credential_action.py and _login_action.py.
 """
 
 from __future__ import annotations
@@ -44,6 +44,17 @@ class Options(t.NamedTuple):
 
     budget: int
     window: int
+
+
+class Permanent(t.NamedTuple):
+    """What the gate knows of the permanent secrets of a partition.
+
+    :ivar known: whether a login has told lately how the HSM takes them.
+    :ivar stale: the record of those that it no longer accepts, or None.
+    """
+
+    known: bool
+    stale: t.Optional[Record]
 
 
 class Refused(Exception):
@@ -162,19 +173,18 @@ class Gate:
 
     # The permanent secrets that the clients have
 
-    def permanent(self) -> t.Tuple[bool, t.Optional[Record]]:
-        """Whether it is known how the HSM takes them, and the record of those that it no longer accepts, or None."""
+    def permanent(self) -> Permanent:
         record = self.store.read(self.permanent_key)
         if record is None or not self._fresh(record["time"]):
-            return False, None
-        return True, record if record["verdict"] == REJECTED else None
+            return Permanent(False, None)
+        return Permanent(True, record if record["verdict"] == REJECTED else None)
 
     def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
         """The verdict of a login with a secret that was there before, if it is news, else None."""
         verified = result.get("verified") if result.get("logins") else None
         if verified is False:
             return REJECTED
-        return ACCEPTED if verified and not self.permanent()[0] else None
+        return ACCEPTED if verified and not self.permanent().known else None
 
     def note_permanent(
         self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
@@ -186,7 +196,7 @@ class Gate:
         """
         verdict = self.learnt_permanent(result)
         if verdict == REJECTED:
-            if self.permanent()[1] not in (None, known_stale):
+            if self.permanent().stale not in (None, known_stale):
                 return  # several hosts found out at once: the first is the one to name
             self._write(self.permanent_key, PERMANENT, REJECTED, result.get("error") or {}, [], started)
         elif verdict == ACCEPTED:
