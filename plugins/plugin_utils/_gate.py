@@ -124,7 +124,7 @@ class Gate:
             raise Refused(
                 "The %s of '%s' %s rejected when %s: %s. %s did not contact the HSM"
                 % (LABELS[self.kind], self.name, self._were, _when(record), _found(record), self.host),
-                "Give the right one, or clear the entry if it is right after all: %s" % self._clear(),
+                "Give the right one, or clear the entry if it is right after all: %s" % self._how_to_clear(),
                 record,
             )
         unclear = self._recent(record)
@@ -167,7 +167,8 @@ class Gate:
             "%d of %d logins of '%s' that may go wrong within %d seconds were spent, the last when %s: %s. "
             "%s did not contact the HSM"
             % (len(wrong), self.options.budget, self.name, self.options.window, _when(last), _found(last), self.host),
-            "Make sure that the %s is right, then clear the entries, or wait: %s" % (LABELS[self.kind], self._clear()),
+            "Make sure that the %s is right, then clear the entries, or wait: %s"
+            % (LABELS[self.kind], self._how_to_clear()),
             last,
         )
 
@@ -212,7 +213,7 @@ class Gate:
     def _were(self) -> str:
         return "were" if self.kind == SECRET else "was"
 
-    def _clear(self) -> str:
+    def _how_to_clear(self) -> str:
         return "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
 
     def _fresh(self, moment: float) -> bool:
