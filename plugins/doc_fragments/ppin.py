@@ -3,7 +3,7 @@
 """What the documentation of several modules has in common. Each fragment names the code that implements it."""
 
 
-class ModuleDocFragment(object):
+class ModuleDocFragment:
     # module_utils/_ppin.py
     DOCUMENTATION = r"""
 options:

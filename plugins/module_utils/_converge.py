@@ -49,7 +49,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     backup={"type": "bool", "default": False},
     **GATE_ARGUMENTS,
 )
-"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate)."""
+"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate), and C(state)."""
 
 _SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
 _DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
@@ -155,11 +155,13 @@ class _Run:
                 "%s. It counts as empty: a setup password that was spent already may be spent again." % ledger.problem
             )
         listing = ppin.listing()
-        self.observe(listing)
+        self.tell_entries(listing)
         action, seen = self.decide(ppin, ledger, listing)
         if action == _plan.NONE:
             return
-        self.check_passwords(action)
+        if action != _plan.REMOVE:
+            self.check_passwords()
+            import_pexpect()
         diff = self.diff(action, seen, ledger)
         if not self.module.check_mode:
             for number in (signal.SIGHUP, signal.SIGTERM):
@@ -238,7 +240,7 @@ class _Run:
                 HINTS["expired"],
             )
 
-    def observe(self, listing: Listing) -> None:
+    def tell_entries(self, listing: Listing) -> None:
         entries: t.List[Entry] = getattr(listing, self.credential.kind).get(self.credential.name, [])
         self.result["entries"] = [entry.as_result() for entry in entries]
 
@@ -253,9 +255,8 @@ class _Run:
 
     # Apply
 
-    def check_passwords(self, action: str) -> None:
-        if action == _plan.REMOVE:
-            return
+    def check_passwords(self) -> None:
+        """:raises PpinError: when one that is needed was not given."""
         missing = [option for option in self.credential.passwords if self.params[option] is None]
         if missing:
             state = "no longer accepted by the HSM" if self.result.get("verified") is False else "to be set"
@@ -265,7 +266,6 @@ class _Run:
                 cls="config",
                 hint="Give %s and run again. No login was spent on it." % " and ".join(missing),
             )
-        import_pexpect()
 
     def apply(self, action: str, ppin: Ppin) -> None:
         """Change the credential, or leave everything as it was. :raises PpinError:"""
@@ -289,7 +289,7 @@ class _Run:
         self.result["rolled_back"] = False
         if self.params["backup"]:
             self.result["backup_file"] = backup
-        self.observe(listing)
+        self.tell_entries(listing)
 
     def change(self, action: str, ppin: Ppin) -> Listing:
         """Have ppin change the credential in the file it works on; what it lists then. :raises PpinError:"""

@@ -102,7 +102,7 @@ class PpinError(Exception):
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
     ) -> None:
-        super(PpinError, self).__init__(msg)
+        super().__init__(msg)
         self.msg = msg
         self.code = code
         name, code_cls = CODES.get(code or "", ("", "unknown"))

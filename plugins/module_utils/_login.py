@@ -26,7 +26,7 @@ class Refused(PpinError):
     """A login that was not made, as it is known that the HSM rejects the permanent secrets of the partitions names."""
 
     def __init__(self, msg: str, names: t.Sequence[str]) -> None:
-        super(Refused, self).__init__(
+        super().__init__(
             msg,
             cls="rejected",
             hint="No login was made. Fetch a new secret with hsmops.primus.ppin_secret, or set force to true if the "

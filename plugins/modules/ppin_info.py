@@ -317,9 +317,14 @@ def _unique(values: t.Iterable[str]) -> t.List[str]:
 
 
 def main() -> None:
-    files = {"type": "list", "elements": "path", "default": []}
-    argument_spec = dict(ARGUMENTS, files=files, group={"type": "str", "default": "primus"})
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            files={"type": "list", "elements": "path", "default": []},
+            group={"type": "str", "default": "primus"},
+        ),
+        supports_check_mode=True,
+    )
     try:
         facts = client_facts(module)
     except PpinError as exc:

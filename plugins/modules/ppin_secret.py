@@ -181,12 +181,12 @@ class PermanentSecret(Credential):
     result_key = "user_name"
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
-        super(PermanentSecret, self).__init__(params)
+        super().__init__(params)
         self.verify = params["verify"]
         self.known_stale_age = params["known_stale_age"]
 
     def check(self) -> None:
-        super(PermanentSecret, self).check()
+        super().check()
         if self.params["setup_password_format_check"]:
             check_setup_password(self.params["setup_password"])
 
