@@ -30,6 +30,9 @@ HINTS = {
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
 
+FILE_HINT = "Correct the rights or make room, then run again."
+"""What to do next when a file cannot be read or written, which the operating system gives a reason for."""
+
 NOT_JUDGED = ("transient", "config", "permission", "state")
 """Classes of errors after which a credential was not judged."""
 
@@ -167,5 +170,5 @@ def from_os_error(exc: OSError, doing: str = "") -> PpinError:
     return PpinError(
         ": ".join(str(part) for part in said if part),
         cls="permission",
-        hint="Correct the rights or make room, then run again.",
+        hint=FILE_HINT,
     )

@@ -214,7 +214,8 @@ class Gate:
         return "were" if self.kind == SECRET else "was"
 
     def _how_to_clear(self) -> str:
-        return "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+        command = "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+        return command + ", with the gate_store that this task has, if any"
 
     def _fresh(self, moment: float) -> bool:
         return time.time() - moment < self.options.window
