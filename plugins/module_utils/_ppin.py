@@ -68,6 +68,9 @@ NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
 A connection that failed is taken for one that was never there, unless a login test has told that it was.
 """
 
+Answers = t.Dict[str, t.Tuple[str, str]]
+"""By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
+
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
     "primus_home": {"type": "path"},
@@ -272,17 +275,15 @@ class Ppin:
         self._fetch("-u", "Updating", user_name, setup_password, pkcs11_password)
 
     def _fetch(self, flag: str, verb: str, user_name: str, setup_password: str, pkcs11_password: str) -> None:
-        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
-        self.dialogue(
-            [flag, "-e", user_name], user_name, answers, "%s the permanent secret of '%s'" % (verb, user_name)
-        )
+        answers = {"setup": (user_name, setup_password), "pkcs11": (user_name, pkcs11_password)}
+        self.dialogue([flag, "-e", user_name], answers, "%s the permanent secret of '%s'" % (verb, user_name))
 
     def remove(self, user_name: str) -> None:
         self._remove("-r", user_name, "Removing the permanent secret of '%s'" % user_name)
 
     def add_proxy(self, service_user: str, password: str) -> None:
         doing = "Setting the service proxy password of '%s'" % service_user
-        self.dialogue(["-p", "-e", service_user], service_user, {"proxy": password}, doing)
+        self.dialogue(["-p", "-e", service_user], {"proxy": (service_user, password)}, doing)
 
     def remove_proxy(self, service_user: str) -> None:
         self._remove("-x", service_user, "Removing the service proxy password of '%s'" % service_user)
@@ -354,12 +355,12 @@ class Ppin:
         """The secrets string for FortiGate. :raises PpinError: when it was not made."""
         doing = "Making the FortiGate secrets string of '%s'" % user_name
         args = ["--fortinet", "--user", user_name]
-        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
+        answers = {"setup": (user_name, setup_password), "pkcs11": (user_name, pkcs11_password)}
         if proxy_user and proxy_password:
             args += ["--proxyuser", proxy_user]
-            answers["proxy"] = proxy_password
+            answers["proxy"] = (proxy_user, proxy_password)
         made: SecretsString = self.dialogue(
-            args, user_name, answers, doing, proxy_user, lambda screen: find_secrets_string(_PROMPT.sub("\n", screen))
+            args, answers, doing, lambda screen: find_secrets_string(_PROMPT.sub("\n", screen))
         )
         return made
 
@@ -413,33 +414,54 @@ class Ppin:
     def dialogue(
         self,
         args: t.Sequence[str],
-        user: str,
-        answers: t.Dict[str, str],
+        answers: Answers,
         doing: str,
-        proxy_user: t.Optional[str] = None,
         read: t.Optional[t.Callable[[str], t.Any]] = None,
     ) -> t.Any:
         """Run a command that asks for passwords, and answer each of its prompts once.
 
-        An answer is typed only after its prompt is there and the terminal's echo is off.
-
-        :arg user: the name that the prompts must show.
-        :arg answers: by kind of prompt: C(setup), C(pkcs11), C(proxy).
-        :arg proxy_user: the name that the prompt C(proxy) must show, if it is another.
         :arg read: makes of what is on the screen at the end what is returned, or None when that is not what it must be;
             by default the listing.
         :raises PpinError: unless ppin ends with what can be read, and without an error code.
         """
         pexpect = import_pexpect()
         argv, env = self._argv(args)
-        deadline = time.monotonic() + self.timeout
+        self._secrets.update(password for _name, password in answers.values())
         given: t.List[str] = []
-        self._secrets.update(answers.values())
-        screen, seen = "", 0
         try:
             child = pexpect.spawn(argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace")
         except (pexpect.ExceptionPexpect, OSError) as exc:
             raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc
+        try:
+            screen = self._talk(child, answers, given, doing)
+        finally:
+            child.close(force=True)
+            self.logins += 1 if given else 0
+        if child.signalstatus is not None:
+            raise PpinError(
+                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
+                hint="Look who ended it (out of memory?), then run again.",
+            )
+        result = None if find_code(screen) else (read or self._parse)(screen)
+        if result is None:
+            failure = self._failure(screen, doing)
+            if given and failure.code == NO_ANSWER:
+                failure = PpinError(failure.msg, failure.code, "timeout")
+            if given and failure.cls == "transient":
+                self.logins -= 1
+            raise failure
+        return result
+
+    def _talk(self, child: t.Any, answers: Answers, given: t.List[str], doing: str) -> str:
+        """Answer the prompts until ppin ends; all that it printed.
+
+        An answer is typed only after its prompt is there and the terminal's echo is off.
+
+        :arg given: the kinds of prompts answered so far are put in here, so that they are known however this ends.
+        """
+        pexpect = import_pexpect()
+        deadline = time.monotonic() + self.timeout
+        screen, seen = "", 0
         try:
             while True:
                 self._check(doing, deadline, screen)
@@ -456,11 +478,11 @@ class Ppin:
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
                     if kind in given:
                         raise self._unexpected("ppin asked twice for the same password", doing, screen, given)
-                    asked = proxy_user if kind == "proxy" and proxy_user else user
-                    if kind not in answers or prompt.group(2) != asked:
+                    name, password = answers.get(kind, (None, ""))
+                    if prompt.group(2) != name:
                         raise self._unexpected("ppin asked for another password", doing, screen, given)
                     self._wait_for_echo_off(child, doing, deadline)
-                    child.sendline(answers[kind])
+                    child.sendline(password)
                     given.append(kind)
             while child.isalive() and time.monotonic() < deadline:  # closing the terminal too early would end it
                 time.sleep(0.01)
@@ -471,26 +493,7 @@ class Ppin:
             raise self._late(doing, screen) from None
         except (OSError, termios.error) as exc:
             screen += "\n[its terminal was closed: %s]" % exc
-        finally:
-            child.close(force=True)
-            self.logins += 1 if given else 0
-        result, failure = None, None
-        if child.signalstatus is not None:
-            failure = PpinError(
-                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
-                hint="Look who ended it (out of memory?), then run again.",
-            )
-        else:
-            result = None if find_code(screen) else (read or self._parse)(screen)
-            if result is None:
-                failure = self._failure(screen, doing)
-        if failure:
-            if given and failure.code == NO_ANSWER:
-                failure = PpinError(failure.msg, failure.code, "timeout")
-            if given and failure.cls == "transient":
-                self.logins -= 1
-            raise failure
-        return result
+        return screen
 
     @staticmethod
     def _wait_for_echo_off(child: t.Any, doing: str, deadline: float) -> None:
