@@ -406,7 +406,7 @@ class Ppin:
                             process.wait(max(POLL, deadline - time.monotonic()))
                             return output.decode("utf-8", "replace")
             except (TimeoutError, subprocess.TimeoutExpired):
-                raise self._late(name, output.decode("utf-8", "replace")) from None
+                raise self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS) from None
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -490,7 +490,7 @@ class Ppin:
             if screen[seen:].rpartition("\n")[2].strip():
                 unknown = "ppin waited at something that is not known"
                 raise self._unexpected(unknown, doing, screen, given) from None
-            raise self._late(doing, screen) from None
+            raise self._late(doing, screen, bool(given)) from None
         except (OSError, termios.error) as exc:
             screen += "\n[its terminal was closed: %s]" % exc
         return screen
@@ -513,8 +513,13 @@ class Ppin:
         code = find_code(output)
         return from_code(code, doing) if code else PpinError("%s failed%s" % (doing, self._shown(output)))
 
-    def _late(self, doing: str, output: str) -> PpinError:
-        return PpinError("%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)), cls="timeout")
+    def _late(self, doing: str, output: str, used_credential: bool) -> PpinError:
+        used_credential = used_credential or self.logins > 0  # by this ppin, or by one before it
+        return PpinError(
+            "%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)),
+            cls="timeout",
+            hint=None if used_credential else "Look whether ppin hangs when it is run by hand. No credential was used.",
+        )
 
     def _unexpected(self, what: str, doing: str, screen: str, given: t.List[str]) -> PpinError:
         return PpinError(
@@ -535,6 +540,8 @@ class Ppin:
 
 # A secrets file in base64 on one line or several, or a ciphered value of one.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
+
+_LOGINS = ("--test", "--fetchlog")  # what uses a credential without asking for one
 
 _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
 
