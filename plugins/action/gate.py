@@ -8,12 +8,12 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import when
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import LABELS, when
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, open_store
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "name": {"type": "str"},
-    "kind": {"type": "str", "choices": ["secret", "proxy", "pin", "permanent"]},
+    "kind": {"type": "str", "choices": list(LABELS)},
     "clear": {"type": "bool", "default": False},
     "gate_store": GATE_ARGUMENTS["gate_store"],
 }

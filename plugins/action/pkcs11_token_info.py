@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PIN, Gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result
 
 
-class ActionModule(GatedAction):
+class ActionModule(CredentialAction):
     module = "hsmops.primus.pkcs11_token_info"
     kind = PIN
     name_options = ("user_name", "token_label", "slot_id")
     passwords = ("pin",)
 
-    def _pass(self, gate: Gate, tries: bool, verifies: bool) -> Result:
+    def _look_and_try(self, gate: Gate) -> Result:
         return self._try(gate, gate.accepted(), {})  # each run needs the PIN: there is nothing to look at first

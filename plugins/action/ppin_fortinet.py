@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import SECRET
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result
 
 
-class ActionModule(GatedAction):
+class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_fortinet"
     kind = SECRET
     name_options = ("user_name", "partition", "name")

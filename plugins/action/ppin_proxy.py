@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction
 
 
-class ActionModule(GatedAction):
+class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_proxy"
     kind = PROXY
     name_options = ("service_user", "name")

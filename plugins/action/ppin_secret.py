@@ -4,11 +4,11 @@
 
 from __future__ import annotations
 
+from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import SECRET
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction
 
 
-class ActionModule(GatedAction):
+class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_secret"
     kind = SECRET
     name_options = ("user_name", "partition", "name")

@@ -1,16 +1,16 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options that the ppin modules share. The code that implements them is module_utils/_ppin.py and _converge.py."""
+"""What the documentation of several modules has in common. Each fragment names the code that implements it."""
 
 
-class ModuleDocFragment(object):
+class ModuleDocFragment:
     # module_utils/_ppin.py
     DOCUMENTATION = r"""
 options:
   executable:
     description:
       - Path of the C(ppin) command.
-      - By default C(bin/ppin) under O(primus_home), then what C(PATH) finds.
+      - By default C(bin/ppin) under O(primus_home), then what E(PATH) finds.
     type: path
   primus_home:
     description:
@@ -31,10 +31,47 @@ options:
     type: path
   timeout:
     description:
-      - Seconds that one C(ppin) may take before it is ended, and that another run on the same client is waited for.
+      - Seconds that one C(ppin) may take before it is ended, and that another run on the same client is waited for. At
+        least 1.
       - A C(ppin) that was ended is not run again, as the HSM may have judged the credential.
     type: int
     default: 60
+"""
+
+    # module_utils/_ppin.py
+    SETUP = r"""
+options:
+  user_name:
+    description:
+      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
+    type: str
+    required: true
+    aliases: [partition, name]
+  setup_password:
+    description:
+      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
+      - Needed only when the permanent secret is to be fetched.
+    type: str
+  pkcs11_password:
+    description:
+      - PKCS#11 password (PIN) of the partition. Needed only when the permanent secret is to be fetched.
+    type: str
+  setup_password_format_check:
+    description:
+      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
+        dashes) before anything runs.
+    type: bool
+    default: true
+"""
+
+    # module_utils/_ppin.py
+    DIALOGUE = r"""
+options: {}
+requirements:
+  - pexpect, on the host that runs C(ppin), for the runs that give it a password
+notes:
+  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
+    never in the arguments or the environment of a process.
 """
 
     # module_utils/_converge.py
@@ -57,8 +94,6 @@ options:
       - Keep a copy of C(.secrets.cfg) as it was before the change, beside it, with the same owner and mode.
     type: bool
     default: false
-requirements:
-  - pexpect, on the host that runs C(ppin), for the runs that set a credential
 attributes:
   check_mode:
     support: full
@@ -67,14 +102,11 @@ attributes:
     support: full
     description: Shows the state of the credential before and after, never the credential.
 notes:
-  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
-    never in the arguments or the environment of a process.
   - C(ppin) rewrites its file in place, and removes the present entry when an update fails. So it works on a copy, which
     takes the place of C(.secrets.cfg) when the change has worked. The module needs write access to the folder of the
     file; the file must be one that can be replaced, with no other hard link and no mount of its own.
   - Beside C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted PBKDF2
     fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
-  - Works with Python 3.6 and later on the host.
 """
 
     # module_utils/_login.py
@@ -97,7 +129,6 @@ options:
 notes:
   - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
   - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
-  - Works with Python 3.6 and later on the host.
 """
 
     # module_utils/_gate_options.py
@@ -116,22 +147,24 @@ options:
       - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),
         or a Redis, as a URL that begins with C(redis://), C(rediss://) or C(unix://). For a Redis the controller needs
         the Python package redis.
-      - By default the folder C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
+      - By default the folder C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what E(ANSIBLE_HOME) says.
       - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
         their partitions have the same names.
     type: str
   gate_budget:
     description:
       - How many logins with one name may go wrong within O(gate_window) seconds. It stops several different wrong
-        passwords for one partition before the HSM locks it.
+        passwords for one partition before the HSM locks it. At least 1.
     type: int
     default: 2
   gate_window:
     description:
-      - Seconds for which the gate goes by a credential that was accepted, and counts those that were not.
+      - Seconds for which the gate goes by a credential that was accepted, and counts those that were not. At least 1.
       - A credential that was rejected stays so until its entry is cleared with M(hsmops.primus.gate).
     type: int
     default: 3600
+seealso:
+  - module: hsmops.primus.gate
 """
 
     ATTRIBUTES = r"""
@@ -145,5 +178,23 @@ attributes:
   platform:
     support: full
     description: Linux, with the Primus PKCS#11 provider installed.
+    platforms: posix
+notes:
+  - Works with Python 3.6 and later on the host.
+"""
+
+    # Modules that are an action plugin only: plugins/action/
+    CONTROLLER = r"""
+options: {}
+attributes:
+  action:
+    support: full
+    description: Is an action plugin, and runs on the controller.
+  bypass_host_loop:
+    support: full
+    description: Runs once for all hosts of a play.
+  platform:
+    support: full
+    description: The controller.
     platforms: posix
 """

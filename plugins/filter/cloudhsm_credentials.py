@@ -95,9 +95,9 @@ def cloudhsm_credentials(content: t.Any) -> t.Dict[str, t.List[t.Dict[str, str]]
     users: t.Dict[str, t.Dict[str, str]] = {}
     partitions: t.Dict[str, t.Dict[str, str]] = {}
     for number, text in enumerate(texts, 1):
-        if text is None or isinstance(text, (bool, int, float, bytes, dict, list, tuple)):
-            raise AnsibleFilterError("Credentials %d of %d are not the text of a file" % (number, len(texts)))
         where = "Credentials %d of %d" % (number, len(texts))
+        if text is None or isinstance(text, (bool, int, float, bytes, dict, list, tuple)):
+            raise AnsibleFilterError("%s are not the text of a file" % where)
         found = _read(str(text), where)
         partition = {"user_name": found["user_name"]}
         if "name" in found:

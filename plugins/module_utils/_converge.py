@@ -10,7 +10,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
@@ -20,6 +20,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Entry,
     Listing,
     entry_state,
+    not_listed,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
@@ -48,7 +49,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     backup={"type": "bool", "default": False},
     **GATE_ARGUMENTS,
 )
-"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate)."""
+"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate), and C(state)."""
 
 _SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
 _DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
@@ -98,7 +99,7 @@ def run_credential_module(module: AnsibleModule, credential: Credential) -> None
     except PpinError as exc:
         run.fail(exc)
     except OSError as exc:
-        run.fail(PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission"))
+        run.fail(from_os_error(exc))
     module.exit_json(**run.result)
 
 
@@ -125,22 +126,20 @@ class _Run:
         if exc.cls == "rejected" and self.proxy_user:
             exc.hint += " Or the service proxy rejected that of '%s', which stands before it." % self.proxy_user
         if self.result["rolled_back"]:
-            left = " .secrets.cfg is as it was before."
+            left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
-            left = " Nothing was changed."
-        self.module.fail_json(msg="%s.%s %s" % (exc.msg.rstrip("."), left, exc.hint), error=exc.result(), **self.result)
+            left = "Nothing was changed."
+        self.module.fail_json(**exc.failure(left), **self.result)
 
     def run(self) -> None:
         self.credential.check()
-        for option, least in (("timeout", 1), ("retries", 0)):
-            if self.params[option] < least:
-                raise PpinError("%s must be at least %d" % (option, least), cls="config")
-        paths = find_paths(self.params, self.module.get_bin_path)
-        if self.params["state"] == "absent" and not os.path.lexists(paths.secrets):
+        if self.params["retries"] < 0:
+            raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
+        ppin = Ppin(find_paths(self.params, self.module.get_bin_path), self.params["timeout"])
+        if self.params["state"] == "absent" and not os.path.lexists(ppin.paths.secrets):
             return  # no secrets file, no secret: a host that was decommissioned, or never set up
-        ppin = Ppin(paths, self.params["timeout"])
         ppin.check_files()
-        with locked(paths.secrets, self.params["timeout"]):
+        with locked(ppin.paths.secrets, ppin.timeout):
             try:
                 self.converge(ppin)
             finally:
@@ -156,11 +155,13 @@ class _Run:
                 "%s. It counts as empty: a setup password that was spent already may be spent again." % ledger.problem
             )
         listing = ppin.listing()
-        self.observe(listing)
+        self.tell_entries(listing)
         action, seen = self.decide(ppin, ledger, listing)
         if action == _plan.NONE:
             return
-        self.check_passwords(action)
+        if action != _plan.REMOVE:
+            self.check_passwords()
+            import_pexpect()
         diff = self.diff(action, seen, ledger)
         if not self.module.check_mode:
             for number in (signal.SIGHUP, signal.SIGTERM):
@@ -220,11 +221,7 @@ class _Run:
         """Say why nothing can be done. :raises PpinError: for the plans that are failures."""
         name, label = self.credential.name, self.credential.label
         if action == _plan.FAIL_NOT_LISTED:
-            known = sorted(getattr(listing, self.credential.kind))
-            raise PpinError(
-                "'%s' is not in primus.cfg; it has %s" % (name, ", ".join("'%s'" % user for user in known) or "none"),
-                "0x80005012",
-            )
+            raise not_listed(name, getattr(listing, self.credential.kind))
         if action == _plan.FAIL_PROXY:
             raise PpinError(
                 "The service proxy password of '%s', which stands before '%s', is MISSING" % (missing_proxy, name),
@@ -243,7 +240,7 @@ class _Run:
                 HINTS["expired"],
             )
 
-    def observe(self, listing: Listing) -> None:
+    def tell_entries(self, listing: Listing) -> None:
         entries: t.List[Entry] = getattr(listing, self.credential.kind).get(self.credential.name, [])
         self.result["entries"] = [entry.as_result() for entry in entries]
 
@@ -258,9 +255,8 @@ class _Run:
 
     # Apply
 
-    def check_passwords(self, action: str) -> None:
-        if action == _plan.REMOVE:
-            return
+    def check_passwords(self) -> None:
+        """:raises PpinError: when one that is needed was not given."""
         missing = [option for option in self.credential.passwords if self.params[option] is None]
         if missing:
             state = "no longer accepted by the HSM" if self.result.get("verified") is False else "to be set"
@@ -270,7 +266,6 @@ class _Run:
                 cls="config",
                 hint="Give %s and run again. No login was spent on it." % " and ".join(missing),
             )
-        import_pexpect()
 
     def apply(self, action: str, ppin: Ppin) -> None:
         """Change the credential, or leave everything as it was. :raises PpinError:"""
@@ -294,7 +289,7 @@ class _Run:
         self.result["rolled_back"] = False
         if self.params["backup"]:
             self.result["backup_file"] = backup
-        self.observe(listing)
+        self.tell_entries(listing)
 
     def change(self, action: str, ppin: Ppin) -> Listing:
         """Have ppin change the credential in the file it works on; what it lists then. :raises PpinError:"""
@@ -353,7 +348,7 @@ class _Run:
             failure = ppin.login(name, hsm, slot.slot_id if several else None)
             if failure is None:
                 return "ok", None
-            if failure.cls in ("rejected", "expired"):
+            if failure.rejects:
                 return "rejected", failure
             if failure.cls != "transient":
                 break

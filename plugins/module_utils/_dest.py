@@ -6,7 +6,7 @@
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 
 
 def check_dest(module: AnsibleModule) -> None:
@@ -42,7 +42,7 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
             module.atomic_move(temporary, dest, unsafe_writes=module.params["unsafe_writes"])
         except Exception as exc:  # that is what it raises since ansible-core 2.19; before, it ends the module itself
             problem = "%s cannot be written: %s" % (dest, exc.__cause__ or exc)
-            raise PpinError(problem, cls="permission", hint="Make room or correct the rights, then run again.") from exc
+            raise PpinError(problem, cls="permission", hint=FILE_HINT) from exc
     return set_attributes(module, new) or changed
 
 

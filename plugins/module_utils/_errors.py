@@ -30,8 +30,14 @@ HINTS = {
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
 
+FILE_HINT = "Correct the rights or make room, then run again."
+"""What to do next when a file cannot be read or written, which the operating system gives a reason for."""
+
 NOT_JUDGED = ("transient", "config", "permission", "state")
 """Classes of errors after which a credential was not judged."""
+
+NOT_ACCEPTED = ("rejected", "expired")
+"""Classes of errors after which a credential was judged and not accepted."""
 
 CODES = {
     "0x80000001": ("unexpected data type", "bug"),
@@ -83,8 +89,6 @@ _CODE_HINTS = {
 }
 
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
-
-
 _RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+")
 _RETURN_VALUE = re.compile(r"(?<![0-9A-Za-z])0[xX]0*([1-9A-Fa-f][0-9A-Fa-f]{0,7})(?![0-9A-Za-z])")
 
@@ -101,7 +105,7 @@ class PpinError(Exception):
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
     ) -> None:
-        super(PpinError, self).__init__(msg)
+        super().__init__(msg)
         self.msg = msg
         self.code = code
         name, code_cls = CODES.get(code or "", ("", "unknown"))
@@ -112,15 +116,21 @@ class PpinError(Exception):
     @property
     def rejects(self) -> bool:
         """Whether the HSM judged a credential and did not accept it."""
-        return self.cls in ("rejected", "expired")
+        return self.cls in NOT_ACCEPTED
 
     @property
     def may_be_judged(self) -> bool:
+        """Whether the HSM may have judged a credential."""
         return self.cls not in NOT_JUDGED
 
     def result(self) -> t.Dict[str, t.Optional[str]]:
         """The C(error) that modules return: code, name, class and hint, all strings, code possibly V(None)."""
         return {"code": self.code, "name": self.name, "class": self.cls, "hint": self.hint}
+
+    def failure(self, left: str = "") -> t.Dict[str, t.Any]:
+        """What C(fail_json) is given: C(msg) says what happened, what was left as it was, and what to do next."""
+        sentences = (self.msg.rstrip(".") + ".", left, self.hint)
+        return {"msg": " ".join(filter(None, sentences)), "error": self.result()}
 
 
 def find_code(text: str) -> t.Optional[str]:
@@ -152,3 +162,13 @@ def from_code(code: str, doing: str) -> PpinError:
         return PpinError("%s failed: %s %s" % (doing, code, CODES[code][0]), code)
     kind = "an HSM system error" if code.startswith("0xC") else "an error code that is not in the vendor's list"
     return PpinError("%s failed: %s, %s" % (doing, code, kind), code)
+
+
+def from_os_error(exc: OSError, doing: str = "") -> PpinError:
+    """The error for a file that cannot be read or written (doing "primus.cfg cannot be put in place")."""
+    said = [doing, exc.filename, exc.strerror or str(exc)]  # a full disk is found without a file's name
+    return PpinError(
+        ": ".join(str(part) for part in said if part),
+        cls="permission",
+        hint=FILE_HINT,
+    )

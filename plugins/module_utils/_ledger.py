@@ -43,21 +43,10 @@ class Ledger:
         try:
             with open(self.path, "rb") as ledger:
                 data = json.loads(ledger.read().decode("utf-8"))
-            if data["version"] != VERSION:
-                raise ValueError("version %r is not known" % data["version"])
-            for kind in ("partitions", "service_users"):
-                for entry in data[kind].values():
-                    base64.b64decode(entry["salt"]), base64.b64decode(entry["hash"])
-                    iterations = entry["iterations"]
-                    if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS:
-                        raise ValueError("an entry is damaged")
-                    if not isinstance(entry["since"], str):
-                        raise ValueError("an entry is damaged")
-            for when in data.setdefault("rejected", {}).values():
-                if not isinstance(when, str):
-                    raise ValueError("an entry is damaged")
+            data.setdefault("rejected", {})
+            _check(data)
             return data  # type: ignore[no-any-return]
-        except IOError as exc:
+        except OSError as exc:
             if os.path.lexists(self.path):
                 self.problem = "The ledger %s cannot be read (%s)" % (self.path, exc.strerror)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
@@ -77,18 +66,13 @@ class Ledger:
         entry = self._data[kind].get(name)
         return entry["since"] if entry else None
 
-    def age(self, kind: str, name: str) -> t.Optional[float]:
-        """Seconds since the present credential was set, by this client's clock, or None when that is not known."""
-        since = self.since(kind, name)
-        try:
-            return time.time() - calendar.timegm(time.strptime(since or "", TIME_FORMAT))
-        except ValueError:
-            return None
-
     def set_before(self, kind: str, name: str, seconds: float) -> bool:
         """Whether the present credential was set earlier than so many seconds ago; also if that is not known."""
-        age = self.age(kind, name)
-        return age is None or age > seconds
+        try:
+            since = calendar.timegm(time.strptime(self.since(kind, name) or "", TIME_FORMAT))
+        except ValueError:
+            return True
+        return time.time() - since > seconds
 
     def rejected(self, partition: str) -> t.Optional[str]:
         """When a login with the present permanent secret was rejected, or None when that is not known."""
@@ -129,6 +113,22 @@ class Ledger:
 
     def _write(self) -> None:
         replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+
+
+def _check(data: t.Mapping[str, t.Any]) -> None:
+    """:raises ValueError, KeyError, TypeError, AttributeError: when the file does not have the form of a ledger."""
+    if data["version"] != VERSION:
+        raise ValueError("version %r is not known" % data["version"])
+    for entry in list(data["partitions"].values()) + list(data["service_users"].values()):
+        for key in ("salt", "hash"):
+            base64.b64decode(entry[key])
+        iterations = entry["iterations"]
+        if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS:
+            raise ValueError("an entry is damaged")
+        if not isinstance(entry["since"], str):
+            raise ValueError("an entry is damaged")
+    if not all(isinstance(when, str) for when in data["rejected"].values()):
+        raise ValueError("an entry is damaged")
 
 
 def _now() -> str:

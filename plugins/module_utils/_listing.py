@@ -90,6 +90,16 @@ def parse_listing(text: str) -> t.Optional[Listing]:
     return listing if listing.partitions or listing.service_users else None
 
 
+def not_listed(name: str, listed: t.Iterable[str]) -> PpinError:
+    """The error for a partition or service user that no line of the listing has."""
+    return PpinError("'%s' is not in primus.cfg; it has %s" % (name, quoted(listed)), "0x80005012")
+
+
+def quoted(names: t.Iterable[str]) -> str:
+    """Names for an error message."""
+    return ", ".join("'%s'" % name for name in sorted(names)) or "none"
+
+
 def _slot_id(text: str) -> int:
     return int(text, 16 if text.lower().startswith("0x") else 10)
 
@@ -115,6 +125,11 @@ class TestedSlot(t.NamedTuple):
     @property
     def error(self) -> t.Optional[PpinError]:
         return None if self.ok else _said(self.said)
+
+    @property
+    def may_be_judged(self) -> bool:
+        """Whether the HSM may have judged the permanent secret."""
+        return self.error is None or self.error.may_be_judged
 
 
 class TestedHsm(t.NamedTuple):

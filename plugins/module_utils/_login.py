@@ -6,7 +6,7 @@
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
@@ -26,7 +26,7 @@ class Refused(PpinError):
     """A login that was not made, as it is known that the HSM rejects the permanent secrets of the partitions names."""
 
     def __init__(self, msg: str, names: t.Sequence[str]) -> None:
-        super(Refused, self).__init__(
+        super().__init__(
             msg,
             cls="rejected",
             hint="No login was made. Fetch a new secret with hsmops.primus.ppin_secret, or set force to true if the "
@@ -46,13 +46,10 @@ def run_login_module(
     """
     result = dict(result, changed=False, logins=0, refused=[])
     try:
-        if module.params["timeout"] < 1:
-            raise PpinError("timeout must be at least 1", cls="config")
-        paths = find_paths(module.params, module.get_bin_path)
-        ppin = Ppin(paths, module.params["timeout"])
+        ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
         ppin.check_files()
-        with locked(paths.secrets, module.params["timeout"]):
-            ledger = Ledger(paths.secrets)
+        with locked(ppin.paths.secrets, ppin.timeout):
+            ledger = Ledger(ppin.paths.secrets)
             if ledger.problem:
                 module.warn("%s. It does not tell which secrets were rejected." % ledger.problem)
             try:
@@ -60,12 +57,11 @@ def run_login_module(
             finally:
                 result["logins"] = ppin.logins
     except Refused as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result(), **dict(result, refused=exc.names))
+        module.fail_json(**exc.failure(), **dict(result, refused=exc.names))
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+        module.fail_json(**exc.failure(), **result)
     except OSError as exc:
-        failure = PpinError("%s: %s" % (exc.filename, exc.strerror), cls="permission")
-        module.fail_json(msg="%s. %s" % (failure.msg, failure.hint), error=failure.result(), **result)
+        module.fail_json(**from_os_error(exc).failure(), **result)
     module.exit_json(**result)
 
 

@@ -16,6 +16,11 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_return_value
 
+try:
+    import pkcs11
+except ImportError:
+    pkcs11 = None  # type: ignore[assignment]  # look() tells
+
 CLASSES = ("DATA", "CERTIFICATE", "PUBLIC_KEY", "PRIVATE_KEY", "SECRET_KEY", "DOMAIN_PARAMETERS")
 
 _PIN_HINT = (
@@ -53,12 +58,10 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
             cls="config",
             hint="Install the Primus PKCS#11 provider, or say where its library is with library.",
         )
-    try:
-        import pkcs11  # noqa: F401
-    except ImportError:
+    if pkcs11 is None:
         raise PpinError(
             missing_required_lib("python-pkcs11"), cls="config", hint="Install it for this Python on the host."
-        ) from None
+        )
     fork = multiprocessing.get_context("fork")
     ours, theirs = fork.Pipe(duplex=False)
     process = fork.Process(target=_work, args=(request, theirs))
@@ -101,8 +104,6 @@ def _work(request: Request, connection: t.Any) -> None:
     for stream in (0, 1, 2):  # what a library prints is not for Ansible
         os.dup2(nothing, stream)
     os.environ.update(request.environment)
-    import pkcs11
-
     try:
         _look(request, lambda content: connection.send(("facts", content)))
         connection.send(("end", {}))
@@ -114,8 +115,6 @@ def _work(request: Request, connection: t.Any) -> None:
 
 
 def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> None:
-    import pkcs11
-
     library = pkcs11.lib(request.library)
     tell(
         {
@@ -152,8 +151,6 @@ def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> Non
 
 
 def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> t.Dict[str, t.Any]:
-    import pkcs11
-
     token.open().close()  # what fails here has nothing to do with the PIN
     tell({"logins": 1})
     try:
@@ -182,8 +179,6 @@ def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], 
 
 def _round_trip(session: t.Any) -> t.Dict[str, t.Any]:
     """Sign with a new key that only this session has, and verify."""
-    import pkcs11
-
     mechanism = pkcs11.Mechanism.SHA256_RSA_PKCS
     try:
         public, private = session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=False)
@@ -217,8 +212,6 @@ def _check_flags(token: t.Any, force: bool) -> None:
 
 
 def _token(slot: t.Any) -> t.Any:
-    import pkcs11
-
     try:
         return slot.get_token()
     except (pkcs11.exceptions.TokenNotPresent, pkcs11.exceptions.TokenNotRecognised):
@@ -266,8 +259,6 @@ def _flags(value: t.Any) -> t.List[str]:
 
 def _name(exc: BaseException) -> str:
     """The PKCS#11 return value, C(CKR_PIN_INCORRECT), that python-pkcs11 makes the exception PinIncorrect of."""
-    import pkcs11
-
     if not isinstance(exc, pkcs11.exceptions.PKCS11Error):
         return "%s" % exc
     name = type(exc).__name__

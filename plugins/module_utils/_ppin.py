@@ -31,9 +31,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     printable,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    SecretsString,
     Slot,
-    find_encoded,
     find_passwords,
+    find_secrets_string,
     name_problem,
     read_slots,
 )
@@ -67,6 +68,9 @@ NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
 A connection that failed is taken for one that was never there, unless a login test has told that it was.
 """
 
+Answers = t.Dict[str, t.Tuple[str, str]]
+"""By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
+
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
     "primus_home": {"type": "path"},
@@ -75,6 +79,14 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "timeout": {"type": "int", "default": 60},
 }
 """The options of the doc fragment C(ppin)."""
+
+SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
+    "user_name": {"type": "str", "required": True, "aliases": ["partition", "name"]},
+    "setup_password": {"type": "str", "no_log": True},
+    "pkcs11_password": {"type": "str", "no_log": True},
+    "setup_password_format_check": {"type": "bool", "default": True, "no_log": False},
+}
+"""The options of the doc fragment C(ppin.setup)."""
 
 
 class Paths(t.NamedTuple):
@@ -149,6 +161,12 @@ def check_secret(option: str, secret: t.Optional[str]) -> None:
         )
 
 
+def check_timeout(timeout: int) -> None:
+    """:raises PpinError: when nothing could be done in time."""
+    if timeout < 1:
+        raise PpinError("timeout must be at least 1", cls="config", hint="Give the option timeout more seconds.")
+
+
 def check_setup_password(setup_password: t.Optional[str]) -> None:
     """Refuse what cannot be a setup password before it costs an attempt. :raises PpinError:"""
     if setup_password is not None and not SETUP_PASSWORD.match(setup_password):
@@ -163,11 +181,13 @@ def check_setup_password(setup_password: t.Optional[str]) -> None:
 class Ppin:
     """The ppin of one client.
 
+    :raises PpinError: when the timeout can be none.
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
     :ivar secrets_path: the secrets file that it works on.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
+        check_timeout(timeout)
         self.paths = paths
         self.timeout = timeout
         self.logins = 0
@@ -234,11 +254,10 @@ class Ppin:
 
     def listing(self) -> Listing:
         """:raises PpinError: when there is none."""
-        doing = "Listing the credentials (ppin -l)"
         output = self.run("-l")
         listing = self._parse(output)
         if listing is None:
-            raise self._failure(output, doing)
+            raise self._failure(output, "Listing the credentials (ppin -l)")
         return listing
 
     def _parse(self, output: str) -> t.Optional[Listing]:
@@ -256,23 +275,21 @@ class Ppin:
         self._fetch("-u", "Updating", user_name, setup_password, pkcs11_password)
 
     def _fetch(self, flag: str, verb: str, user_name: str, setup_password: str, pkcs11_password: str) -> None:
-        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
-        self.dialogue(
-            [flag, "-e", user_name], user_name, answers, "%s the permanent secret of '%s'" % (verb, user_name)
-        )
+        answers = {"setup": (user_name, setup_password), "pkcs11": (user_name, pkcs11_password)}
+        self.dialogue([flag, "-e", user_name], answers, "%s the permanent secret of '%s'" % (verb, user_name))
 
     def remove(self, user_name: str) -> None:
-        self._silent(["-r", "-e", user_name], "Removing the permanent secret of '%s'" % user_name)
+        self._remove("-r", user_name, "Removing the permanent secret of '%s'" % user_name)
 
     def add_proxy(self, service_user: str, password: str) -> None:
         doing = "Setting the service proxy password of '%s'" % service_user
-        self.dialogue(["-p", "-e", service_user], service_user, {"proxy": password}, doing)
+        self.dialogue(["-p", "-e", service_user], {"proxy": (service_user, password)}, doing)
 
     def remove_proxy(self, service_user: str) -> None:
-        self._silent(["-x", "-e", service_user], "Removing the service proxy password of '%s'" % service_user)
+        self._remove("-x", service_user, "Removing the service proxy password of '%s'" % service_user)
 
-    def _silent(self, args: t.List[str], doing: str) -> None:
-        output = self.run(*args)
+    def _remove(self, flag: str, name: str, doing: str) -> None:
+        output = self.run(flag, "-e", name)
         if find_code(output) or self._parse(output) is None:
             raise self._failure(output, doing)
 
@@ -308,7 +325,7 @@ class Ppin:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
             raise self._failure(output, "Testing the connections (ppin --test)")
-        self.logins += len([slot for slot in tested.slots if slot.error is None or slot.error.may_be_judged])
+        self.logins += len([slot for slot in tested.slots if slot.may_be_judged])
         return tested
 
     def fetch_log(self, user_name: str, hsm: str, since: t.Optional[str], reverse: bool, out: str) -> None:
@@ -334,19 +351,16 @@ class Ppin:
         pkcs11_password: str,
         proxy_user: t.Optional[str],
         proxy_password: t.Optional[str],
-    ) -> t.Tuple[str, t.List[str]]:
-        """The secrets string for FortiGate, and the names of the partitions in it.
-
-        :raises PpinError: when it was not made.
-        """
+    ) -> SecretsString:
+        """The secrets string for FortiGate. :raises PpinError: when it was not made."""
         doing = "Making the FortiGate secrets string of '%s'" % user_name
         args = ["--fortinet", "--user", user_name]
-        answers = {"setup": setup_password, "pkcs11": pkcs11_password}
+        answers = {"setup": (user_name, setup_password), "pkcs11": (user_name, pkcs11_password)}
         if proxy_user and proxy_password:
             args += ["--proxyuser", proxy_user]
-            answers["proxy"] = proxy_password
-        made: t.Tuple[str, t.List[str]] = self.dialogue(
-            args, user_name, answers, doing, proxy_user, lambda screen: find_encoded(_PROMPT.sub("\n", screen))
+            answers["proxy"] = (proxy_user, proxy_password)
+        made: SecretsString = self.dialogue(
+            args, answers, doing, lambda screen: find_secrets_string(_PROMPT.sub("\n", screen))
         )
         return made
 
@@ -392,7 +406,7 @@ class Ppin:
                             process.wait(max(POLL, deadline - time.monotonic()))
                             return output.decode("utf-8", "replace")
             except (TimeoutError, subprocess.TimeoutExpired):
-                raise self._late(name, output.decode("utf-8", "replace")) from None
+                raise self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS) from None
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -400,33 +414,54 @@ class Ppin:
     def dialogue(
         self,
         args: t.Sequence[str],
-        user: str,
-        answers: t.Dict[str, str],
+        answers: Answers,
         doing: str,
-        proxy_user: t.Optional[str] = None,
         read: t.Optional[t.Callable[[str], t.Any]] = None,
     ) -> t.Any:
         """Run a command that asks for passwords, and answer each of its prompts once.
 
-        An answer is typed only after its prompt is there and the terminal's echo is off.
-
-        :arg user: the name that the prompts must show.
-        :arg answers: by kind of prompt: C(setup), C(pkcs11), C(proxy).
-        :arg proxy_user: the name that the prompt C(proxy) must show, if it is another.
         :arg read: makes of what is on the screen at the end what is returned, or None when that is not what it must be;
             by default the listing.
         :raises PpinError: unless ppin ends with what can be read, and without an error code.
         """
         pexpect = import_pexpect()
         argv, env = self._argv(args)
-        deadline = time.monotonic() + self.timeout
+        self._secrets.update(password for _name, password in answers.values())
         given: t.List[str] = []
-        self._secrets.update(answers.values())
-        screen, seen = "", 0
         try:
             child = pexpect.spawn(argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace")
         except (pexpect.ExceptionPexpect, OSError) as exc:
             raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc
+        try:
+            screen = self._talk(child, answers, given, doing)
+        finally:
+            child.close(force=True)
+            self.logins += 1 if given else 0
+        if child.signalstatus is not None:
+            raise PpinError(
+                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
+                hint="Look who ended it (out of memory?), then run again.",
+            )
+        result = None if find_code(screen) else (read or self._parse)(screen)
+        if result is None:
+            failure = self._failure(screen, doing)
+            if given and failure.code == NO_ANSWER:
+                failure = PpinError(failure.msg, failure.code, "timeout")
+            if given and failure.cls == "transient":
+                self.logins -= 1
+            raise failure
+        return result
+
+    def _talk(self, child: t.Any, answers: Answers, given: t.List[str], doing: str) -> str:
+        """Answer the prompts until ppin ends; all that it printed.
+
+        An answer is typed only after its prompt is there and the terminal's echo is off.
+
+        :arg given: the kinds of prompts answered so far are put in here, so that they are known however this ends.
+        """
+        pexpect = import_pexpect()
+        deadline = time.monotonic() + self.timeout
+        screen, seen = "", 0
         try:
             while True:
                 self._check(doing, deadline, screen)
@@ -443,11 +478,11 @@ class Ppin:
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
                     if kind in given:
                         raise self._unexpected("ppin asked twice for the same password", doing, screen, given)
-                    asked = proxy_user if kind == "proxy" and proxy_user else user
-                    if kind not in answers or prompt.group(2) != asked:
+                    name, password = answers.get(kind, (None, ""))
+                    if prompt.group(2) != name:
                         raise self._unexpected("ppin asked for another password", doing, screen, given)
                     self._wait_for_echo_off(child, doing, deadline)
-                    child.sendline(answers[kind])
+                    child.sendline(password)
                     given.append(kind)
             while child.isalive() and time.monotonic() < deadline:  # closing the terminal too early would end it
                 time.sleep(0.01)
@@ -455,29 +490,10 @@ class Ppin:
             if screen[seen:].rpartition("\n")[2].strip():
                 unknown = "ppin waited at something that is not known"
                 raise self._unexpected(unknown, doing, screen, given) from None
-            raise self._late(doing, screen) from None
+            raise self._late(doing, screen, bool(given)) from None
         except (OSError, termios.error) as exc:
             screen += "\n[its terminal was closed: %s]" % exc
-        finally:
-            child.close(force=True)
-            self.logins += 1 if given else 0
-        result, failure = None, None
-        if child.signalstatus is not None:
-            failure = PpinError(
-                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
-                hint="Look who ended it (out of memory?), then run again.",
-            )
-        else:
-            result = None if find_code(screen) else (read or self._parse)(screen)
-            if result is None:
-                failure = self._failure(screen, doing)
-        if failure:
-            if given and failure.code == NO_ANSWER:
-                failure = PpinError(failure.msg, failure.code, "timeout")
-            if given and failure.cls == "transient":
-                self.logins -= 1
-            raise failure
-        return result
+        return screen
 
     @staticmethod
     def _wait_for_echo_off(child: t.Any, doing: str, deadline: float) -> None:
@@ -497,8 +513,13 @@ class Ppin:
         code = find_code(output)
         return from_code(code, doing) if code else PpinError("%s failed%s" % (doing, self._shown(output)))
 
-    def _late(self, doing: str, output: str) -> PpinError:
-        return PpinError("%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)), cls="timeout")
+    def _late(self, doing: str, output: str, used_credential: bool) -> PpinError:
+        used_credential = used_credential or self.logins > 0  # by this ppin, or by one before it
+        return PpinError(
+            "%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)),
+            cls="timeout",
+            hint=None if used_credential else "Look whether ppin hangs when it is run by hand. No credential was used.",
+        )
 
     def _unexpected(self, what: str, doing: str, screen: str, given: t.List[str]) -> PpinError:
         return PpinError(
@@ -519,6 +540,8 @@ class Ppin:
 
 # A secrets file in base64 on one line or several, or a ciphered value of one.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
+
+_LOGINS = ("--test", "--fetchlog")  # what uses a credential without asking for one
 
 _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
 

@@ -13,10 +13,10 @@ import re
 import typing as t
 import unicodedata
 
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+
 NAME_LIMIT = 255
 """Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
-
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 _TOKEN = re.compile(
     r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
@@ -26,7 +26,13 @@ _TOKEN = re.compile(
     |(?P<sign>[=:{}()\[\],;])""",
     re.S | re.X,
 )
+VENDOR_PASSWORDS = ("pin", "proxy_password")
+"""The settings in which the vendor lets a password stand in clear."""
+
 _PASSWORD = re.compile(r"pin|.*password.*", re.I)
+_WORD = re.compile(r"[-A-Za-z0-9_*]+")
+_STRINGS = re.compile(r"""\s*[=:]\s*((?:"(?:[^"\\]|\\.)*"\s*)+)""", re.S)
+_SETS = re.compile(r"\s*(?:[=:#]|//|/\*)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
@@ -73,7 +79,7 @@ def read_slots(text: str) -> t.List[Slot]:
 def find_passwords(text: str) -> t.List[str]:
     """The settings of a primus.cfg that hold a password, such as C(primus.hsms.hsm0.pin), and never what they hold.
 
-    The vendor's are C(pin) and C(proxy_password); a name with password in it is one that somebody has made up.
+    Those are the vendor's, and any name with password in it, which somebody has made up.
 
     :raises ValueError: when it cannot be read.
     """
@@ -95,6 +101,24 @@ def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
             yield from _passwords_in(inner, "%s[%d]" % (path, number))
 
 
+def hide_passwords(text: str) -> t.Optional[str]:
+    """The text of a primus.cfg without the passwords in it, or None when one may be left.
+
+    It goes by what stands beside a name, so that it takes any text for one, and finds what is commented out, too.
+    """
+    shown, end = "", 0
+    for word in _WORD.finditer(text):
+        if word.start() < end or not _PASSWORD.fullmatch(word.group()):
+            continue
+        strings = _STRINGS.match(text, word.end())
+        if strings:
+            shown += text[end : strings.start(1)] + '"********"'
+            end = strings.end(1)
+        elif word.group().lower() in VENDOR_PASSWORDS or _SETS.match(text, word.end()):
+            return None
+    return shown + text[end:]
+
+
 def read_secret_users(text: str) -> t.List[str]:
     """The partitions whose secrets are in a secrets file. :raises ValueError: when it cannot be read."""
     try:
@@ -106,8 +130,15 @@ def read_secret_users(text: str) -> t.List[str]:
         raise ValueError("not the structure of a secrets file") from exc
 
 
-def find_encoded(text: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
-    """The secrets file in base64 that stands in a text, on one line or several, and read_secret_users() of it."""
+class SecretsString(t.NamedTuple):
+    """A secrets file in base64, on one line, and the partitions whose secrets are in it."""
+
+    text: str
+    users: t.List[str]
+
+
+def find_secrets_string(text: str) -> t.Optional[SecretsString]:
+    """The secrets string that stands in a text, on one line or several, or None."""
     runs = [""]
     for raw_line in printable(text).splitlines():
         line = raw_line.strip()
@@ -120,7 +151,7 @@ def find_encoded(text: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
             users = read_secret_users(base64.b64decode(run, validate=True).decode("utf-8"))
         except ValueError:
             continue
-        return run, users
+        return SecretsString(run, users)
     return None
 
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 
 LOCK_POLL = 0.1
 """Seconds between two looks at a lock that another run holds."""
@@ -164,7 +164,9 @@ class WorkingCopy:
         except OSError as exc:
             self.__exit__()
             raise PpinError(
-                "%s cannot be written safely: %s" % (self.secrets_path, exc.strerror), "0x80005007", "permission"
+                "%s cannot be written safely: %s" % (self.secrets_path, exc.strerror),
+                "0x80005007",
+                hint=FILE_HINT,
             ) from exc
         return self
 
@@ -201,4 +203,5 @@ class WorkingCopy:
             raise PpinError(
                 "%s cannot be replaced by what ppin has made of it: %s" % (self.secrets_path, exc.strerror),
                 cls="permission",
+                hint=FILE_HINT,
             ) from exc

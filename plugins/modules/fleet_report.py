@@ -17,6 +17,8 @@ description:
   - There is no password in it, but names of hosts, partitions and service users.
 author:
   - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin.controller
 options:
   clients:
     description:
@@ -58,22 +60,12 @@ options:
       - What the play was limited to, for the head of the page.
     type: str
 attributes:
-  action:
-    support: full
-    description: Is an action plugin, and runs on the controller.
-  bypass_host_loop:
-    support: full
-    description: Runs once for all hosts of a play.
   check_mode:
     support: full
     description: Writes nothing, and returns the same.
   diff_mode:
     support: none
     description: A report differs from the last one in any case.
-  platform:
-    support: full
-    description: The controller.
-    platforms: posix
 seealso:
   - module: hsmops.primus.ppin_info
   - module: hsmops.primus.ppin_connectivity_info

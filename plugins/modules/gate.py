@@ -16,6 +16,8 @@ description:
   - Works on the controller, once per play, whatever the hosts.
 author:
   - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin.controller
 options:
   name:
     description:
@@ -39,22 +41,12 @@ options:
       - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret).
     type: str
 attributes:
-  action:
-    support: full
-    description: Is an action plugin, and runs on the controller.
-  bypass_host_loop:
-    support: full
-    description: Runs once for all hosts of a play.
   check_mode:
     support: full
     description: Tells what it would clear.
   diff_mode:
     support: none
     description: Shows the entries in any case.
-  platform:
-    support: full
-    description: The controller.
-    platforms: posix
 seealso:
   - module: hsmops.primus.ppin_secret
   - module: hsmops.primus.ppin_proxy

@@ -98,7 +98,6 @@ notes:
   - Works with Python 3.6 and later on the host, as far as there is a python-pkcs11 for it.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""
@@ -125,7 +124,7 @@ library:
     path:
       description: Its path.
       type: str
-    manufacturer:
+    manufacturer: &manufacturer
       description: Who made it.
       type: str
     description:
@@ -155,17 +154,15 @@ slots:
     description:
       description: What the slot is.
       type: str
-    manufacturer:
-      description: Who made it.
-      type: str
-    hardware_version:
+    manufacturer: *manufacturer
+    hardware_version: &hardware_version
       description: Version of its hardware.
       type: str
-    firmware_version:
+    firmware_version: &firmware_version
       description: Version of its firmware.
       type: str
-    flags:
-      description: Names of its flags in PKCS#11, without C(CKF_).
+    flags: &flags
+      description: Names of its flags in PKCS#11, without C(CKF_), for example C(TOKEN_PRESENT) or C(LOGIN_REQUIRED).
       type: list
       elements: str
     mechanisms:
@@ -180,26 +177,16 @@ slots:
         label:
           description: Its label.
           type: str
-        manufacturer:
-          description: Who made it.
-          type: str
+        manufacturer: *manufacturer
         model:
           description: Its model.
           type: str
         serial:
           description: Its serial number.
           type: str
-        hardware_version:
-          description: Version of its hardware.
-          type: str
-        firmware_version:
-          description: Version of its firmware.
-          type: str
-        flags:
-          description: Names of its flags in PKCS#11, without C(CKF_).
-          type: list
-          elements: str
-          sample: [RNG, LOGIN_REQUIRED, USER_PIN_INITIALIZED, TOKEN_INITIALIZED]
+        hardware_version: *hardware_version
+        firmware_version: *firmware_version
+        flags: *flags
 login:
   description: The login with O(pin) and what was seen, or null when there was none.
   returned: always
@@ -236,13 +223,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._pkcs11 import Login, Request, look
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret, check_timeout
 
 
 def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
     check_secret("pin", params["pin"])
-    if params["timeout"] < 1:
-        raise PpinError("timeout must be at least 1", cls="config")
+    check_timeout(params["timeout"])
     if params["pin"] is not None and params["slot_id"] is None and not params["token_label"]:
         raise PpinError(
             "pin is given, and neither slot_id nor token_label", cls="config", hint="Say for which token the PIN is."
@@ -277,7 +263,7 @@ def main() -> None:
     try:
         look(request(module.params, module.check_mode), module.params["timeout"], facts)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **facts)
+        module.fail_json(**exc.failure(), **facts)
     module.exit_json(**facts)
 
 

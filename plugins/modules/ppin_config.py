@@ -82,30 +82,27 @@ backup_file:
   type: str
   sample: /etc/primus/primus.cfg.4711.2026-01-31@12:00:00~
 error:
-  description: What is wrong, with the keys of the same value of M(hsmops.primus.ppin_secret).
-  returned: on failure
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
   type: dict
 """
 
 import os
-import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import hide_passwords, read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
 NOTHING_CONFIGURED = "0x80005001"
-_PASSWORD = re.compile(r"""\b(pin|proxy_password)(\s*[=:]\s*)(?:"(?:[^"\\]|\\.)*"\s*)+""", re.I | re.S)
-_PASSWORD_NAME = re.compile(r"\b(?:pin|proxy_password)\b", re.I)
 
 
 def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
     params = module.params
-    paths = find_paths(params, module.get_bin_path)
-    path = os.path.realpath(paths.config)
+    ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
+    path = os.path.realpath(ppin.paths.config)
     old, new = read(path), params["content"].encode("utf-8")
     result: t.Dict[str, t.Any] = {"path": path, "changed": old != new}
     if old != new:
@@ -115,10 +112,10 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
             "before": shown(old or b""),
             "after": shown(new),
         }
-        if params["validate"] and (paths.executable or not module.check_mode):
-            judge(module, paths, params["content"])
+        if params["validate"] and (ppin.paths.executable or not module.check_mode):
+            judge(module, ppin, params["content"])
         if not module.check_mode:
-            with locked(path, params["timeout"]):
+            with locked(path, ppin.timeout):
                 if params["backup"] and old is not None:
                     result["backup_file"] = module.backup_local(path)
                 replace_file(path, new, like=path if old is not None else None)
@@ -137,19 +134,16 @@ def read(path: str) -> t.Optional[bytes]:
 
 def shown(content: bytes) -> str:
     """The content with no password in it, as a diff may show it."""
-    text = content.decode("utf-8", "replace")
-    hidden, count = _PASSWORD.subn(r'\1\2"********"', text)
-    if count < len(_PASSWORD_NAME.findall(text)):
-        return "(not shown, as it has a password in clear)\n"
-    return hidden
+    hidden = hide_passwords(content.decode("utf-8", "replace"))
+    return "(not shown, as it has a password in clear)\n" if hidden is None else hidden
 
 
-def judge(module: AnsibleModule, paths: Paths, content: str) -> None:
+def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
     """Let ppin list what is in the new file. :raises PpinError: unless that is what should be in it."""
     candidate = os.path.join(module.tmpdir, "primus.cfg")
     replace_file(candidate, content.encode("utf-8"))
-    template = os.path.join(paths.home, "etc", ".secrets.cfg")
-    secrets = paths.secrets if os.path.exists(paths.secrets) else template
+    template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
+    secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:
         slots = read_slots(content)
         expected: t.Optional[t.Set[str]] = {slot.user_name for slot in slots} | {
@@ -158,7 +152,7 @@ def judge(module: AnsibleModule, paths: Paths, content: str) -> None:
     except ValueError:
         expected = None  # such as one with @include: only ppin can tell
     try:
-        listing = Ppin(paths._replace(config=candidate, secrets=secrets), module.params["timeout"]).listing()
+        listing = Ppin(ppin.paths._replace(config=candidate, secrets=secrets), ppin.timeout).listing()
     except PpinError as exc:
         nothing_listed = exc.code == NOTHING_CONFIGURED or (exc.code is None and exc.cls == "unknown")
         if expected == set() and nothing_listed:
@@ -201,9 +195,9 @@ def main() -> None:
     try:
         module.exit_json(**converge(module))
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result())
+        module.fail_json(**exc.failure())
     except OSError as exc:
-        module.fail_json(msg="primus.cfg cannot be put in place: %s" % exc)
+        module.fail_json(**from_os_error(exc, "primus.cfg cannot be put in place").failure())
 
 
 if __name__ == "__main__":

@@ -52,7 +52,6 @@ seealso:
   - module: hsmops.primus.ppin_info
     description: One look at a client, without a login.
   - module: hsmops.primus.ppin_secret
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""
@@ -188,6 +187,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Tested,
     TestedSlot,
     entry_state,
+    quoted,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     ARGUMENTS,
@@ -229,11 +229,7 @@ def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
         if asked in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
     ]
     if not names:
-        raise PpinError(
-            "primus.cfg has no such partition; it has %s"
-            % (", ".join("'%s'" % name for name in sorted(listed)) or "none"),
-            "0x80005012",
-        )
+        raise PpinError("primus.cfg has no such partition; it has %s" % quoted(listed), "0x80005012")
     return [name for name in names if entry_state(listed[name]) == CONFIGURED]
 
 
@@ -278,7 +274,7 @@ def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
         "user_name": name,
         # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
-        "logins": len([slot for slot in slots if slot.error is None or slot.error.may_be_judged]),
+        "logins": len([slot for slot in slots if slot.may_be_judged]),
         "error": rejections[0].result() if rejections else None,
     }
 

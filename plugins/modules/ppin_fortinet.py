@@ -20,31 +20,12 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.setup
+  - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:
-  user_name:
-    description:
-      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
-    type: str
-    required: true
-    aliases: [partition, name]
-  setup_password:
-    description:
-      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
-      - Needed only when the string is to be fetched.
-    type: str
-  pkcs11_password:
-    description:
-      - PKCS#11 password (PIN) of the partition. Needed only when the string is to be fetched.
-    type: str
-  setup_password_format_check:
-    description:
-      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
-        dashes) before anything runs.
-    type: bool
-    default: true
   proxy_user:
     description:
       - The service user that stands before the partition (CloudHSM), whose password is to be in the string too.
@@ -72,8 +53,6 @@ options:
       - Fetch the string anew and replace what O(dest) has.
     type: bool
     default: false
-requirements:
-  - pexpect, on the host that runs C(ppin), for the runs that fetch the string
 attributes:
   check_mode:
     support: full
@@ -81,13 +60,8 @@ attributes:
   diff_mode:
     support: none
     description: Would show the string.
-notes:
-  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
-    never in the arguments or the environment of a process.
-  - Works with Python 3.6 and later on the host.
 seealso:
   - module: hsmops.primus.ppin_secret
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""
@@ -118,17 +92,17 @@ user_name:
   sample: PARTITION1
 users:
   description: Names of all partitions whose secrets are in the string.
-  returned: when there is one
+  returned: when there is a string
   type: list
   elements: str
   sample: [PARTITION1]
 dest:
   description: The file.
-  returned: O(dest)
+  returned: with O(dest)
   type: str
 content:
   description: The string, on one line. It is a secret.
-  returned: O(return_content=true), when there is one
+  returned: with O(return_content=true), when there is a string
   type: str
 logins:
   description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
@@ -140,26 +114,28 @@ error:
   type: dict
 """
 
+import contextlib
 import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
+    SETUP_ARGUMENTS,
     Ppin,
     check_secret,
     check_setup_password,
     find_paths,
     import_pexpect,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import find_encoded
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import SecretsString, find_secrets_string
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
 PASSWORDS = ("setup_password", "pkcs11_password")
-PROXY = ("proxy_user", "proxy_password")
 
 
 def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
@@ -176,33 +152,24 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     present = None if params["force"] else read_present(params["dest"], params["user_name"])
     if present is not None:
         result["changed"] = set_attributes(module)
-        return tell(module, result, present)
-    ppin = find_ppin(module, params["user_name"])
-    result["changed"] = True
-    if not module.check_mode:
-        result["changed"] = False
-        try:
-            made = ppin.fortinet(*(params[option] for option in ("user_name",) + PASSWORDS + PROXY))
-        finally:
-            result["logins"] = ppin.logins
-            os.unlink(ppin.paths.secrets)
-        if params["user_name"] not in made[1]:
-            raise PpinError(
-                "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
-                cls="dialogue",
-                hint="Report it with the version of your provider, never with the string.",
-            )
-        result["changed"] = not params["dest"] or write_dest(module, (made[0] + "\n").encode("ascii"))
-        tell(module, result, made)
+        tell(module, result, present)
+        return
+    ppin = find_ppin(module)
+    if module.check_mode:
+        result["changed"] = True
+        return
+    made = fetch(module, ppin, result)
+    result["changed"] = not params["dest"] or write_dest(module, (made.text + "\n").encode("ascii"))
+    tell(module, result, made)
 
 
-def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[t.Tuple[str, t.List[str]]]:
+def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsString]:
     """The string that the file has, or None when there is no file. :raises PpinError: when it has anything else."""
     if not dest or not os.path.exists(dest):
         return None
     with open(dest, "rb") as file:
-        found = find_encoded(file.read().decode("utf-8", "replace"))
-    if found is None or user_name not in found[1]:
+        found = find_secrets_string(file.read().decode("utf-8", "replace"))
+    if found is None or user_name not in found.users:
         raise PpinError(
             "%s is there and has no secrets string of '%s'" % (dest, user_name),
             cls="state",
@@ -211,8 +178,9 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[t.Tuple[st
     return found
 
 
-def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
-    """A ppin that can fetch the string, with a copy of the secrets file of its own. :raises PpinError:"""
+def find_ppin(module: AnsibleModule) -> Ppin:
+    """A ppin that can fetch the string, as far as that is known without a login. :raises PpinError:"""
+    user_name = module.params["user_name"]
     missing = [option for option in PASSWORDS if module.params[option] is None]
     if missing:
         raise PpinError(
@@ -221,57 +189,71 @@ def find_ppin(module: AnsibleModule, user_name: str) -> Ppin:
             hint="Give %s and run again. No login was spent." % " and ".join(missing),
         )
     import_pexpect()
-    timeout = module.params["timeout"]
-    if timeout < 1:
-        raise PpinError("timeout must be at least 1", cls="config")
-    paths = find_paths(module.params, module.get_bin_path)
-    ppin = Ppin(paths, timeout)
+    ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
     ppin.check_files()
     listed = ppin.listing().partitions
     if user_name not in listed:
-        known = ", ".join("'%s'" % name for name in sorted(listed))
-        raise PpinError("'%s' is not in primus.cfg; it has %s" % (user_name, known or "none"), "0x80005012")
-    copy = os.path.join(module.tmpdir, "secrets.cfg")
-    if not module.check_mode:
-        with locked(paths.secrets, timeout), open(paths.secrets, "rb") as secrets:
-            content = secrets.read()
-        with os.fdopen(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(content)
-    return Ppin(paths._replace(secrets=copy), timeout)
+        raise not_listed(user_name, listed)
+    return ppin
 
 
-def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: t.Tuple[str, t.List[str]]) -> None:
-    result["users"] = made[1]
+def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> SecretsString:
+    """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
+    params = module.params
+    with locked(ppin.paths.secrets, ppin.timeout), open(ppin.paths.secrets, "rb") as secrets:
+        content = secrets.read()
+    ppin.secrets_path = os.path.join(module.tmpdir, "secrets.cfg")
+    try:
+        replace_file(ppin.secrets_path, content)
+        made = ppin.fortinet(
+            params["user_name"],
+            params["setup_password"],
+            params["pkcs11_password"],
+            params["proxy_user"],
+            params["proxy_password"],
+        )
+    finally:
+        result["logins"] = ppin.logins
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(ppin.secrets_path)
+    if params["user_name"] not in made.users:
+        raise PpinError(
+            "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
+            cls="dialogue",
+            hint="Report it with the version of your provider, never with the string.",
+        )
+    return made
+
+
+def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: SecretsString) -> None:
+    result["users"] = made.users
     if module.params["return_content"]:
-        result["content"] = made[0]
+        result["content"] = made.text
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             ARGUMENTS,
-            user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
-            setup_password={"type": "str", "no_log": True},
-            pkcs11_password={"type": "str", "no_log": True},
-            setup_password_format_check={"type": "bool", "default": True, "no_log": False},
             proxy_user={"type": "str"},
             proxy_password={"type": "str", "no_log": True},
             dest={"type": "path"},
             return_content={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
+            **SETUP_ARGUMENTS,
             **GATE_ARGUMENTS,
         ),
         add_file_common_args=True,
-        required_together=[PROXY],
+        required_together=[("proxy_user", "proxy_password")],
         supports_check_mode=True,
     )
     result: t.Dict[str, t.Any] = {"changed": False, "user_name": module.params["user_name"], "logins": 0}
     try:
         fortinet(module, result)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg.rstrip("."), exc.hint), error=exc.result(), **result)
+        module.fail_json(**exc.failure(), **result)
     except OSError as exc:
-        module.fail_json(msg="%s: %s" % (exc.filename, exc.strerror), **result)
+        module.fail_json(**from_os_error(exc).failure(), **result)
     module.exit_json(**result)
 
 

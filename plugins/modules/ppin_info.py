@@ -72,7 +72,7 @@ home:
   returned: always
   type: str
   sample: /usr/local/primus
-config: &file
+config:
   description: The file C(primus.cfg).
   returned: always
   type: dict
@@ -317,13 +317,18 @@ def _unique(values: t.Iterable[str]) -> t.List[str]:
 
 
 def main() -> None:
-    files = {"type": "list", "elements": "path", "default": []}
-    argument_spec = dict(ARGUMENTS, files=files, group={"type": "str", "default": "primus"})
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            files={"type": "list", "elements": "path", "default": []},
+            group={"type": "str", "default": "primus"},
+        ),
+        supports_check_mode=True,
+    )
     try:
         facts = client_facts(module)
     except PpinError as exc:
-        module.fail_json(msg="%s. %s" % (exc.msg, exc.hint), error=exc.result())
+        module.fail_json(**exc.failure())
     module.exit_json(changed=False, **facts)
 
 

@@ -43,6 +43,7 @@ options:
     description:
       - Only entries of this level of syslog and of those that are more severe, as well as those whose level is not one
         of these. By default all.
+      - Cannot be given together with O(dest).
     type: str
     choices: [emerg, alert, crit, err, warning, notice, info, debug]
   reverse:
@@ -65,7 +66,6 @@ attributes:
     description: Shows no difference of logs.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
-  - module: hsmops.primus.gate
 """
 
 EXAMPLES = r"""

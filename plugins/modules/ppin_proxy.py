@@ -17,6 +17,7 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
@@ -98,7 +99,7 @@ backup_file:
   type: str
   sample: /etc/primus/.secrets.cfg.4711.2026-01-31@12:00:00~
 error:
-  description: What went wrong. The keys are those of M(hsmops.primus.ppin_secret).
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
   returned: failure
   type: dict
   sample:

@@ -18,16 +18,12 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.setup
+  - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
 options:
-  user_name:
-    description:
-      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
-    type: str
-    required: true
-    aliases: [partition, name]
   state:
     description:
       - V(present) fetches the permanent secret when it is MISSING. A secret that is there stays, unless
@@ -38,21 +34,6 @@ options:
     type: str
     choices: [present, updated, absent]
     default: present
-  setup_password:
-    description:
-      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
-      - Needed only when a secret is to be fetched.
-    type: str
-  pkcs11_password:
-    description:
-      - PKCS#11 password (PIN) of the partition. Needed only when a secret is to be fetched.
-    type: str
-  setup_password_format_check:
-    description:
-      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
-        dashes) before anything runs.
-    type: bool
-    default: true
   verify:
     description:
       - Whether to log in to the HSM with the secret (C(ppin --test)), at one HSM of the cluster, the next one only when
@@ -153,7 +134,7 @@ backup_file:
   type: str
   sample: /etc/primus/.secrets.cfg.4711.2026-01-31@12:00:00~
 error:
-  description: What went wrong.
+  description: Why the module failed.
   returned: failure
   type: dict
   contains:
@@ -189,7 +170,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
     run_credential_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, check_setup_password
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import SETUP_ARGUMENTS, Ppin, check_setup_password
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 
 
@@ -200,12 +181,12 @@ class PermanentSecret(Credential):
     result_key = "user_name"
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
-        super(PermanentSecret, self).__init__(params)
+        super().__init__(params)
         self.verify = params["verify"]
         self.known_stale_age = params["known_stale_age"]
 
     def check(self) -> None:
-        super(PermanentSecret, self).check()
+        super().check()
         if self.params["setup_password_format_check"]:
             check_setup_password(self.params["setup_password"])
 
@@ -230,12 +211,9 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             ARGUMENTS,
-            user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
-            setup_password={"type": "str", "no_log": True},
-            pkcs11_password={"type": "str", "no_log": True},
-            setup_password_format_check={"type": "bool", "default": True, "no_log": False},
             verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
             known_stale_age={"type": "int"},
+            **SETUP_ARGUMENTS,
         ),
         supports_check_mode=True,
     )

@@ -38,8 +38,8 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     ]
     move = only_in_home if look["installed"] else []
     where = {name: "%s/%s" % (home + "/etc" if name in move else etc, name) for name in NAMES}
-    templates = [".secrets.cfg"] + ([] if wanted["content"] else ["primus.cfg"])
-    copy = [name for name in templates if name in only_in_home]
+    with_template = [".secrets.cfg"] + ([] if wanted["content"] else ["primus.cfg"])
+    templates = [name for name in with_template if name in only_in_home]
 
     config = False
     if wanted["content"]:
@@ -60,7 +60,7 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
         "folder": not group["exists"] or _rights(files[etc]) != (*whose, "0750"),
         "move": move,
         "where": where,
-        "templates": copy,
+        "templates": templates,
         "config": config,
         "secrets": secrets["exists"] and _rights(secrets) != (*whose, "0660"),
         "members": members,
@@ -71,13 +71,13 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
 
     from_package = []
     if install and not look["installed"]:
-        from_package = [name for name in templates if not files["%s/%s" % (etc, name)]["exists"]]
+        from_package = [name for name in with_template if not files["%s/%s" % (etc, name)]["exists"]]
     changes["untried"] = ["%s would be moved from %s/etc to %s" % (name, home, etc) for name in move]
     if install:
         changes["untried"].append("The provider %s would be installed" % wanted["version"])
     changes["untried"] += [
         "%s would be put in place from the template of the provider" % name
-        for name in copy + [name for name in from_package if name not in copy]
+        for name in templates + [name for name in from_package if name not in templates]
         if name not in move
     ]
     if not group["exists"]:

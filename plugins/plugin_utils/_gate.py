@@ -3,7 +3,7 @@
 # Private to hsmops.primus: may change without notice.
 """The attempt gate: a credential that nobody has tried yet is tried by one host, and all others go by its verdict.
 
-The rules are here, the store is _gate_store.py, the order of things is _gate_action.py.
+The rules are here, the store is _gate_store.py, the order of things is _credential_action.py and _login_action.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_JUDGED
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_ACCEPTED, NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
 
 SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
@@ -44,6 +44,17 @@ class Options(t.NamedTuple):
 
     budget: int
     window: int
+
+
+class Permanent(t.NamedTuple):
+    """What the gate knows of the permanent secrets of a partition.
+
+    :ivar known: whether a login has told lately how the HSM takes them.
+    :ivar stale: the record of those that it no longer accepts, or None.
+    """
+
+    known: bool
+    stale: t.Optional[Record]
 
 
 class Refused(Exception):
@@ -113,7 +124,7 @@ class Gate:
             raise Refused(
                 "The %s of '%s' %s rejected when %s: %s. %s did not contact the HSM"
                 % (LABELS[self.kind], self.name, self._were, _when(record), _found(record), self.host),
-                "Give the right one, or clear the entry if it is right after all: %s" % self._clear(),
+                "Give the right one, or clear the entry if it is right after all: %s" % self._how_to_clear(),
                 record,
             )
         unclear = self._recent(record)
@@ -156,25 +167,25 @@ class Gate:
             "%d of %d logins of '%s' that may go wrong within %d seconds were spent, the last when %s: %s. "
             "%s did not contact the HSM"
             % (len(wrong), self.options.budget, self.name, self.options.window, _when(last), _found(last), self.host),
-            "Make sure that the %s is right, then clear the entries, or wait: %s" % (LABELS[self.kind], self._clear()),
+            "Make sure that the %s is right, then clear the entries, or wait: %s"
+            % (LABELS[self.kind], self._how_to_clear()),
             last,
         )
 
     # The permanent secrets that the clients have
 
-    def permanent(self) -> t.Tuple[bool, t.Optional[Record]]:
-        """Whether it is known how the HSM takes them, and the record of those that it no longer accepts, or None."""
+    def permanent(self) -> Permanent:
         record = self.store.read(self.permanent_key)
         if record is None or not self._fresh(record["time"]):
-            return False, None
-        return True, record if record["verdict"] == REJECTED else None
+            return Permanent(False, None)
+        return Permanent(True, record if record["verdict"] == REJECTED else None)
 
     def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
         """The verdict of a login with a secret that was there before, if it is news, else None."""
         verified = result.get("verified") if result.get("logins") else None
         if verified is False:
             return REJECTED
-        return ACCEPTED if verified and not self.permanent()[0] else None
+        return ACCEPTED if verified and not self.permanent().known else None
 
     def note_permanent(
         self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
@@ -186,7 +197,7 @@ class Gate:
         """
         verdict = self.learnt_permanent(result)
         if verdict == REJECTED:
-            if self.permanent()[1] not in (None, known_stale):
+            if self.permanent().stale not in (None, known_stale):
                 return  # several hosts found out at once: the first is the one to name
             self._write(self.permanent_key, PERMANENT, REJECTED, result.get("error") or {}, [], started)
         elif verdict == ACCEPTED:
@@ -202,8 +213,9 @@ class Gate:
     def _were(self) -> str:
         return "were" if self.kind == SECRET else "was"
 
-    def _clear(self) -> str:
-        return "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+    def _how_to_clear(self) -> str:
+        command = "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+        return command + ", with the gate_store that this task has, if any"
 
     def _fresh(self, moment: float) -> bool:
         return time.time() - moment < self.options.window
@@ -244,7 +256,7 @@ def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[s
         return (ACCEPTED if result.get("logins") else None), {}
     if result.get("logins") == 0:
         return None, {}
-    if error.get("class") in ("rejected", "expired"):
+    if error.get("class") in NOT_ACCEPTED:
         return REJECTED, error
     return (None if error.get("class") in NOT_JUDGED else UNCLEAR), error
 

@@ -63,9 +63,19 @@ class Store:
         """Forget the record, if there is one."""
         raise NotImplementedError
 
+    def keys(self) -> t.List[str]:
+        """The keys of all records."""
+        raise NotImplementedError
+
     def items(self) -> t.Iterator[t.Tuple[str, Record]]:
         """All records with their keys, without those that are damaged."""
-        raise NotImplementedError
+        for key in self.keys():
+            try:
+                record = self.read(key)
+            except GateError:
+                continue
+            if record is not None:
+                yield key, record
 
 
 def open_store(where: t.Optional[str]) -> Store:
@@ -114,7 +124,12 @@ class FolderStore(Store):
             handle = os.open(os.path.join(self.folder, key + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             with self._doing("lock"):
-                self._lock(handle, timeout, waiting)
+                wait(
+                    lambda: self._lock(handle),
+                    lambda: os.pread(handle, 1024, 0).decode("utf-8", "replace"),
+                    timeout,
+                    waiting,
+                )
             with contextlib.suppress(OSError):  # only what others are told; a full disk is found by write()
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, holder.encode("utf-8", "replace"), 0)
@@ -123,23 +138,14 @@ class FolderStore(Store):
             os.close(handle)
 
     @staticmethod
-    def _lock(handle: int, timeout: float, waiting: t.Callable[[str], None]) -> None:
-        deadline = time.monotonic() + timeout
-        told = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except OSError as exc:
-                if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                    raise
-            holder = os.pread(handle, 1024, 0).decode("utf-8", "replace")
-            if not told:
-                waiting(holder)
-                told = True
-            if time.monotonic() > deadline:
-                raise late(holder, timeout)
-            time.sleep(POLL)
+    def _lock(handle: int) -> bool:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as exc:
+            if exc.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            return False
 
     def read(self, key: str) -> t.Optional[Record]:
         path = self._path(key)
@@ -163,16 +169,10 @@ class FolderStore(Store):
         with self._doing("write"), contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(key))
 
-    def items(self) -> t.Iterator[t.Tuple[str, Record]]:
+    def keys(self) -> t.List[str]:
         with self._doing("read"):
             names = sorted(os.listdir(self.folder)) if os.path.isdir(self.folder) else []
-        for name in names:
-            key, dot, extension = name.partition(".")
-            if extension == "json":
-                with contextlib.suppress(GateError):
-                    record = self.read(key)
-                    if record is not None:
-                        yield key, record
+        return [name[: -len(".json")] for name in names if name.endswith(".json")]
 
     def _path(self, key: str) -> str:
         return os.path.join(self.folder, key + ".json")
@@ -251,7 +251,12 @@ class RedisStore(Store):
         lease = self.PREFIX + "turn:" + key
         token = ("%s %s" % (secrets.token_hex(16), holder)).encode("utf-8", "replace")
         with self._doing():
-            self._take(lease, token, timeout, waiting)
+            wait(
+                lambda: bool(self._redis.set(lease, token, nx=True, px=1000 * self.LEASE)),
+                lambda: (self._redis.get(lease) or b"").decode("utf-8", "replace").partition(" ")[2],
+                timeout,
+                waiting,
+            )
         ended = threading.Event()
         renewing = threading.Thread(target=self._renew, args=(lease, token, ended), daemon=True)
         renewing.start()
@@ -262,18 +267,6 @@ class RedisStore(Store):
             renewing.join()
             with contextlib.suppress(self._error):  # the lease ends by itself
                 self._redis.eval(self._RELEASE, 1, lease, token)
-
-    def _take(self, lease: str, token: bytes, timeout: float, waiting: t.Callable[[str], None]) -> None:
-        deadline = time.monotonic() + timeout
-        told = False
-        while not self._redis.set(lease, token, nx=True, px=1000 * self.LEASE):
-            holder = (self._redis.get(lease) or b"").decode("utf-8", "replace").partition(" ")[2]
-            if not told:
-                waiting(holder)
-                told = True
-            if time.monotonic() > deadline:
-                raise late(holder, timeout)
-            time.sleep(POLL)
 
     def _renew(self, lease: str, token: bytes, ended: threading.Event) -> None:
         while not ended.wait(self.LEASE / 3):
@@ -299,16 +292,11 @@ class RedisStore(Store):
         with self._doing():
             self._redis.delete(self.PREFIX + "record:" + key)
 
-    def items(self) -> t.Iterator[t.Tuple[str, Record]]:
+    def keys(self) -> t.List[str]:
         prefix = self.PREFIX + "record:"
         with self._doing():
             names = sorted(name.decode("ascii") for name in self._redis.scan_iter(match=prefix + "*"))
-        for name in names:
-            key = name[len(prefix) :]
-            with contextlib.suppress(GateError):
-                record = self.read(key)
-                if record is not None:
-                    yield key, record
+        return [name[len(prefix) :] for name in names]
 
     @contextlib.contextmanager
     def _doing(self) -> t.Iterator[None]:
@@ -328,8 +316,26 @@ def parse(content: bytes) -> Record:
     return record
 
 
-def late(holder: str, timeout: float) -> GateError:
-    return GateError(
-        "Waited for more than %d seconds for %s, which tries a credential of the same name. Run again later."
-        % (timeout, holder or "another host")
-    )
+def wait(
+    take: t.Callable[[], bool], holder: t.Callable[[], str], timeout: float, waiting: t.Callable[[str], None]
+) -> None:
+    """Ask for a turn until it is had.
+
+    :arg take: takes the turn; whether that worked.
+    :arg holder: the name of the host that has the turn, empty when it is not known.
+    :arg timeout: as for Store.turn, and so is waiting.
+    :raises GateError: when it takes longer.
+    """
+    deadline = time.monotonic() + timeout
+    told = False
+    while not take():
+        name = holder()
+        if not told:
+            waiting(name)
+            told = True
+        if time.monotonic() > deadline:
+            raise GateError(
+                "Waited for more than %d seconds for %s, which tries a credential of the same name. Run again later."
+                % (timeout, name or "another host")
+            )
+        time.sleep(POLL)

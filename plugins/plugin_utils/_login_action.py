@@ -9,17 +9,10 @@ import contextlib
 import time
 import typing as t
 
-from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import (
-    GatedAction,
-    Result,
-    display,
-    gate_options,
-)
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
 
 
 class LoginAction(GatedAction):
@@ -28,25 +21,16 @@ class LoginAction(GatedAction):
     kind = _gate.SECRET
     name_options = ("user_name", "partition", "user")
 
-    def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
-        super(GatedAction, self).run(tmp, task_vars)
-        self._task_vars = task_vars or {}
-        self._arguments = dict(self._task.args)
-        options = gate_options(self._arguments)
-        if not options["gate"]:
-            return self._module()
-        if self._task.async_val:
-            raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
-        try:
-            return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
-        except GateError as exc:
-            return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
+    def _needs_gate(self) -> bool:
+        return True
+
+    def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
+        return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
 
     def _names(self) -> t.Set[str]:
         """The partitions that the module may log in to; those without a secret, where that is known, are none."""
-        named = [self._arguments[option] for option in self.name_options if self._arguments.get(option)]
-        if named:
-            return {str(named[0])}
+        if self._name is not None:
+            return {self._name}
         look = self._execute_module(
             module_name="hsmops.primus.ppin_info",
             module_args={option: self._arguments[option] for option in PPIN_ARGUMENTS if option in self._arguments},
@@ -61,13 +45,13 @@ class LoginAction(GatedAction):
         """
         forced = boolean(self._arguments.get("force") or False, strict=False)
         with contextlib.ExitStack() as turns:
-            held = [] if forced else [gate for gate in gates if not gate.permanent()[0]]
+            held = [] if forced else [gate for gate in gates if not gate.permanent().known]
             for gate in held:
                 turns.enter_context(gate.turn())
-            if all(gate.permanent()[0] for gate in held):
+            if all(gate.permanent().known for gate in held):
                 turns.close()
                 held = []
-            stale = {gate.name: record for gate in gates for record in [gate.permanent()[1]] if record}
+            stale = {gate.name: record for gate in gates for record in [gate.permanent().stale] if record}
             ages = {gate.name: gate.stale_age(stale[gate.name]) for gate in gates if gate.name in stale}
             started = time.time()
             result = self._module(known_stale_ages={} if forced else ages)

@@ -117,8 +117,8 @@ KINDS = {
     "interrupted": Kind(
         ATTENTION,
         "write interrupted",
-        "Clients on which a run died while .secrets.cfg was written",
-        "Provision them: the next run that changes something mends the file.",
+        "Clients on which a run died while it worked on a copy of .secrets.cfg",
+        "The file itself is whole. Provision them: that removes the copy.",
     ),
     "ledger_problem": Kind(
         ATTENTION,

@@ -9,6 +9,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
     PpinError,
     find_code,
     from_code,
+    from_os_error,
 )
 
 # The vendor's list, with this collection's class.
@@ -202,3 +203,17 @@ def test_a_wrong_pin_and_a_wrong_setup_password_have_different_hints():
     pin, setup = (from_code(code, "Adding").hint for code in ("0x8000000B", "0x80005017"))
     assert pin != setup
     assert "pkcs11_password" in pin
+
+
+@pytest.mark.parametrize(
+    ("exc", "doing", "msg"),
+    [
+        (PermissionError(13, "Permission denied", "/etc/primus"), "", "/etc/primus: Permission denied"),
+        (OSError(28, "No space left on device"), "The log", "The log: No space left on device"),
+        (OSError("it is gone"), "", "it is gone"),
+    ],
+)
+def test_an_error_of_a_file(exc, doing, msg):
+    error = from_os_error(exc, doing)
+    assert (error.msg, error.cls) == (msg, "permission")
+    assert error.failure("Nothing was changed.")["msg"] == f"{msg}. Nothing was changed. {error.hint}"

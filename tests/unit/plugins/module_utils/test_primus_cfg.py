@@ -4,7 +4,12 @@
 
 import libconf
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, find_passwords, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    Slot,
+    find_passwords,
+    hide_passwords,
+    read_slots,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -241,6 +246,27 @@ def test_passwords(text, places):
 def test_passwords_in_what_cannot_be_read(text):
     with pytest.raises(ValueError):
         find_passwords(text)
+
+
+HIDDEN = {
+    "of an HSM": ('a = "b"; pin = "P" ; c = 1;', 'a = "b"; pin = "********"; c = 1;'),
+    "two, in pieces": ('pin:"P"\n "\\"P"\nproxy_password = "P";', 'pin:"********"proxy_password = "********";'),
+    "made up": ('root.Setup_Password2 = "P";', 'root.Setup_Password2 = "********";'),
+    "in a comment": ('# pin = "P"', '# pin = "********"'),
+    "only like one": ('spin = "a"; pin-code = "b";', 'spin = "a"; pin-code = "b";'),
+    "only mentioned": ('# Passwords are elsewhere. a = "password";', '# Passwords are elsewhere. a = "password";'),
+    "the name of a group": ('passwords = { pin = "P"; };', None),
+    "without quotes": ("pin = P;", None),
+    "a number": ("my_password : 1234;", None),
+    "a comment between": ('a_password /* of */ = "P";', None),
+    "an open string": ('a_password = "P', None),
+    "no setting": ("/* the pin is P */", None),
+}
+
+
+@pytest.mark.parametrize(("text", "hidden"), HIDDEN.values(), ids=HIDDEN)
+def test_passwords_are_hidden(text, hidden):
+    assert hide_passwords(text) == hidden
 
 
 # Properties

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
     WorkingCopy,
     leftovers,
@@ -225,6 +225,7 @@ def test_a_file_that_may_not_be_written():
         finally:
             os.seteuid(user)
         assert (caught.value.code, caught.value.cls) == ("0x80005007", "permission")
+        assert caught.value.hint == FILE_HINT, "a full disk comes here, too"
 
 
 def test_a_folder_in_its_place(secrets, working):

@@ -124,6 +124,7 @@ def test_backup(client):
         'proxy_password : "hun\\"hunter2"\n  "hunter2";',
         'pin = /* the */ "hunter2";',
         'PIN="hunter2"',
+        'setup_password = "hunter2";',
     ],
 )
 def test_a_diff_shows_no_password_of_an_older_file(client, old):
@@ -136,3 +137,14 @@ def test_a_diff_shows_no_password_of_an_older_file(client, old):
 def test_a_folder_that_is_not_there(client, tmp_path):
     result = client.run("ppin_config", content=NEW, config_path=str(tmp_path / "none/primus.cfg"))
     assert result["failed"] and "cannot be opened" in result["msg"]
+
+
+def test_no_timeout(client):
+    result = client.run("ppin_config", content=NEW, timeout=0)
+    assert result["failed"] and result["msg"].startswith("timeout must be at least 1")
+
+
+def test_a_folder_in_its_place(client, tmp_path):
+    result = client.run("ppin_config", content=NEW, config_path=str(tmp_path))
+    assert result["failed"] and "cannot be put in place: %s: Is a directory. " % tmp_path in result["msg"]
+    assert result["error"]["class"] == "permission"

@@ -122,6 +122,7 @@ def test_what_is_in_the_way_is_kept(client, hsm, tmp_path):
         ({"return_content": True, "pkcs11_password": "a\nb"}, "line break"),
         ({"return_content": True, "user_name": "P9"}, "'P9' is not in primus.cfg; it has 'P1', 'P2'"),
         ({"return_content": True, "proxy_user": "svc1"}, "required together"),
+        ({"return_content": True, "timeout": 0}, "timeout must be at least 1"),
         ({"dest": "/nowhere/string"}, "There is no folder /nowhere"),
     ],
     ids=str,
@@ -133,7 +134,10 @@ def test_failures_before_anything_is_spent(client, hsm, options, told):
 
 
 def spoil(client, command):
-    """Have something done to what ppin --fortinet prints, but not to its prompts."""
+    """Have something done to what ppin --fortinet prints, but not to its prompts.
+
+    A filter gets it when ppin has ended: in a pipe, its first lines could come behind a prompt.
+    """
     client.set(input="tty")
     client.ppin.rename(client.ppin.with_name("ppin.real"))
     client.ppin.write_text('#!/bin/sh\ncase "$*" in *--fortinet*) %s;; *) exec "$0.real" "$@";; esac\n' % command)
@@ -145,9 +149,9 @@ def spoil(client, command):
     [
         '"$0.real" "$@"; sleep 60',  # it printed the string and hangs
         '"$0.real" "$@"; echo Error: 0x80005014',
-        '"$0.real" "$@" | rev',
-        '"$0.real" "$@" | fold -w 76 | sed "\\$d"',
-        '"$0.real" "$@" | sed "s/^[A-Za-z0-9+=/]*$/(&)/"',
+        'printed=$("$0.real" "$@"); echo "$printed" | rev',
+        'printed=$("$0.real" "$@"); echo "$printed" | fold -w 76 | sed "\\$d"',
+        'printed=$("$0.real" "$@"); echo "$printed" | sed "s/^[A-Za-z0-9+=/]*$/(&)/"',
     ],
 )
 def test_a_string_that_is_not_understood_does_not_show(client, tmp_path, spoiled):
@@ -158,7 +162,7 @@ def test_a_string_that_is_not_understood_does_not_show(client, tmp_path, spoiled
 
 
 def test_a_string_on_several_lines(client):
-    spoil(client, '"$0.real" "$@" | fold -w 64')
+    spoil(client, 'printed=$("$0.real" "$@"); echo "$printed" | fold -w 64')
     result = fortinet(client, return_content=True)
     assert not result.get("failed"), result
     assert "\n" not in result["content"] and result["users"] == ["P2"]

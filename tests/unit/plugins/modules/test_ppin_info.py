@@ -61,7 +61,7 @@ def test_a_broken_client_is_described(client):
 def test_a_ppin_that_hangs(client):
     client.set(hang_at="start")
     info = client.info(timeout=1)
-    assert info["error"]["class"] == "timeout"
+    assert info["error"]["class"] == "timeout" and "No credential was used" in info["error"]["hint"]
 
 
 def test_other_files_and_the_group(client, tmp_path):

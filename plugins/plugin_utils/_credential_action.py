@@ -1,0 +1,124 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""What the action plugins do in front of the modules that are given a credential: look, have the turn, run.
+
+A host has one turn at a time and gives it back before it asks for another, so hosts never wait for each other in a
+ring, whatever strategy, forks, serial or throttle a play has.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
+
+
+class CredentialAction(GatedAction):
+    """Base of them. ``passwords`` are the options that are judged together."""
+
+    passwords: t.Tuple[str, ...] = ()
+
+    def _needs_gate(self) -> bool:
+        uses = (self._tries or self._verifies) and self._arguments.get("state") != "absent"
+        return uses and self._name is not None
+
+    def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
+        passwords = [self._arguments.get(option) for option in self.passwords]
+        given = [] if None in passwords else [str(password) for password in passwords]
+        return self._look_and_try(self._gate_for(options, str(self._name), given))
+
+    @property
+    def _tries(self) -> bool:
+        """Whether the module may try the credential that it is given."""
+        return not self._task.check_mode and all(self._arguments.get(option) is not None for option in self.passwords)
+
+    @property
+    def _verifies(self) -> bool:
+        """Whether the module logs in with the secret that is there, too."""
+        return bool(self._arguments.get("verify") == "always")
+
+    def _look_and_try(self, gate: _gate.Gate) -> Result:
+        accepted = self._tries and gate.accepted()
+        look: Result = {}
+        if self._verifies or not accepted:
+            # In check mode the module spends no credential that it was given; most hosts need nothing and end here.
+            look = self._look_verified(gate) if self._verifies else self._module(check=True)
+            if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
+                return look
+        return self._try(gate, accepted, look)
+
+    def _try(self, gate: _gate.Gate, accepted: bool, look: Result) -> Result:
+        """Use the credential, alone when nobody has had it accepted yet."""
+        if not accepted:
+            with gate.turn():
+                accepted = gate.accepted()
+                if not accepted:
+                    return self._first(gate, look)
+        result = self._use(look)
+        if _gate.judge(result)[0] == _gate.REJECTED:
+            with _gate.reported(display.warning), gate.turn():
+                gate.end(result)
+        return result
+
+    def _first(self, gate: _gate.Gate, look: Result) -> Result:
+        """Try the credential, having the turn, or fail as an earlier try says."""
+        try:
+            gate.begin()
+        except _gate.Refused as exc:
+            error = {"code": exc.code, "name": exc.meaning, "class": exc.cls, "hint": exc.hint}
+            failed = dict(
+                look, failed=True, changed=False, action="none", msg="%s. %s" % (exc.msg, exc.hint), error=error
+            )
+            failed.pop("diff", None)
+            return failed
+        result = self._use(look)
+        with _gate.reported(display.warning):
+            gate.end(result)
+        return result
+
+    def _use(self, look: Result) -> Result:
+        """Run the module; the logins of the look count, too."""
+        result = self._module(**self._stale)
+        if "logins" in result:
+            result["logins"] += look.get("logins", 0)
+        return result
+
+    # The login with the secret that is there
+
+    _stale: t.Dict[str, t.Any] = {}
+
+    def _look_verified(self, gate: _gate.Gate) -> Result:
+        permanent = gate.permanent()
+        if not permanent.known:
+            # Only a host that would log in waits for the verdict of another.
+            look = self._module(check=True, verify="never")
+            if look.get("failed") or look.get("changed") or look.get("interrupted"):
+                return look
+            with gate.turn():
+                permanent = gate.permanent()
+                if not permanent.known:
+                    started = time.time()
+                    look = self._module(check=True)
+                    with _gate.reported(display.warning):
+                        gate.note_permanent(look, started)
+                    self._set_stale(gate, gate.permanent().stale)
+                    return look
+        stale = permanent.stale
+        self._set_stale(gate, stale)
+        started = time.time()
+        look = self._module(check=True, **self._stale)
+        if gate.learnt_permanent(look):
+            with _gate.reported(display.warning), gate.turn():
+                gate.note_permanent(look, started, stale)
+            self._set_stale(gate, gate.permanent().stale)
+        elif stale and look.get("verified") is False and look.get("failed"):
+            look["msg"] += " It was %s that found out, at %s." % (stale["host"], _gate.when(stale["time"]))
+        return look
+
+    def _set_stale(self, gate: _gate.Gate, stale: t.Optional[Record]) -> None:
+        """Have the module of this host go by what is known, so that it does not log in to find out."""
+        self._stale = {"known_stale_age": gate.stale_age(stale)} if stale else {}
