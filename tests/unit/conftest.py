@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible.module_utils.common.parameters import PASS_VARS
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
 from primus_emulator.admin import Admin
 
@@ -98,6 +99,8 @@ class Client:
         options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
         arguments.update({key: value for key, value in options.items() if value is not None})
         arguments.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_no_log=False)
+        if "inject_invocation" in PASS_VARS:  # from ansible-core 2.21 on, and off there by default
+            arguments["_ansible_inject_invocation"] = True
         process = subprocess.Popen(
             [*self.prefix, sys.executable, str(COLLECTION / f"plugins/modules/{module}.py")],
             env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(COLLECTIONS), *self.python_path])),
