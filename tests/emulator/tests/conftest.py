@@ -30,6 +30,11 @@ def run_emulator(*args, **kwargs):
 
 
 @pytest.fixture(scope="session")
+def cli():
+    return run_emulator
+
+
+@pytest.fixture(scope="session")
 def state(tmp_path_factory):
     """The state folder of a running emulator, whose name is longer than a unix socket's may be."""
     folder = tmp_path_factory.mktemp("emulator") / ("long" * 25)
@@ -66,11 +71,11 @@ class Client:
     def run(self, *args, **kwargs):
         """Run ppin to its end, with no terminal."""
         command = [str(self.prefix / "bin/ppin"), *args]
-        return subprocess.run(command, capture_output=True, timeout=30, start_new_session=True, **kwargs, check=False)
+        return subprocess.run(command, capture_output=True, timeout=60, start_new_session=True, **kwargs, check=False)
 
     def spawn(self, *args):
         """Run ppin on a terminal."""
-        return pexpect.spawn(str(self.prefix / "bin/ppin"), list(args), timeout=10, encoding="utf-8")
+        return pexpect.spawn(str(self.prefix / "bin/ppin"), list(args), timeout=60, encoding="utf-8")
 
     def converse(self, *args, answers):
         """Run ppin on a terminal, answer its prompts when echo is off; return the screen and the exit status."""
@@ -79,8 +84,8 @@ class Client:
         for answer in answers:
             child.expect(" ?: ?")
             screen += child.before + child.after
-            if child.waitnoecho(10):
-                child.sendline(answer)
+            assert child.waitnoecho(60)
+            child.sendline(answer)
         child.expect(pexpect.EOF)
         screen += child.before
         child.close()
