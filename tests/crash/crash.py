@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "te
 
 import crashes  # noqa: E402
 from crashes import SCENARIOS, Playbook, Trial  # noqa: E402
-from fleet import Hsm  # noqa: E402
+from emulated_hsm import Hsm  # noqa: E402
 
 KINDS = ("module", "ppin", "power", "module-random", "ppin-random", "worker", "tree", "session")
 # Of every 500 random points.

@@ -44,6 +44,7 @@ def run(target: str, target_python: str) -> bool:
     environment = {
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build"),
         **os.environ,
+        "ANSIBLE_CONFIG": os.devnull,
         "ANSIBLE_HOME": str(directory / "ansible"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_ROLES_PATH": str(TARGETS),

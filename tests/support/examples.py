@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from fleet import COLLECTIONS, Hsm
+from emulated_hsm import COLLECTION, COLLECTIONS, Hsm
 from primus_emulator.client import install
 
-ROOT = COLLECTIONS / "ansible_collections/hsmops/primus"
-EXAMPLES = ROOT / "docs/examples"
+EXAMPLES = COLLECTION / "docs/examples"
 
 
 def load(example):
@@ -63,6 +62,7 @@ class Reader:
         home = self.folder / self.hosts[-1]
         return {
             **os.environ,
+            "ANSIBLE_CONFIG": os.devnull,
             "ANSIBLE_COLLECTIONS_PATH": f"{self.folder}/collections:{COLLECTIONS}",
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),

@@ -5,8 +5,7 @@
 import re
 
 import pytest
-
-REJECTED = "0x80005017"
+from emulated_hsm import REJECTED
 
 
 def connectivity(fleet, **options):

@@ -12,6 +12,7 @@ import time
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
+from emulated_hsm import fill
 
 KEY, OTHER = "a" * 64, "b" * 64
 FORK = multiprocessing.get_context("fork")
@@ -192,9 +193,7 @@ class TestFolder:
         store = open_store(str(full_disk / "gate"))
         store.secret()
         store.write(KEY, record())
-        with contextlib.suppress(OSError), open(full_disk / "filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
+        fill(full_disk)
         with pytest.raises(GateError, match="cannot write its folder .*: No space left on device"):
             store.write(KEY, record(verdict="rejected"))
         assert store.read(KEY) == record()
