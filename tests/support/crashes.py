@@ -127,7 +127,7 @@ class Trial:
 
     def options(self, options):
         paths = {"primus_home": self.home, "config_path": self.etc / "primus.cfg", "secrets_path": self.secrets}
-        return {**{name: str(path) for name, path in paths.items()}, "timeout": 20, **options}
+        return {**{name: str(path) for name, path in paths.items()}, **options}
 
     def start(self, module, options, prefix=()):
         """Start a module as Ansible does, with what is before it on the command line."""

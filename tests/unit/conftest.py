@@ -85,7 +85,7 @@ class Client:
     def run(self, module, check=False, **options):
         """Run a module to its end; its result. No secret may be in what it prints, on either stream."""
         process = self.start(module, check, **options)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=300)
         text = (out + err).decode()
         arguments = json.loads(out).pop("invocation", None) if out.strip() else None
         given = (options.get(key) for key in ("setup_password", "pkcs11_password", "password"))

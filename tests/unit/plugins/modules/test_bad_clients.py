@@ -71,7 +71,7 @@ def test_what_is_no_text_runs_no_ppin(client, option):
         option: "ab\udcffcd",
     }
     process = client.start("ppin_secret", **options)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode
     assert not any(secret in (out + err).decode() for secret in (SETUP["P2"], PINS["P2"]))
     assert client.state() == before and not (client.home / "ran").exists()
@@ -119,14 +119,14 @@ def test_a_ppin_that_is_no_program(client):
 
 BEHAVIOURS = {
     "hangs at the start": ({"hang_at": "start"}, 1, "was ended after 1 seconds", "it printed nothing", 0),
-    "hangs at the prompt": ({"hang_at": "prompt"}, 1, "was ended after 1 seconds", "Adding", 1),
-    "hangs after a password": ({"hang_at": "after-password"}, 1, "was ended after 1 seconds", "Adding", 1),
-    "prints 10 MB": ({"print_mb": 10}, 20, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
+    "hangs at the prompt": ({"hang_at": "prompt"}, 3, "was ended after 3 seconds", "Adding", 1),
+    "hangs after a password": ({"hang_at": "after-password"}, 3, "was ended after 3 seconds", "Adding", 1),
+    "prints 10 MB": ({"print_mb": 10}, 60, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
     "asks something else first": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 1, "not known", "Really [y/N]?", 0,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "not known", "Really [y/N]?", 0,
     ),
     "asks something else last": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 1, "not known", "Really [y/N]?", 1,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "not known", "Really [y/N]?", 1,
     ),
 }  # fmt: skip
 

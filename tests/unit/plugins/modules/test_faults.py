@@ -52,8 +52,8 @@ def one_down(client):
 
 @fault("The HSM is slower than `timeout`")
 def slow(client):
-    client.hsm("slow", seconds=3)
-    yield {"timeout": 1, "retries": 2}
+    client.hsm("slow", seconds=10)
+    yield {"timeout": 3, "retries": 2}
     client.hsm("slow", seconds=0)
 
 
@@ -106,7 +106,7 @@ def answers_lost(client, kind, close=False):
 
 @fault("The answer to the login is lost, and the setup password is wrong")
 def answer_lost(client):
-    client.set(timeout=1)
+    client.set(timeout=3)
     with answers_lost(client, "setup"):
         yield {"setup_password": WRONG_SETUP, "retries": 2}
 
@@ -119,7 +119,7 @@ def connection_lost(client):
 
 @fault("The answer to the login that verifies is lost, and the secret is no longer accepted")
 def answer_to_test_lost(client):
-    client.set(timeout=1)
+    client.set(timeout=3)
     client.hsm("rotate-secret", partition="P2")
     with answers_lost(client, "permanent"):
         yield {"state": "present", "verify": "always"}
@@ -213,7 +213,7 @@ def ppin_killed_writing(client):
 @fault("`ppin` hangs")
 def ppin_hangs(client):
     client.set(hang_at="after-password")
-    yield {"timeout": 1}
+    yield {"timeout": 3}
 
 
 @fault("Another run works on the client for longer than `timeout`")

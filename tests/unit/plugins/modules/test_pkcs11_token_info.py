@@ -26,7 +26,7 @@ def look(library=LIBRARY, check=False, **options):
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(COLLECTION.parents[2]), os.environ.get("FAKES", "")])},
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode(),
         capture_output=True,
-        timeout=90,
+        timeout=300,
         check=False,
     )
     assert process.stderr == b"", process.stderr.decode()

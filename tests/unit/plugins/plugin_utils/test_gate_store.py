@@ -211,10 +211,10 @@ class TestRedis:
         return redis_url
 
     def test_a_turn_outlasts_its_lease(self, store, redis_url, monkeypatch):
-        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 1)
+        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 2)
         with store.turn(KEY, "h1", 1, nobody_waits):
-            late = pytest.raises(GateError, match="Waited for more than 2 seconds for h1")
-            with late, open_store(redis_url).turn(KEY, "h2", 2, lambda holder: None):
+            late = pytest.raises(GateError, match="Waited for more than 3 seconds for h1")
+            with late, open_store(redis_url).turn(KEY, "h2", 3, lambda holder: None):
                 raise AssertionError("two have the turn")
         with store.turn(KEY, "h2", 1, nobody_waits):
             pass

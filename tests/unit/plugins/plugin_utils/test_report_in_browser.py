@@ -50,7 +50,7 @@ def show(chromium, tmp_path):
         file = tmp_path / "report.html"
         file.write_text(to_html(build(clients, logins, NOW, 365)))
         page = chromium.new_page(java_script_enabled=script, **how)
-        page.set_default_timeout(10000)
+        page.set_default_timeout(60000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
