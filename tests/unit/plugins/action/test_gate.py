@@ -17,7 +17,7 @@ def finder_of(run, item=None):
 
 @pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
 def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
-    fleet = new_fleet(20)
+    fleet = new_fleet(12)
     run = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP), play={"strategy": strategy})
     assert fleet.verdicts("setup") == {REJECTED: 1}
     failures = run.failures()
@@ -35,17 +35,17 @@ def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
 
 
 def test_a_right_one_is_used_by_all(new_fleet):
-    fleet = new_fleet(20)
+    fleet = new_fleet(12)
     run = fleet.run(fleet.secret("P2"))
     assert run.failures() == {}
     assert {result["action"] for result in run.results().values()} == {"added"}
-    assert fleet.verdicts("setup") == {"ok": 20}
+    assert fleet.verdicts("setup") == {"ok": 12}
     assert run.lines("waits for the verdict")
 
 
 @pytest.mark.parametrize("strategy", ["linear", "free"])
 def test_of_two_partitions_the_right_one_is_provisioned_everywhere(new_fleet, strategy):
-    fleet = new_fleet(20)
+    fleet = new_fleet(12)
     task = fleet.secret("P1", task={"loop": ["P2", "P1"]})
     options = task["hsmops.primus.ppin_secret"]
     options.update(user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}")
@@ -54,7 +54,7 @@ def test_of_two_partitions_the_right_one_is_provisioned_everywhere(new_fleet, st
     assert set(run.failures("P2")) == set(fleet.hosts)
     assert run.failures("P1") == {}
     assert {result["action"] for result in run.results("P1").values()} == {"added"}
-    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 20}
+    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 12}
 
 
 def test_a_rejected_one_stays_so_until_it_is_cleared(new_fleet):
@@ -180,8 +180,8 @@ class TestStaleSecrets:
             path.unlink()
 
     def test_one_host_finds_it_for_all(self, new_fleet):
-        fleet = new_fleet(20)
-        fleet.run(fleet.secret("P2", verify="never"))
+        fleet = new_fleet(12)
+        fleet.fetch("P2")
         self.forget(fleet)
         fleet.hsm("rotate-secret", partition="P2")
         none = {"setup_password": None, "pkcs11_password": None}
@@ -191,15 +191,15 @@ class TestStaleSecrets:
         assert set(failures) == set(fleet.hosts)
         finder = finder_of(run)
         told = [msg for msg in failures.values() if f"It was {finder} that found out, at 20" in msg]
-        assert len(told) == 19
+        assert len(told) == 11
         run = fleet.run(fleet.secret("P2", verify="always"))
         assert run.failures() == {}
         assert {result["action"] for result in run.results().values()} == {"updated"}
-        assert fleet.verdicts("permanent") == {REJECTED: 1, "ok": 20}
+        assert fleet.verdicts("permanent") == {REJECTED: 1, "ok": 12}
 
     def test_it_is_found_and_replaced_in_one_run(self, new_fleet):
         fleet = new_fleet(12)
-        fleet.run(fleet.secret("P2", verify="never"))
+        fleet.fetch("P2")
         self.forget(fleet)
         fleet.hsm("rotate-secret", partition="P2")
         run = fleet.run(fleet.secret("P2", verify="always"))
@@ -210,7 +210,7 @@ class TestStaleSecrets:
 
     def test_accepted_ones_are_verified_in_one_run_each(self, new_fleet):
         fleet = new_fleet(6)
-        fleet.run(fleet.secret("P2", verify="never"))
+        fleet.fetch("P2")
         run = fleet.run(fleet.secret("P2", verify="always"))
         assert [result["verified"] for result in run.results().values()] == [True] * 6
         assert fleet.verdicts("permanent") == {"ok": 6}
