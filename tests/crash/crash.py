@@ -64,7 +64,7 @@ def systematic(trial, folder, count, only, scenarios):
                 count.add("module", scenario, where, trial.judge(scenario, left), killed)
         if "ppin" in only:
             steps = [{"kill_at": place} for place in ("before-prompt", "after-prompt", "after-login")]
-            steps += [{"kill_at_write": number} for number in range(1, crashes.writes(trial, scenario) + 1)]
+            steps += [{"kill_at_write": number} for number in range(1, crashes.writes(trial) + 1)]
             for behaviour in steps:
                 left = crashes.kill_ppin(trial, scenario, behaviour)
                 count.add("ppin", scenario, str(behaviour), trial.judge(scenario, left))

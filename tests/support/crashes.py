@@ -267,8 +267,8 @@ def kill_at_syscall(trial, scenario, point, log):
 # ppin
 
 
-def writes(trial, scenario):
-    """How many writes ppin makes in a scenario, at least: of 64 bytes each."""
+def writes(trial):
+    """How many writes, of 64 bytes each, the largest secrets file of a start takes."""
     return max(len(files[".secrets.cfg"][0]) for files in trial.starts.values()) // 64 + 1
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One emulator for all tests, returned to its initial state before each, and clients of it."""
 
+import itertools
 import json
 import os
 import signal
@@ -95,8 +96,9 @@ class Client:
 @pytest.fixture
 def make_client(tmp_path, state, admin):
     """Install a client: make_client("PARTITION", …, switch=value …)."""
+    numbers = itertools.count(1)
 
     def make(*partitions, **switches):
-        return Client(tmp_path / "client", state, list(partitions or ["HSM_USERNAME"]), switches)
+        return Client(tmp_path / f"client{next(numbers)}", state, list(partitions or ["HSM_USERNAME"]), switches)
 
     return make

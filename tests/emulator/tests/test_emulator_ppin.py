@@ -171,7 +171,7 @@ def test_fetch_log_knows_an_hsm_by_its_host(configured):
     assert configured.run(*fetch, "hsm0", "--since", "yesterday").returncode == 1
 
 
-def test_version_and_usage(client, tmp_path):
+def test_version_and_usage(client):
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 2.2.4\n"
     client.set(version="1.8.1")
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 1.8.1\n"
@@ -255,10 +255,11 @@ def test_rewriting_keeps_mode_owner_and_inode(client):
     assert (after.st_ino, after.st_uid, after.st_gid) == (before.st_ino, before.st_uid, before.st_gid)
 
 
-def test_secrets_are_ciphered_and_work_on_another_machine(configured, make_client, admin, tmp_path):
+def test_secrets_are_ciphered_and_work_on_another_machine(configured, make_client):
     carried = configured.secrets.read_bytes()
     assert SETUP.encode() not in carried
     elsewhere = make_client()
+    assert elsewhere.prefix != configured.prefix
     elsewhere.secrets.write_bytes(carried)
     assert elsewhere.run("--test").returncode == 0
 

@@ -167,7 +167,7 @@ def test_who_leaves_a_hanging_hsm_is_not_judged(state, admin):
 # Admin
 
 
-def test_reset_undoes_everything(state, admin):
+def test_reset_undoes_everything(admin):
     admin.call("slow", seconds=0.01)
     admin.call("hang", state="on")
     admin.call("busy", count=3)

@@ -21,13 +21,12 @@ class ProcessWatch:
     """Reads argv and environment of every process again and again, and keeps where a secret was found."""
 
     def __init__(self):
-        self.found, self.looks, self.names = [], 0, set()
+        self.found, self.names = [], set()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
-        while not self.stop.is_set():
-            self.looks += 1
+        while not self.stop.wait(0.005):
             for process in Path("/proc").glob("[0-9]*"):
                 for name in ("cmdline", "environ"):
                     with contextlib.suppress(OSError):

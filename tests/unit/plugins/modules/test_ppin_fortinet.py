@@ -145,7 +145,7 @@ def spoil(client, command):
         '"$0.real" "$@" | sed "s/^[A-Za-z0-9+=/]*$/(&)/"',
     ],
 )
-def test_a_string_that_is_not_understood_does_not_show(client, tmp_path, spoiled):
+def test_a_string_that_is_not_understood_does_not_show(client, spoiled):
     spoil(client, spoiled)
     result = fortinet(client, return_content=True, timeout=5 if "sleep" in spoiled else 60)
     assert result["failed"] and result["logins"] == 1
