@@ -45,13 +45,14 @@ class CallbackModule(CallbackBase):
 
 def ansible_playbook(folder: Path, environment, *words, **how):
     """Start ansible-playbook in a folder, where its temporary files are, too. What it says is in one pipe."""
+    (folder / "ansible.cfg").touch()  # Ansible looks no further: what is set on this machine is nothing to a test
     places = {f"ANSIBLE_{place}": str(folder / "tmp") for place in ("LOCAL_TEMP", "REMOTE_TMP")}
     return subprocess.Popen(
         [Path(sys.executable).with_name("ansible-playbook"), *words],
         cwd=folder,
         env={
             **os.environ,
-            "ANSIBLE_CONFIG": os.devnull,  # what is set on this machine is nothing to a test
+            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
             **places,
             **environment,
