@@ -7,7 +7,7 @@ units-X         the unit tests with ansible-core X, on a Python that it supports
 integration-X   the same for the integration targets; `-- TARGET ...` chooses some
 sanity-X        ansible-test sanity with ansible-core X, all tests; `-- --test NAME` chooses one
 galaxy          what Ansible Galaxy says of the artifact
-target-X        the modules that set and list credentials, on a client with Python X
+target-X        the modules that run on clients, on one with Python X; `-- TARGET ...` chooses other targets
 
 A Python is looked for on PATH, then among those of pyenv; a session without its Python fails.
 """
@@ -15,6 +15,7 @@ A Python is looked for on PATH, then among those of pyenv; a session without its
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
@@ -24,10 +25,13 @@ CORES = {"2.16": "3.11", "2.17": "3.12", "2.18": "3.13", "2.19": "3.11", "2.20":
 # The newest ansible-core that runs modules on such a Python, of those that run on Python 3.11 and later.
 TARGETS = {"3.6": "2.16", "3.7": "2.17", "3.8": "2.19"}
 TARGETS.update(dict.fromkeys(("3.9", "3.10", "3.11", "3.12", "3.13"), "2.21"))
-CREDENTIAL_TARGETS = ("ppin_info", "ppin_proxy", "ppin_secret")
+# All that is done on a client; primus_client writes its primus.cfg too. PKCS#11 needs a package with compiled parts.
+CLIENT_TARGETS = ("ppin_connectivity_info", "ppin_fortinet", "ppin_info", "ppin_log_info", "ppin_proxy", "ppin_secret")
+CLIENT_TARGETS += ("primus_client",)
 
 nox.options.default_venv_backend = "venv"
 nox.options.envdir = "build/nox"
+nox.options.error_on_missing_interpreters = True
 
 
 def find_python(version: str) -> str:
@@ -105,11 +109,15 @@ subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--disable-
 def target_session(python: str, core: str) -> None:
     @nox.session(name=f"target-{python}", python=find_python(CORES[core]))
     def session_of_target(session: nox.Session) -> None:
+        found = find_python(python)
+        if not shutil.which(found):
+            leave = session.skip if "--no-error-on-missing-interpreters" in sys.argv else session.error
+            leave(f"Python {python}, for the client, is not there")
         install(session, core, "-r", "tests/requirements.in")
         client = ROOT / session.create_tmp() / "client"
-        session.run(find_python(python), "-m", "venv", "--clear", str(client), external=True)
+        session.run(found, "-m", "venv", "--clear", str(client), external=True)
         session.run(str(client / "bin/python"), "-m", "pip", "install", "--quiet", "pexpect", external=True)
-        words = ["--target-python", str(client / "bin/python"), *CREDENTIAL_TARGETS]
+        words = ["--target-python", str(client / "bin/python"), *(session.posargs or CLIENT_TARGETS)]
         run_python(session, "tests/integration/run.py", *words)
 
 

@@ -13,6 +13,7 @@ docs/benchmarks.md and its plot are written anew.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -28,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "tests/support")]
 
-from fleet import PINS, SETUP, Fleet, Hsm, measured  # noqa: E402
+from emulated_hsm import PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, Hsm  # noqa: E402
+from fleet import Fleet, measured  # noqa: E402
 
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
 WAYS = ("hsmops.primus", "plain playbook")
 SCOPES = {"one secret": ("P2:0",), "whole client": ("P1:0:svc1", "P2:1:svc1")}
 PING = {"name": "ping", "ansible.builtin.ping": {}}
@@ -55,7 +56,7 @@ def play_of(fleet: Fleet, scope: str, way: str, wrong: str = "", **options) -> d
             "user_name": name,
             "slot_id": slot_id,
             "client_id": "the same for all, so that files can be copied",
-            "setup_password": WRONG if name == wrong else SETUP[name],
+            "setup_password": WRONG_SETUP if name == wrong else SETUP[name],
             "pkcs11_password": PINS[name],
             **({"proxy_user": "svc1"} if whole else {}),
         }
@@ -72,7 +73,7 @@ def play_of(fleet: Fleet, scope: str, way: str, wrong: str = "", **options) -> d
             "group": group,
             "hsms": endpoint["proxies"],
             "service_user": "svc1",
-            "proxy_password": "password-of-svc1",
+            "proxy_password": PROXY_PASSWORD,
             "partitions": partitions,
         }
         return {"tasks": tasks, "vars": variables}
@@ -83,7 +84,7 @@ def play_of(fleet: Fleet, scope: str, way: str, wrong: str = "", **options) -> d
     role = {"name": "hsmops.primus.primus_client", "rolespec_validate": False}
     variables = {
         "primus_client_hsms": endpoint["proxies"],
-        "primus_client_service_users": [{"name": "svc1", "password": "password-of-svc1"}],
+        "primus_client_service_users": [{"name": "svc1", "password": PROXY_PASSWORD}],
         "primus_client_partitions": partitions,
         "primus_provider_home": "{{ home }}",
         "primus_provider_etc": "{{ home }}/etc",
@@ -110,31 +111,21 @@ def rejected(fleet: Fleet) -> int:
     return sum(count for verdict, count in fleet.verdicts("setup").items() if verdict != "ok")
 
 
-class NewFleet:
-    """A fleet of its own with an HSM of its own, for a with statement."""
-
-    def __init__(self, hosts: int, scope: str):
-        self.hosts, self.partitions = hosts, SCOPES[scope]
-
-    def __enter__(self) -> Fleet:
-        self.folder = tempfile.TemporaryDirectory()
-        path = Path(self.folder.name)
-        self.hsm = Hsm(path)
-        return Fleet(self.hsm, path, self.hosts, self.partitions)
-
-    def __exit__(self, *exception):
-        self.hsm.__exit__()
-        self.folder.cleanup()
+@contextlib.contextmanager
+def new_fleet(hosts: int, scope: str) -> t.Iterator[Fleet]:
+    """A fleet of its own with an HSM of its own."""
+    with tempfile.TemporaryDirectory() as folder, Hsm(Path(folder)) as hsm:
+        yield Fleet(hsm, Path(folder), hosts, SCOPES[scope])
 
 
 def compare(scope: str, hosts: int, forks: int) -> dict[str, dict[str, Measure]]:
     """Provision, a converged run and a run with a wrong setup password, by run and way."""
     runs: dict[str, dict[str, Measure]] = {"provision": {}, "converged": {}, "wrong password": {}}
     for way in WAYS:
-        with NewFleet(hosts, scope) as fleet:
+        with new_fleet(hosts, scope) as fleet:
             for name in ("provision", "converged"):
                 runs[name][way] = measure(fleet, play_of(fleet, scope, way), forks)
-        with NewFleet(hosts, scope) as fleet:
+        with new_fleet(hosts, scope) as fleet:
             runs["wrong password"][way] = measure(fleet, play_of(fleet, scope, way, wrong="P2"), forks)
     return runs
 
@@ -143,7 +134,7 @@ def waiting(scope: str, hosts: int, forks: int) -> dict[str, Measure]:
     """The first provision with the attempt gate and without it."""
     runs = {}
     for name, gate in (("with the gate", True), ("without", False)):
-        with NewFleet(hosts, scope) as fleet:
+        with new_fleet(hosts, scope) as fleet:
             runs[name] = measure(fleet, play_of(fleet, scope, WAYS[0], gate=gate), forks)
     return runs
 
@@ -152,7 +143,7 @@ def curve(sizes: list[int], forks: int) -> dict[int, dict[str, Measure]]:
     """Runs on fleets where nothing is to be done, and ping, by the number of hosts and what was run."""
     runs = {}
     for size in sizes:
-        with NewFleet(size, "whole client") as fleet:
+        with new_fleet(size, "whole client") as fleet:
             play = play_of(fleet, "whole client", WAYS[0])
             fleet.run(*play["tasks"], play=play, arguments=["--limit", fleet.hosts[0]])
             fleet.copy_first("primus.cfg", ".secrets.cfg", ".secrets.cfg.ledger")

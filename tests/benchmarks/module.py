@@ -25,9 +25,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "tests/support")]
+
+from emulated_hsm import Hsm  # noqa: E402
+from primus_emulator.client import install  # noqa: E402
+
 BUILD = ROOT / "build/bench"
-EMULATOR = [sys.executable, "-m", "primus_emulator"]
-HSM = BUILD / "hsm"
 CLIENT = BUILD / "client"
 GOAL = 1.3
 
@@ -48,20 +51,6 @@ MODULES = {
     },
     "ppin_info": {"hsmops.primus.ppin_info": CLIENT_PATHS},
 }
-
-
-def start_hsm() -> subprocess.Popen:
-    config = BUILD / "hsm.json"
-    config.write_text(json.dumps({"partitions": {"P1": PASSWORDS, "P2": PASSWORDS}}))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests/emulator")}
-    server = subprocess.Popen(
-        [*EMULATOR, "serve", "--state", HSM, "--config", config], env=environment, stdout=subprocess.PIPE
-    )
-    server.stdout.readline()
-    subprocess.run(
-        [*EMULATOR, "client", CLIENT, "--state", HSM, "--partition=P1", "--partition=P2"], env=environment, check=True
-    )
-    return server
 
 
 def build_commands() -> dict[str, list]:
@@ -121,16 +110,13 @@ def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 30
     shutil.rmtree(BUILD, ignore_errors=True)
     BUILD.mkdir(parents=True, mode=0o700)
-    server = start_hsm()
-    try:
+    with Hsm(BUILD, {"partitions": {"P1": PASSWORDS, "P2": PASSWORDS}}) as hsm:
+        install(str(CLIENT), str(hsm.state), ["P1", "P2"])
         commands = build_commands()
         times = {name: [] for name in commands}
         for _round in range(rounds):
             for name, command in commands.items():
                 times[name].append(measure(command))
-    finally:
-        server.terminate()
-        server.wait()
 
     describe_machine()
     print(f"\n{rounds} rounds, milliseconds. The ratios are to the first row, which is the sum of the next two.\n")

@@ -24,7 +24,7 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "te
 
 import crashes  # noqa: E402
 from crashes import SCENARIOS, Playbook, Trial  # noqa: E402
-from fleet import Hsm  # noqa: E402
+from emulated_hsm import Hsm  # noqa: E402
 
 KINDS = ("module", "ppin", "power", "module-random", "ppin-random", "worker", "tree", "session")
 # Of every 500 random points.
@@ -64,7 +64,7 @@ def systematic(trial, folder, count, only, scenarios):
                 count.add("module", scenario, where, trial.judge(scenario, left), killed)
         if "ppin" in only:
             steps = [{"kill_at": place} for place in ("before-prompt", "after-prompt", "after-login")]
-            steps += [{"kill_at_write": number} for number in range(1, crashes.writes(trial, scenario) + 1)]
+            steps += [{"kill_at_write": number} for number in range(1, crashes.writes(trial) + 1)]
             for behaviour in steps:
                 left = crashes.kill_ppin(trial, scenario, behaviour)
                 count.add("ppin", scenario, str(behaviour), trial.judge(scenario, left))

@@ -32,6 +32,8 @@ def run(target: str, target_python: str) -> bool:
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     log = OUTPUT / f"{target}.log"
+    config = OUTPUT / f"{target}.cfg"
+    config.touch()
     inventory = OUTPUT / f"{target}.inventory.json"
     playbook = OUTPUT / f"{target}.playbook.json"
     testhost = {
@@ -44,6 +46,7 @@ def run(target: str, target_python: str) -> bool:
     environment = {
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build"),
         **os.environ,
+        "ANSIBLE_CONFIG": str(config),  # an empty one, whatever is set on this machine
         "ANSIBLE_HOME": str(directory / "ansible"),
         "ANSIBLE_NOCOLOR": "1",
         "ANSIBLE_ROLES_PATH": str(TARGETS),

@@ -15,18 +15,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "tests/support")]
 
-from fleet import PINS, SETUP, Fleet, Hsm, measured  # noqa: E402
-
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, Hsm  # noqa: E402
+from fleet import Fleet, measured  # noqa: E402
 
 
 def wrong_and_right(hsm, folder, hosts, forks):
     """Two partitions behind a proxy, the first one's setup password wrong. True when the promises hold."""
     fleet = Fleet(hsm, folder, hosts, partitions=("P1:0:svc1", "P2:1:svc1"))
-    proxy = fleet.ppin("ppin_proxy", service_user="svc1", password="password-of-svc1")
+    proxy = fleet.ppin("ppin_proxy", service_user="svc1", password=PROXY_PASSWORD)
     run, wall, cpu = measured(fleet, proxy, forks=forks)
     print(f"proxy: {hosts} hosts, {len(run.failures())} failed; {wall:.1f} s wall, {cpu:.1f} s CPU", flush=True)
-    secret = fleet.secret("P1", task={"loop": ["P2", "P1"], "vars": {"setup": {**SETUP, "P2": WRONG}, "pins": PINS}})
+    variables = {"setup": {**SETUP, "P2": WRONG_SETUP}, "pins": PINS}
+    secret = fleet.secret("P1", task={"loop": ["P2", "P1"], "vars": variables})
     secret["hsmops.primus.ppin_secret"].update(
         user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}", verify="never"
     )
@@ -39,14 +39,13 @@ def wrong_and_right(hsm, folder, hosts, forks):
         f"{cpu:.1f} s CPU",
         flush=True,
     )
-    return verdicts == {"0x80005017": 1, "ok": hosts} and len(run.failures("P2")) == len(added) == hosts
+    return verdicts == {REJECTED: 1, "ok": hosts} and len(run.failures("P2")) == len(added) == hosts
 
 
 def converged(hsm, folder, hosts, forks):
     """Hosts that need nothing, against ping."""
     fleet = Fleet(hsm, folder, hosts)
-    fleet.run(fleet.secret("P2"), forks=1, arguments=["--limit", fleet.hosts[0]])
-    fleet.copy_first(".secrets.cfg", ".secrets.cfg.ledger")
+    fleet.fetch("P2")
     _run, ping_wall, ping_cpu = measured(fleet, {"name": "ping", "ansible.builtin.ping": {}}, forks=forks)
     run, wall, cpu = measured(fleet, fleet.secret("P2"), forks=forks)
     unchanged = [result for result in run.results().values() if not result["changed"] and not result["failed"]]

@@ -17,15 +17,10 @@ import sys
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from fleet import PINS, SETUP
+from emulated_hsm import COLLECTION, COLLECTIONS, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP
+from fleet import ansible_playbook
 from primus_emulator.client import install, set_behaviour
 
-COLLECTION = Path(_plan.__file__).parents[2]
-COLLECTIONS = Path(_plan.__file__).parents[5]
-
-PROXY_PASSWORD = "password-of-svc1"
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
 NEW = "AAAAA-BBBBB-CCCCC-DDDDD-EEE22"
 """A second setup password of P2; the emulated HSM must be given it."""
 
@@ -39,7 +34,7 @@ SCENARIOS = {
     "secret added": (NO_P2, "ppin_secret", _SETUP, {}),
     "secret updated": (ALL, "ppin_secret", {**_SETUP, "setup_password": NEW, "state": "updated"}, {}),
     "secret update rejected": (
-        ALL, "ppin_secret", {**_SETUP, "setup_password": WRONG, "state": "updated"}, {"setup_password": NEW},
+        ALL, "ppin_secret", {**_SETUP, "setup_password": WRONG_SETUP, "state": "updated"}, {"setup_password": NEW},
     ),
     "secret removed": (ALL, "ppin_secret", {"user_name": "P2", "state": "absent"}, {}),
     "proxy added": (NO_PROXY, "ppin_proxy", _PROXY, {}),
@@ -132,7 +127,7 @@ class Trial:
 
     def options(self, options):
         paths = {"primus_home": self.home, "config_path": self.etc / "primus.cfg", "secrets_path": self.secrets}
-        return {**{name: str(path) for name, path in paths.items()}, "timeout": 20, **options}
+        return {**{name: str(path) for name, path in paths.items()}, **options}
 
     def start(self, module, options, prefix=()):
         """Start a module as Ansible does, with what is before it on the command line."""
@@ -272,8 +267,8 @@ def kill_at_syscall(trial, scenario, point, log):
 # ppin
 
 
-def writes(trial, scenario):
-    """How many writes ppin makes in a scenario, at least: of 64 bytes each."""
+def writes(trial):
+    """How many writes, of 64 bytes each, the largest secrets file of a start takes."""
     return max(len(files[".secrets.cfg"][0]) for files in trial.starts.values()) // 64 + 1
 
 
@@ -379,22 +374,8 @@ class Playbook:
         task = {"name": "The run that dies", f"hsmops.primus.{module}": {**self.trial.options(options), "gate": False}}
         (self.folder / "play.json").write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
         (self.folder / "inventory.json").write_text(json.dumps({"all": {"hosts": {"client": self.variables}}}))
-        environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
-            "ANSIBLE_PIPELINING": str(int(pipelining)),
-            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
-            "ANSIBLE_REMOTE_TMP": str(self.folder / "tmp"),
-        }
-        return subprocess.Popen(
-            [Path(sys.executable).with_name("ansible-playbook"), "-i", "inventory.json", "play.json"],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        environment = {"ANSIBLE_PIPELINING": str(int(pipelining))}
+        return ansible_playbook(self.folder, environment, "-i", "inventory.json", "play.json", start_new_session=True)
 
     def kill_at(self, scenario, seconds, victims, pipelining=True):
         """Kill some time after the module has started its first ppin.

@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import yaml
-from fleet import COLLECTIONS, Hsm
+from emulated_hsm import COLLECTION, COLLECTIONS, Hsm
 from primus_emulator.client import install
 
-ROOT = COLLECTIONS / "ansible_collections/hsmops/primus"
-EXAMPLES = ROOT / "docs/examples"
+EXAMPLES = COLLECTION / "docs/examples"
 
 
 def load(example):
@@ -49,6 +48,7 @@ class Reader:
         self.folder, self.hsm = folder, hsm
         self.examples = Path(shutil.copytree(EXAMPLES, folder / "examples"))
         (folder / "hsm").symlink_to(hsm.state)
+        (folder / "ansible.cfg").touch()
         self.hosts: list[str] = []
 
     def install(self, *partitions, hosts=("app1.example.com", "app2.example.com")):
@@ -63,6 +63,7 @@ class Reader:
         home = self.folder / self.hosts[-1]
         return {
             **os.environ,
+            "ANSIBLE_CONFIG": str(self.folder / "ansible.cfg"),  # not what is set on this machine
             "ANSIBLE_COLLECTIONS_PATH": f"{self.folder}/collections:{COLLECTIONS}",
             "ANSIBLE_HOME": str(self.folder / "ansible"),
             "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),

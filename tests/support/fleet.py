@@ -7,20 +7,13 @@ import json
 import os
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from primus_emulator.admin import Admin
+from emulated_hsm import COLLECTIONS, PINS, SETUP, wrap_ppin
 from primus_emulator.client import install
-
-COLLECTIONS = Path(_plan.__file__).parents[5]
-EMULATOR = Path(_plan.__file__).parents[2] / "tests/emulator"
-SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
-PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
 
 CALLBACK = """
 import json
@@ -48,6 +41,28 @@ class CallbackModule(CallbackBase):
     def v2_runner_item_on_failed(self, result):
         self.note(result, True)
 """
+
+
+def ansible_playbook(folder: Path, environment, *words, **how):
+    """Start ansible-playbook in a folder, where its temporary files are, too. What it says is in one pipe."""
+    (folder / "ansible.cfg").touch()  # Ansible looks no further: what is set on this machine is nothing to a test
+    places = {f"ANSIBLE_{place}": str(folder / "tmp") for place in ("LOCAL_TEMP", "REMOTE_TMP")}
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("ansible-playbook"), *words],
+        cwd=folder,
+        env={
+            **os.environ,
+            "ANSIBLE_CONFIG": str(folder / "ansible.cfg"),
+            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
+            **places,
+            **environment,
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **how,
+    )
 
 
 class Run:
@@ -108,28 +123,14 @@ class Fleet:
         book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": list(tasks), **(play or {})}]))
         (self.folder / "results.jsonl").unlink(missing_ok=True)
         environment = {
-            **os.environ,
-            "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
             "ANSIBLE_HOME": str(self.home),
             "ANSIBLE_CALLBACK_PLUGINS": str(self.folder / "callbacks"),
             "ANSIBLE_CALLBACKS_ENABLED": "results",
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "ANSIBLE_PIPELINING": "1",
-            "ANSIBLE_RETRY_FILES_ENABLED": "0",
-            "ANSIBLE_LOCAL_TEMP": str(self.folder / "tmp"),
-            "ANSIBLE_REMOTE_TMP": str(self.folder / "tmp"),
         }
-        command = [Path(sys.executable).with_name("ansible-playbook"), "-i", self.inventory, "-f", str(forks), book]
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        return ansible_playbook(self.folder, environment, "-i", self.inventory, "-f", str(forks), book, *arguments)
 
     def run(self, *tasks, **how):
         process = self.start(*tasks, **how)
@@ -137,6 +138,13 @@ class Fleet:
         results = self.folder / "results.jsonl"
         entries = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         return Run(output, entries, process.returncode)
+
+    def fetch(self, *partitions):
+        """Give every client these permanent secrets: the first one fetches them, for all."""
+        for partition in partitions:
+            run = self.run(self.secret(partition, verify="never"), arguments=["--limit", self.hosts[0]])
+            assert run.status == 0, run.output
+        self.copy_first(".secrets.cfg", ".secrets.cfg.ledger")
 
     def copy_first(self, *names):
         """Give every client these files of the first one's configuration, which work on each."""
@@ -148,60 +156,13 @@ class Fleet:
     def count_ppin(self):
         """Have each client count how often it runs ppin: what is called then is a number per host."""
         for host in self.hosts:
-            ppin = self.folder / host / "bin/ppin"
-            ppin.rename(ppin.with_name("ppin.real"))
-            ppin.write_text(f'#!/bin/sh\necho "$*" >> {self.folder}/{host}/calls\nexec "$0.real" "$@"\n')
-            ppin.chmod(0o755)
+            calls = self.folder / host / "calls"
+            wrap_ppin(self.folder / host / "bin/ppin", f'echo "$*" >> {calls}\nexec "$0.real" "$@"')
         return lambda: [len((self.folder / host / "calls").read_text().splitlines()) for host in self.hosts]
 
     def verdicts(self, *kinds):
         """How often each verdict was given at the HSM, of the kinds of logins named."""
         return collections.Counter(login["verdict"] for login in self.hsm.logins(*kinds))
-
-
-CONFIG = {
-    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
-    "service_users": {"svc1": "password-of-svc1"},
-}
-
-
-class Hsm:
-    """An emulated HSM of its own; config: what it knows, in place of CONFIG."""
-
-    def __init__(self, folder: Path, config=None):
-        self.state = folder / "state"
-        file = folder / "config.json"
-        file.write_text(json.dumps(config or CONFIG))
-        command = [
-            sys.executable,
-            "-m",
-            "primus_emulator",
-            "serve",
-            "--daemon",
-            "--state",
-            self.state,
-            "--config",
-            file,
-        ]
-        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(EMULATOR)}, check=True)
-        self.admin = Admin(str(self.state))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        os.kill(self.endpoint()["pid"], signal.SIGTERM)
-
-    def endpoint(self):
-        """Process id and addresses, as the emulator's README describes them."""
-        return json.loads((self.state / "endpoint.json").read_text())
-
-    def __call__(self, command, **args):
-        return self.admin.call(command, **args)
-
-    def logins(self, *kinds):
-        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
-        return [login for login in logins if not kinds or login["kind"] in kinds]
 
 
 def measured(fleet, *tasks, **how):

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An emulated HSM for the whole session, clients of it, and modules run as Ansible runs them: as processes."""
 
-import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,54 +13,28 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from primus_emulator.admin import Admin
+from ansible.module_utils.common.parameters import PASS_VARS
+from emulated_hsm import (
+    COLLECTION,
+    COLLECTIONS,
+    EMULATOR,
+    PINS,
+    PROXY_PASSWORD,
+    SETUP,
+    WRONG_SETUP,
+    Hsm,
+    fill,
+    wait_for,
+    wrap_ppin,
+)
+from hypothesis import HealthCheck, settings
+from primus_emulator.client import install, set_behaviour
 
-COLLECTION = Path(_plan.__file__).parents[2]
-COLLECTIONS = COLLECTION.parents[2]
-EMULATOR = COLLECTION / "tests/emulator"
-
-SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
-PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
-PROXY_PASSWORD = "password-of-svc1"
-WRONG_SETUP = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
 SECRETS = [*SETUP.values(), *PINS.values(), PROXY_PASSWORD, WRONG_SETUP]
 
-CONFIG = {
-    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
-    "service_users": {"svc1": PROXY_PASSWORD},
-}
-
-
-def emulator(*args, **kwargs):
-    """Run a command of the emulator to its end; what it prints."""
-    environment = dict(os.environ, PYTHONPATH=str(EMULATOR))
-    command = [sys.executable, "-m", "primus_emulator", *map(str, args)]
-    return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, timeout=30, **kwargs).stdout
-
-
-class Hsm:
-    """The emulated cluster: two nodes, a proxy before each."""
-
-    def __init__(self, state: Path):
-        self.state = state
-        self.admin = Admin(str(state))
-
-    def __call__(self, command, **args):
-        return self.admin.call(command, **args)
-
-    def logins(self, *kinds):
-        """The credentials that were judged so far, as dicts; not the proxy passwords that ppin itself kept."""
-        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
-        return [login for login in logins if not kinds or login["kind"] in kinds]
-
-    def trials(self, partition):
-        """Wrong trials that count towards the lock-out of a partition."""
-        return self("report-summary")["partitions"][partition]["trials"]
-
-    def new_setup_password(self, partition):
-        """Another setup password; the present ones stay valid."""
-        return self("new-setup-password", partition=partition, keep=True)
+# How long an example takes is a matter of the machine, and a failure is told with all that it needs to be had again.
+settings.register_profile("tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 class Client:
@@ -68,36 +42,34 @@ class Client:
 
     def __init__(self, hsm: Hsm, home: Path, **behaviour):
         self.hsm, self.home = hsm, home
-        partitions = ["--partition", "P1:0:svc1", "--partition", "P2:1"]
-        switches = [word for key, value in behaviour.items() for word in ("--behaviour", f"{key}={value}")]
-        emulator("client", home, "--state", hsm.state, *partitions, *switches)
-        self.secrets = home / "etc/.secrets.cfg"
-        self.config = home / "etc/primus.cfg"
+        install(str(home), str(hsm.state), ["P1:0:svc1", "P2:1"], behaviour)
+        self.etc = home / "etc"
+        self.secrets = self.etc / ".secrets.cfg"
+        self.ledger = self.etc / ".secrets.cfg.ledger"
+        self.config = self.etc / "primus.cfg"
         self.ppin = home / "bin/ppin"
         self.prefix, self.python_path = [], []  # what a module is run with, before it and in PYTHONPATH
 
     def set(self, **behaviour):
-        switches = [word for key, value in behaviour.items() for word in ("--set", f"{key}={value}")]
-        emulator("client", self.home, *switches)
+        set_behaviour(str(self.home), behaviour)
 
     def before_test(self, *command):
-        """Have something happen to the HSM before ppin tests a login: a shell script takes the place of ppin."""
-        real = self.ppin.with_name("ppin.real")
-        self.ppin.rename(real)
+        """Have something happen to the HSM before ppin tests a login."""
         admin = [sys.executable, "-m", "primus_emulator", "admin", "--state", str(self.hsm.state), *command]
-        self.ppin.write_text(
-            f'#!/bin/sh\ncase "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac\n'
-            f'exec {real} "$@"\n'
-        )
-        self.ppin.chmod(0o755)
+        first = f'case "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac'
+        wrap_ppin(self.ppin, f'{first}\nexec "$0.real" "$@"')
 
     def start(self, module, check=False, **options):
         """Start a module as Ansible does. The options go through stdin, as with pipelining."""
         paths = {"primus_home": self.home, "config_path": self.config, "secrets_path": self.secrets}
-        arguments = {key: str(value) for key, value in paths.items() if key not in options}
-        options = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-        arguments.update({key: value for key, value in options.items() if value is not None})
-        arguments.update(_ansible_check_mode=check, _ansible_diff=True, _ansible_no_log=False)
+        internal = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_no_log": False}
+        if "inject_invocation" in PASS_VARS:  # from ansible-core 2.21 on, and off there by default
+            internal["_ansible_inject_invocation"] = True
+        arguments = {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in {**internal, **paths, **options}.items()
+            if value is not None
+        }
         process = subprocess.Popen(
             [*self.prefix, sys.executable, str(COLLECTION / f"plugins/modules/{module}.py")],
             env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(COLLECTIONS), *self.python_path])),
@@ -113,14 +85,11 @@ class Client:
     def run(self, module, check=False, **options):
         """Run a module to its end; its result. No secret may be in what it prints, on either stream."""
         process = self.start(module, check, **options)
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=300)
         text = (out + err).decode()
         arguments = json.loads(out).pop("invocation", None) if out.strip() else None
-        for secret in [
-            *SECRETS,
-            *(options.get(key) or "" for key in ("setup_password", "pkcs11_password", "password")),
-        ]:
-            assert not secret or secret not in text
+        given = (options.get(key) for key in ("setup_password", "pkcs11_password", "password"))
+        assert not [secret for secret in [*SECRETS, *given] if secret and secret in text]
         assert out.strip(), err.decode()
         assert err == b"", err.decode()
         assert arguments is not None
@@ -146,25 +115,14 @@ class Client:
         """What is on the disk: by name, the content, mode, owner and group of each file in etc."""
         return {
             path.name: (path.read_bytes(), path.stat().st_mode, path.stat().st_uid, path.stat().st_gid)
-            for path in (self.home / "etc").iterdir()
+            for path in self.etc.iterdir()
         }
 
 
 @pytest.fixture(scope="session")
 def running_hsm(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hsm")
-    config = folder / "config.json"
-    config.write_text(json.dumps(CONFIG))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "primus_emulator", "serve", "--state", str(folder / "state"), "--config", str(config)],
-        env=dict(os.environ, PYTHONPATH=str(EMULATOR)),
-        stdout=subprocess.PIPE,
-    )
-    while not (folder / "state/endpoint.json").exists():
-        assert process.poll() is None
-    yield Hsm(folder / "state")
-    process.terminate()
-    process.wait(10)
+    with Hsm(tmp_path_factory.mktemp("hsm")) as hsm:
+        yield hsm
 
 
 @pytest.fixture
@@ -184,13 +142,34 @@ def client(new_client):
     return new_client()
 
 
-@pytest.fixture
-def configured(client):
-    """A client that has its service proxy password and both permanent secrets."""
+@pytest.fixture(scope="session")
+def credentials(running_hsm, tmp_path_factory):
+    """Secrets file and ledger of a client that has all credentials. They stay valid when the HSM is reset."""
+    running_hsm("reset")
+    client = Client(running_hsm, tmp_path_factory.mktemp("configured") / "client")
     assert client.proxy()["action"] == "added"
     for partition in SETUP:
         assert client.secret(partition, verify="never")["action"] == "added"
+    return client.secrets.read_text(), client.ledger.read_text()
+
+
+@pytest.fixture
+def configured(credentials, client):
+    """A client that has its service proxy password and both permanent secrets, as of now; no login was judged yet."""
+    secrets, ledger = credentials
+    client.secrets.write_text(secrets)
+    client.ledger.touch(0o600)
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    client.ledger.write_text(re.sub(r'"since": "[^"]*"', f'"since": "{now}"', ledger))
     return client
+
+
+@pytest.fixture
+def usual_umask():
+    """New files can be read by all, unless the module sees to it that they cannot."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture
@@ -202,9 +181,7 @@ def full_disk(tmp_path):
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a file system cannot be mounted here")
     try:
-        with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
+        fill(folder)
         yield folder
     finally:
         subprocess.run(["umount", str(folder)], check=True)
@@ -220,9 +197,7 @@ def redis_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redis")
     options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--save", "", "--dir", str(folder)]
     process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
-    while not (folder / "socket").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
+    wait_for((folder / "socket").exists, process)
     yield f"unix://{folder}/socket"
     process.terminate()
     process.wait(10)

@@ -10,15 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from emulated_hsm import COLLECTION
 
-AUDIT = Path(_plan.__file__).parents[2] / "tests/integration/audit.py"
+AUDIT = COLLECTION / "tests/integration/audit.py"
 SECRET = 'a "secret" & änother\\'
 
-pytestmark = [
-    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
-    pytest.mark.xdist_group("audit"),
-]
+pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 
 TYPES = f"""\
 import pexpect

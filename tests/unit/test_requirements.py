@@ -4,14 +4,12 @@
 
 import itertools
 import re
-from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from emulated_hsm import COLLECTION
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(_plan.__file__).parents[2]
 LOCKS = ["requirements-dev", "tests/demo/requirements"]
 ENVIRONMENTS = [
     {
@@ -30,7 +28,7 @@ ENVIRONMENTS = [
 
 def wanted(name):
     """The names in a file that a person wrote, and in those that it includes."""
-    for line in (ROOT / f"{name}.in").read_text().splitlines():
+    for line in (COLLECTION / f"{name}.in").read_text().splitlines():
         if line.startswith("-r "):
             yield from wanted(line[3:].removesuffix(".in"))
         elif line and not line.startswith("#"):
@@ -39,7 +37,7 @@ def wanted(name):
 
 def pins(name):
     """The requirements of a lock, with the number of hashes of each."""
-    text = (ROOT / f"{name}.txt").read_text().replace("\\\n", " ")
+    text = (COLLECTION / f"{name}.txt").read_text().replace("\\\n", " ")
     for line in text.splitlines():
         if line and not line.lstrip().startswith("#"):
             requirement, *hashes = re.split(r"\s+--hash=sha256:", line.strip())

@@ -54,7 +54,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hsmo
 EMULATOR = Path(__file__).resolve().parents[3] / "tests" / "emulator"
 EMULATOR_PORT = 2310
 NETWORK = ipaddress.ip_network("10.77.0.0/16")  # each scenario takes a /24 of it
-PATIENCE = 20  # seconds until a host that does not answer, or does not end, is a failure
+PATIENCE = 60  # seconds until a host that does not answer, or does not end, is a failure
 
 # Runs as the first process of a host, with BASE, DIR and NAME as $1 to $3, and ends as its sshd.
 BOOT = """
@@ -259,17 +259,7 @@ def start_host(directory: Path, name: str, base: Path, link: str, address: str, 
 
 def start_emulator(directory: Path, config: Path, bind: str) -> None:
     state = directory / "emulator"
-    command = [
-        sys.executable,
-        "-m",
-        "primus_emulator",
-        "serve",
-        "--daemon",
-        "--state",
-        str(state),
-        "--config",
-        str(config),
-    ]
+    command = [sys.executable, "-m", "primus_emulator", "serve", "--daemon", "--state", state, "--config", config]
     done = subprocess.run(
         [*command, "--bind", bind, "--ports", str(EMULATOR_PORT)],
         env={**os.environ, "PYTHONPATH": str(EMULATOR)},

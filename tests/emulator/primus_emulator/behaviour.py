@@ -41,13 +41,11 @@ SWITCHES = {
     "extra_question": ("", str, "text of a question that nobody knows"),
     "extra_question_at": ("before", ("before", "after"), "before or after the passwords"),
     # what the documentation leaves open about the secrets file
-    "add_existing": (
-        "duplicate",
+    "proxy_existing": (
+        "overwrite",
         ("overwrite", "duplicate", "duplicate_config"),
-        "-a of a present entry: replaces it, fails with 0x80000003, or with 0x80005002",
+        "-p of a present entry: replaces it, fails with 0x80000003, or with 0x80005002",
     ),
-    "proxy_existing": ("overwrite", ("overwrite", "duplicate", "duplicate_config"), "the same for -p"),
-    "remove_missing": ("fail", ("fail", "ignore"), "-r and -x of an entry that is not there"),
     "keep_entry_on_failed_update": (False, bool, "a failed -u keeps the entry (documented: it removes it)"),
     "chunk_bytes": (64, int, "bytes of one write to .secrets.cfg"),
     "write_delay_ms": (0, int, "milliseconds before each of these writes"),

@@ -30,10 +30,8 @@ DEFAULT_LIMITS = {
     "success_resets": False,  # does a successful login forget the wrong trials?
     "expiry_counts": False,  # is an expired setup password a wrong trial?
     "locked_code": "0x80005017",
-    "pkcs11_locked_code": "0x8000000B",
     "disabled_code": "0x80005019",
     "expired_code": "0x80005018",
-    "proxy_code": "0x80005017",  # wrong service proxy password
 }
 
 
@@ -217,21 +215,20 @@ class Hsm:
         """Judge a PKCS#11 password, for a session whose API login succeeded. Returns a code, 0 for success."""
         now = self.now
         partition = self.partition(name)
-        if partition.pkcs11.locked(now):
-            code = self._code("pkcs11_locked_code")
-        elif password == partition.pkcs11_password:
-            partition.pkcs11.right()
-            code = codes.OK
-        else:
-            partition.pkcs11.wrong(now)
-            code = codes.WRONG_PKCS11_PASSWORD
+        code = codes.WRONG_PKCS11_PASSWORD
+        if not partition.pkcs11.locked(now):
+            if password == partition.pkcs11_password:
+                partition.pkcs11.right()
+                code = codes.OK
+            else:
+                partition.pkcs11.wrong(now)
         self._record("pkcs11", code, partition=name, **who)
         return code
 
     def login_proxy(self, user: str, password: str, **who) -> int:
         """Judge a service proxy password. Returns a code, 0 for success."""
         right = user in self._service_users and self._service_users[user] == password
-        code = codes.OK if right else self._code("proxy_code")
+        code = codes.OK if right else codes.LOGIN_REJECTED
         self._record("proxy", code, service_user=user, **who)
         return code
 

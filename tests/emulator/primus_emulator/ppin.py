@@ -112,14 +112,11 @@ class Ppin:
 
         self._secrets.write(self._secrets_path, self._switches.chunk_bytes, before_write)
 
-    def _check_existing(self, entries, user, rule):
-        if user in entries and rule != "overwrite":
-            raise PpinError(codes.DUPLICATE_ENTRY if rule == "duplicate" else codes.ALREADY_CONFIGURED)
-
     def _add(self):
         user = self._options.user
         slots = self._slots_of(user)
-        self._check_existing(self._secrets.users, user, self._switches.add_existing)
+        if user in self._secrets.users:
+            raise PpinError(codes.DUPLICATE_ENTRY)
         self._fetch_secret(user, slots)
         self._write()
 
@@ -144,7 +141,9 @@ class Ppin:
     def _add_proxy(self):
         user = self._options.user
         slots = self._slots_of_proxy(user)
-        self._check_existing(self._secrets.proxies, user, self._switches.proxy_existing)
+        rule = self._switches.proxy_existing
+        if user in self._secrets.proxies and rule != "overwrite":
+            raise PpinError(codes.DUPLICATE_ENTRY if rule == "duplicate" else codes.ALREADY_CONFIGURED)
         self._validate_proxy(user, slots, self._options.passwords)
         self._write()
 
@@ -153,10 +152,9 @@ class Ppin:
         self._forget(self._secrets.proxies)
 
     def _forget(self, entries):
-        if entries.pop(self._options.user, None) is not None:
-            self._write()
-        elif self._switches.remove_missing == "fail":
+        if entries.pop(self._options.user, None) is None:
             raise PpinError(codes.REMOVE_FAILED)
+        self._write()
 
     # Passwords
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One emulator for all tests, returned to its initial state before each, and clients of it."""
 
+import itertools
 import json
 import os
 import signal
@@ -27,6 +28,11 @@ def run_emulator(*args, **kwargs):
     environment = {**os.environ, "PYTHONPATH": str(EMULATOR)}
     command = [sys.executable, "-m", "primus_emulator", *map(str, args)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, **kwargs, check=False)
+
+
+@pytest.fixture(scope="session")
+def cli():
+    return run_emulator
 
 
 @pytest.fixture(scope="session")
@@ -66,11 +72,11 @@ class Client:
     def run(self, *args, **kwargs):
         """Run ppin to its end, with no terminal."""
         command = [str(self.prefix / "bin/ppin"), *args]
-        return subprocess.run(command, capture_output=True, timeout=30, start_new_session=True, **kwargs, check=False)
+        return subprocess.run(command, capture_output=True, timeout=60, start_new_session=True, **kwargs, check=False)
 
     def spawn(self, *args):
         """Run ppin on a terminal."""
-        return pexpect.spawn(str(self.prefix / "bin/ppin"), list(args), timeout=10, encoding="utf-8")
+        return pexpect.spawn(str(self.prefix / "bin/ppin"), list(args), timeout=60, encoding="utf-8")
 
     def converse(self, *args, answers):
         """Run ppin on a terminal, answer its prompts when echo is off; return the screen and the exit status."""
@@ -79,8 +85,8 @@ class Client:
         for answer in answers:
             child.expect(" ?: ?")
             screen += child.before + child.after
-            if child.waitnoecho(10):
-                child.sendline(answer)
+            assert child.waitnoecho(60)
+            child.sendline(answer)
         child.expect(pexpect.EOF)
         screen += child.before
         child.close()
@@ -90,8 +96,9 @@ class Client:
 @pytest.fixture
 def make_client(tmp_path, state, admin):
     """Install a client: make_client("PARTITION", …, switch=value …)."""
+    numbers = itertools.count(1)
 
     def make(*partitions, **switches):
-        return Client(tmp_path / "client", state, list(partitions or ["HSM_USERNAME"]), switches)
+        return Client(tmp_path / f"client{next(numbers)}", state, list(partitions or ["HSM_USERNAME"]), switches)
 
     return make

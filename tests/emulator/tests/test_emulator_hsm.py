@@ -150,6 +150,11 @@ SCENARIOS = {
         [("disable", "P"), ("setup", "setup", DISABLED), ("permanent", "now", DISABLED), ("enable", "P")]
         + [("setup", "setup", OK)],
     ),
+    "the other documented codes of a disabled partition and an expired setup password": (
+        {"disabled_code": "0x80000069", "expired_code": "0x80000037"},
+        [("disable", "P"), ("setup", "setup", 0x80000069), ("enable", "P"), ("expire", "P")]
+        + [("setup", "setup", 0x80000037)],
+    ),
     "a disabled partition counts no trial": (
         {},
         [("disable", "P"), *[("setup", "bad", DISABLED)] * 4, ("enable", "P"), ("setup", "setup", OK)],

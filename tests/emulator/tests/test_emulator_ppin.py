@@ -171,7 +171,7 @@ def test_fetch_log_knows_an_hsm_by_its_host(configured):
     assert configured.run(*fetch, "hsm0", "--since", "yesterday").returncode == 1
 
 
-def test_version_and_usage(client, tmp_path):
+def test_version_and_usage(client):
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 2.2.4\n"
     client.set(version="1.8.1")
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 1.8.1\n"
@@ -255,10 +255,11 @@ def test_rewriting_keeps_mode_owner_and_inode(client):
     assert (after.st_ino, after.st_uid, after.st_gid) == (before.st_ino, before.st_uid, before.st_gid)
 
 
-def test_secrets_are_ciphered_and_work_on_another_machine(configured, make_client, admin, tmp_path):
+def test_secrets_are_ciphered_and_work_on_another_machine(configured, make_client):
     carried = configured.secrets.read_bytes()
     assert SETUP.encode() not in carried
     elsewhere = make_client()
+    assert elsewhere.prefix != configured.prefix
     elsewhere.secrets.write_bytes(carried)
     assert elsewhere.run("--test").returncode == 0
 
@@ -274,7 +275,7 @@ def test_a_partition_behind_the_proxy(make_client, admin):
     assert states(client) == [b"Configured"] * 4
     assert client.run("--test").returncode == 0
     admin.call("set-proxy-password", user="SERVICE_USER", value="changed")
-    assert b"on port" in client.run("--test").stdout
+    assert client.run("--test").stdout.count(b"failed: 0x80005017") == 2
     assert client.run("-x", "-e", "SERVICE_USER").returncode == 0
     assert states(client) == [b"Configured"] * 2 + [b"MISSING"] * 2
 
@@ -436,6 +437,7 @@ def test_an_hsm_that_hangs_is_a_timeout(client, admin):
     admin.call("hang", state="on")
     assert code_of(client.run(*ADD_GIVEN)) == codes.CONNECT_TIMEOUT
     admin.call("hang", state="off")
+    client.set(timeout=60)
     assert client.run(*ADD_GIVEN).returncode == 0
     assert sources(admin) == [("setup", "ok", "argv"), ("pkcs11", "ok", "argv")]
 
@@ -528,10 +530,10 @@ def test_a_ppin_that_lies(client, lie, before, after_failure):
 def test_prompts_on_the_terminal_when_stdin_and_stdout_are_not(client, admin):
     client.set(input="tty")
     inner = "%s -a -e HSM_USERNAME </dev/null >%s" % (client.prefix / "bin/ppin", client.prefix / "out")
-    child = pexpect.spawn("/bin/sh", ["-c", inner], timeout=10, encoding="utf-8")
+    child = pexpect.spawn("/bin/sh", ["-c", inner], timeout=60, encoding="utf-8")
     for answer in ANSWERS:
         child.expect(": ")
-        assert child.waitnoecho(10)
+        assert child.waitnoecho(60)
         child.sendline(answer)
     child.expect(pexpect.EOF)
     assert sources(admin) == [("setup", "ok", "terminal"), ("pkcs11", "ok", "terminal")]
@@ -554,15 +556,15 @@ def test_echo_goes_off_before_the_prompt(client):
 
 
 def test_echo_goes_off_late_and_drops_what_came_before(client, admin):
-    client.set(echo_off_late_ms=300)
+    client.set(echo_off_late_ms=1000)
     child = client.spawn(*ADD)
     child.expect("'HSM_USERNAME': ")
     assert child.getecho()
     child.sendline("too early")
-    assert child.waitnoecho(10)
+    assert child.waitnoecho(60)
     child.sendline(SETUP)
     child.expect("'HSM_USERNAME': ")
-    assert child.waitnoecho(10)
+    assert child.waitnoecho(60)
     child.sendline(PKCS11)
     child.expect(pexpect.EOF)
     assert [verdict for _kind, verdict, _source in sources(admin)] == ["ok", "ok"]
@@ -633,14 +635,8 @@ def test_hanging_for_a_while(client, place):
 # Switches of the secrets file, and sudden ends
 
 
-@pytest.mark.parametrize(
-    ("rule", "code"),
-    [("duplicate", codes.DUPLICATE_ENTRY), ("duplicate_config", codes.ALREADY_CONFIGURED), ("overwrite", None)],
-)
-def test_adding_what_is_there(configured, rule, code):
-    configured.set(add_existing=rule)
-    ended = configured.run(*ADD_GIVEN)
-    assert ended.returncode == 0 if code is None else code_of(ended) == code
+def test_adding_what_is_there(configured):
+    assert code_of(configured.run(*ADD_GIVEN)) == codes.DUPLICATE_ENTRY
     assert states(configured) == [b"Configured"] * 2
 
 
@@ -649,13 +645,9 @@ def test_adding_a_proxy_password_that_is_there(make_client):
     add = ("-p", "-e", "SERVICE_USER", PROXY)
     assert client.run(*add).returncode == 0
     assert client.run(*add).returncode == 0
-    client.set(proxy_existing="duplicate")
-    assert code_of(client.run(*add)) == codes.DUPLICATE_ENTRY
-
-
-def test_removing_what_is_not_there(client):
-    client.set(remove_missing="ignore")
-    assert client.run("-r", "-e", "HSM_USERNAME").returncode == 0
+    for rule, code in (("duplicate", codes.DUPLICATE_ENTRY), ("duplicate_config", codes.ALREADY_CONFIGURED)):
+        client.set(proxy_existing=rule)
+        assert code_of(client.run(*add)) == code
 
 
 @pytest.mark.parametrize(("write", "size"), [(1, 0), (2, 64), (3, 128)])

@@ -11,14 +11,15 @@ from pathlib import Path
 import examples
 import pytest
 import yaml
-from examples import CLOUDHSM, EXAMPLES, ROOT
+from emulated_hsm import COLLECTION
+from examples import CLOUDHSM, EXAMPLES
 
 PAGES = [
-    ROOT / "README.md",
-    *ROOT.glob("docs/*.md"),
-    *ROOT.glob("docs/docsite/*.md"),
-    *ROOT.glob("playbooks/README.md"),
-    *ROOT.glob("roles/*/README.md"),
+    COLLECTION / "README.md",
+    *COLLECTION.glob("docs/*.md"),
+    *COLLECTION.glob("docs/docsite/*.md"),
+    *COLLECTION.glob("playbooks/README.md"),
+    *COLLECTION.glob("roles/*/README.md"),
 ]
 
 CLOUDHSM_TYPED = {("proxy", "svc_example"), ("setup", "PARTITION1"), ("pkcs11", "PARTITION1")}
@@ -31,7 +32,7 @@ def blocks(page):
     return [re.sub(f"^{indent}", "", block, flags=re.M) for indent, block in found]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(COLLECTION)))
 def test_yaml_of_a_page_is_in_a_file(page):
     """Whole lines of one, so that all that a reader copies was run."""
     files = [path.read_text() for path in EXAMPLES.rglob("*.yml")]
@@ -57,27 +58,27 @@ def test_each_file_is_used():
 
 def names():
     """What roles and playbooks call their variables and tags, and the filters."""
-    for path in [*ROOT.glob("roles/**/*.yml"), *ROOT.glob("playbooks/*.yml")]:
+    for path in [*COLLECTION.glob("roles/**/*.yml"), *COLLECTION.glob("playbooks/*.yml")]:
         yield from re.findall(r"(?<!_)primus_\w+", path.read_text())
-    yield from (path.stem for path in ROOT.glob("plugins/filter/*.py"))
+    yield from (path.stem for path in COLLECTION.glob("plugins/filter/*.py"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(COLLECTION)))
 def test_names_on_a_page(page):
     """What a page calls a variable, a tag, a module, a playbook or a target of make is one."""
     text = page.read_text()
     called = set(re.findall(r"(?<![\w/.])primus_(?:client|provider|secret|service_proxy|rotate|report)_\w+", text))
     assert called <= set(names())
     modules = re.findall(r"-m hsmops\.primus\.(\w+)", text)
-    assert not [name for name in modules if not (ROOT / f"plugins/modules/{name}.py").exists()]
+    assert not [name for name in modules if not (COLLECTION / f"plugins/modules/{name}.py").exists()]
     playbooks = re.findall(r"ansible-playbook hsmops\.primus\.(\w+)", text)
-    assert not [name for name in playbooks if not (ROOT / f"playbooks/{name}.yml").exists()]
+    assert not [name for name in playbooks if not (COLLECTION / f"playbooks/{name}.yml").exists()]
     targets = re.findall(r"`make ([a-z-]+)", text)
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (COLLECTION / "Makefile").read_text()
     assert not [name for name in targets if not re.search(f"^{name}:", makefile, re.M)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(COLLECTION)))
 def test_commands_can_read_the_vault(page):
     """Ansible reads it with the inventory, also for what needs no password."""
     if page.name == "testing.md":

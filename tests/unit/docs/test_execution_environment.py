@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import yaml
+from emulated_hsm import COLLECTIONS
 from examples import EXAMPLES
-from fleet import COLLECTIONS
 
 BUILDER = Path(sys.executable).with_name("ansible-builder")
 

@@ -6,11 +6,13 @@ import re
 
 import pytest
 import yaml
-from examples import ROOT
+from emulated_hsm import COLLECTION
 
-ROLES = sorted(ROOT.glob("roles/*"))
+ROLES = sorted(COLLECTION.glob("roles/*"))
 EACH = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-YAML = "".join(path.read_text() for pattern in ("roles/**/*.yml", "playbooks/*.yml") for path in ROOT.glob(pattern))
+YAML = "".join(
+    path.read_text() for pattern in ("roles/**/*.yml", "playbooks/*.yml") for path in COLLECTION.glob(pattern)
+)
 
 
 def load(path):

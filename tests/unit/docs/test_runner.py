@@ -63,15 +63,7 @@ class Runner:
     def run(self, playbook, passwords=PASSWORDS):
         """Run it; how many tasks changed something, by host."""
         environment = {**self.reader.environment, "PATH": f"{BIN}:/usr/bin:/bin"}
-        command = [
-            BIN / "ansible-runner",
-            "run",
-            self.folder,
-            "-p",
-            playbook,
-            "--ident",
-            "it",
-        ]
+        command = [BIN / "ansible-runner", "run", self.folder, "-p", playbook, "--ident", "it"]
         done = subprocess.run(
             command, check=False, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -94,15 +86,8 @@ def test_runner(reader):
     runner.write("env/vault", '#!/bin/sh\necho "the-vault\'s-password"\n')
     (runner.folder / "env/vault").chmod(0o700)
     vault = ["--vault-password-file", str(runner.folder / "env/vault")]
-    subprocess.run(
-        [
-            BIN / "ansible-vault",
-            "encrypt",
-            *vault,
-            runner.folder / "inventory/group_vars/primus_clients/vault.yml",
-        ],
-        check=True,
-    )
+    vault_file = runner.folder / "inventory/group_vars/primus_clients/vault.yml"
+    subprocess.run([BIN / "ansible-vault", "encrypt", *vault, vault_file], check=True)
     runner.write("env/cmdline", " ".join(vault))
     passwords = [*PASSWORDS, "the-vault's-password"]
     assert set(runner.run("hsmops.primus.provision", passwords)) == set(reader.hosts)
@@ -143,13 +128,7 @@ def test_awx(reader, redis_url):
     runner = Runner(reader)
     runner.write("project/provision.yml", (project / "provision.yml").read_text())
     # AWX reads the inventory of a project with ansible-inventory, and gives jobs a script that tells what was read.
-    command = [
-        BIN / "ansible-inventory",
-        "-i",
-        project / "inventory.yml",
-        "--list",
-        "--export",
-    ]
+    command = [BIN / "ansible-inventory", "-i", project / "inventory.yml", "--list", "--export"]
     inventory = subprocess.run(command, env=reader.environment, check=True, stdout=subprocess.PIPE, text=True).stdout
     (runner.folder / "inventory/inventory.yml").unlink()
     runner.write("inventory/hosts", f"#!/bin/sh\ncat <<'END'\n{inventory}\nEND\n")

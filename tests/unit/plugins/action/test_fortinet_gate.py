@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_fortinet passes the attempt gate as ppin_secret does, in real playbook runs."""
 
-from fleet import PINS, SETUP
-
-REJECTED = "0x80005017"
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP
 
 
 def fortinet(fleet, partition="P2", **options):
@@ -16,8 +13,8 @@ def fortinet(fleet, partition="P2", **options):
 
 def test_a_wrong_setup_password_costs_one_login_for_both_modules(new_fleet):
     fleet = new_fleet(6)
-    assert set(fleet.run(fortinet(fleet, setup_password=WRONG)).failures()) == set(fleet.hosts)
-    assert set(fleet.run(fleet.secret("P2", setup_password=WRONG)).failures()) == set(fleet.hosts)
+    assert set(fleet.run(fortinet(fleet, setup_password=WRONG_SETUP)).failures()) == set(fleet.hosts)
+    assert set(fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP)).failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
     run = fleet.run(fortinet(fleet))
     assert run.failures() == {} and all(result["changed"] for result in run.results().values())
@@ -30,5 +27,5 @@ def test_a_wrong_service_proxy_password_is_not_held_against_the_others(new_fleet
     proxy = {"proxy_user": "svc1", "proxy_password": "wrong"}
     assert set(fleet.run(fortinet(fleet, "P1", **proxy)).failures()) == set(fleet.hosts)
     assert fleet.verdicts("proxy") == {REJECTED: 1} and fleet.verdicts("setup") == {}
-    proxy["proxy_password"] = "password-of-svc1"
+    proxy["proxy_password"] = PROXY_PASSWORD
     assert fleet.run(fortinet(fleet, "P1", **proxy)).failures() == {}

@@ -2,14 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A PIN passes the attempt gate, in real playbook runs on a token that all hosts share."""
 
-import shutil
-import subprocess
-from pathlib import Path
-
 import pytest
-
-SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
-PIN, WRONG = "pin-of-the-token", "wrong-pin-of-the-token"
+from softhsm import LIBRARY, PIN, WRONG_PIN, make_token
 
 pytest.importorskip("pkcs11")
 
@@ -17,17 +11,11 @@ pytest.importorskip("pkcs11")
 @pytest.fixture
 def look(new_fleet, tmp_path, monkeypatch):
     """Run the module on a fleet: a function from its options to the run. fleet.store is its gate."""
-    if not SOFTHSM.exists() or not shutil.which("softhsm2-util"):
-        pytest.skip("softhsm2 is not installed")
-    (tmp_path / "tokens").mkdir()
-    (tmp_path / "softhsm2.conf").write_text(f"directories.tokendir = {tmp_path}/tokens\nobjectstore.backend = file\n")
-    monkeypatch.setenv("SOFTHSM2_CONF", str(tmp_path / "softhsm2.conf"))
-    command = ["softhsm2-util", "--init-token", "--free", "--label", "P1", "--so-pin", "so-pin", "--pin", PIN]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    make_token(tmp_path, monkeypatch)
     fleet = new_fleet(6)
 
     def run(arguments=(), **options):
-        defaults = {"library": str(SOFTHSM), "token_label": "P1", "gate": True, "gate_store": str(fleet.store)}
+        defaults = {"library": str(LIBRARY), "token_label": "P1", "gate": True, "gate_store": str(fleet.store)}
         task = {"name": "the task", "hsmops.primus.pkcs11_token_info": {**defaults, **options}}
         return fleet.run(task, arguments=arguments)
 
@@ -35,12 +23,12 @@ def look(new_fleet, tmp_path, monkeypatch):
 
 
 def test_a_wrong_pin_costs_one_login(look):
-    run = look(pin=WRONG, user_name="PARTITION1")
+    run = look(pin=WRONG_PIN, user_name="PARTITION1")
     assert sum(result.get("logins", 0) for result in run.results().values()) == 1
     assert len(run.failures()) == 6
     assert len(run.lines("The PKCS#11 password of 'PARTITION1' was rejected when ")) >= 5
-    assert WRONG not in run.output
-    again = look(pin=WRONG, user_name="PARTITION1", force=True)
+    assert WRONG_PIN not in run.output
+    again = look(pin=WRONG_PIN, user_name="PARTITION1", force=True)
     assert sum(result.get("logins", 0) for result in again.results().values()) == 0
 
 
@@ -59,4 +47,4 @@ def test_a_slot_id_of_zero_is_a_name(look):
 def test_without_a_pin_nobody_waits(look):
     run = look(token_label=None)
     assert run.failures() == {} and not run.lines("waits for")
-    assert look(pin=WRONG, arguments=["--check"]).failures() == {}
+    assert look(pin=WRONG_PIN, arguments=["--check"]).failures() == {}

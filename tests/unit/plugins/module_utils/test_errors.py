@@ -122,7 +122,7 @@ def test_find_coloured_code():
         ("0X8000000b", "0x8000000B"),
         ("0x000000a0", "0x000000A0"),
         ("0xC000000a", "0xC000000A"),
-        pytest.param("0xc000000a", "0xC000000A"),
+        ("0xc000000a", "0xC000000A"),
     ],
 )
 def test_find_code_in_either_case(spelling, code):

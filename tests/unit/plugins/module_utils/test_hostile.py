@@ -106,7 +106,6 @@ anything = st.one_of(
 )
 
 
-@settings(deadline=None, database=None)
 @given(anything, anything)
 @example("\udc80", "pin")
 @example("x" * 1024, "ü" * 512)
@@ -126,7 +125,6 @@ def test_a_password_is_delivered_to_the_last_byte_or_refused(setup, pin):
         assert fake.read == [setup, pin]
 
 
-@settings(deadline=None, database=None)
 @given(anything)
 @example("'")
 @example("P' : ")
@@ -152,7 +150,7 @@ def test_a_name_is_delivered_to_the_last_byte_or_refused(name):
 file_names = st.text(st.characters(exclude_characters="/\0", exclude_categories=("Cs",)), min_size=1, max_size=60)
 
 
-@settings(deadline=None, database=None, max_examples=20)
+@settings(max_examples=20)
 @given(file_names.filter(lambda name: name not in (".", "..", "log", "ppin")))
 @example("-c")
 @example("a\nb\t'\"$(x) *\\")

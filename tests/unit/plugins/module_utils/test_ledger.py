@@ -306,8 +306,8 @@ DAMAGED = {
     "iterations NaN": entry_with(iterations=float("nan")),
     "since null": entry_with(since=None),
     "since number": entry_with(since=1),
-    "iterations 1000.5": pytest.param(entry_with(iterations=1000.5)),
-    "nested without end": pytest.param(b"[" * 200000),
+    "iterations 1000.5": entry_with(iterations=1000.5),
+    "nested without end": b"[" * 200000,
 }
 
 

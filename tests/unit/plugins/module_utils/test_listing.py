@@ -18,7 +18,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     parse_test,
     printable,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from published import FETCHLOG
 
@@ -148,7 +148,6 @@ def test_published_output(name, shape):
 
 ONE_PARTITION = Listing({"A": [Entry(1, 0, True)]}, {})
 ONE_SERVICE_USER = Listing({}, {"A": [Entry(1, None, True)]})
-FIXED_BLANKS = "blanks are required or forbidden at this place"
 
 
 @pytest.mark.parametrize(
@@ -161,9 +160,9 @@ FIXED_BLANKS = "blanks are required or forbidden at this place"
         ("[01]service/proxy user'A'permanent secret:Configured", ONE_SERVICE_USER),
         ("[01]   service/proxy   user   'A'   permanent   secret   :   Configured   ", ONE_SERVICE_USER),
         ("[01]\tservice/proxy\tuser\t'A'\tpermanent\tsecret\t:\tConfigured\t", ONE_SERVICE_USER),
-        pytest.param("[01]slot-id0:user'A'permanentsecret:Configured", ONE_PARTITION),
-        pytest.param("[01]service/proxyuser'A'permanent secret:Configured", ONE_SERVICE_USER),
-        pytest.param("[ 1] slot-id 0: user 'A' permanent secret: Configured", ONE_PARTITION),
+        ("[01]slot-id0:user'A'permanentsecret:Configured", ONE_PARTITION),
+        ("[01]service/proxyuser'A'permanent secret:Configured", ONE_SERVICE_USER),
+        ("[ 1] slot-id 0: user 'A' permanent secret: Configured", ONE_PARTITION),
     ],
 )
 def test_joined_and_extra_white_space(line, expected):
@@ -178,9 +177,9 @@ def test_joined_and_extra_white_space(line, expected):
         ("\x1b[?2004h", "\x1b[?2004l"),
         ("\x1b]8;;https://example.org\x1b\\", "\x1b]8;;\x07"),
         ("\x1bM", "\x1bE"),
-        pytest.param("", "\x1b(B\x1b[m"),
-        pytest.param("\x1b7", "\x1b8"),
-        pytest.param("\x1b=", "\x1b>"),
+        ("", "\x1b(B\x1b[m"),
+        ("\x1b7", "\x1b8"),
+        ("\x1b=", "\x1b>"),
     ],
 )
 def test_escape_sequences(begin, end):
@@ -221,7 +220,7 @@ NAMES = [
     "$(reboot) `x` %s {0}",
     "MISSING",
     "x" * 5000,
-    pytest.param("Primus Permanent PIN"),
+    "Primus Permanent PIN",
 ]
 
 
@@ -357,7 +356,6 @@ def test_two_megabytes_behind_a_tested_slot(noise):
 shown = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
 
 
-@settings(deadline=None, database=None)
 @given(
     st.dictionaries(shown, st.lists(st.tuples(st.integers(0, 2**32), st.booleans()), min_size=1), max_size=4),
     st.dictionaries(shown, st.lists(st.booleans(), min_size=1), max_size=4),
@@ -381,7 +379,6 @@ def test_what_is_listed_is_read(partitions, service_users, shape):
 PUBLISHED_TEXT = LIST + ADD + PROXY_ADD + TEST
 
 
-@settings(deadline=None, database=None)
 @given(
     st.integers(0, len(PUBLISHED_TEXT)),
     st.integers(0, 40),
@@ -400,7 +397,6 @@ def test_damage_makes_no_credential(start, length, instead):
     assert len(parse_test(text).slots) <= text.count("user=")
 
 
-@settings(deadline=None, database=None)
 @given(
     st.lists(
         st.one_of(

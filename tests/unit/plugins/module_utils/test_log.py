@@ -4,7 +4,7 @@
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, LogEntry, parse_log
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from published import FETCHLOG
 
@@ -49,7 +49,6 @@ def test_levels(level):
     assert LogEntry("", "", "none-that-is-known", "", "", 1).is_severe(level)
 
 
-@settings(deadline=None, database=None)
 @given(st.text())
 def test_any_text_is_read(text):
     entries, others = parse_log(text)

@@ -10,7 +10,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
     hide_passwords,
     read_slots,
 )
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 
@@ -191,7 +191,12 @@ GARBAGE = {
     "slot is a string": 'primus = { hsms = { hsm0 = { slots = { slot0 = "x"; }; }; }; };',
     "slot is a number": "primus = { hsms = { hsm0 = { slots = { slot0 = 0; }; }; }; };",
     "slot without a user": with_slot("id = 0;"),
-    "nested without end": pytest.param("a = " + "(" * 100000),
+    "user is a number": with_slot("user_name = 5;"),
+    "user is a list": with_slot('user_name = ["P"];'),
+    "proxy user is a list": with_slot(USER + "proxy_user = [1];"),
+    "slot id is a string": with_slot(USER + 'id = "0";'),
+    "slot id is a fraction": with_slot(USER + "id = 1.5;"),
+    "nested without end": "a = " + "(" * 100000,
 }
 
 
@@ -204,21 +209,6 @@ def test_garbage(text):
 def test_the_line_of_what_is_not_understood_is_told():
     with pytest.raises(ValueError, match=r"line 3\b"):
         read_slots('version = "1.0";\n\n  @include "hsms.cfg"\n' + WHOLE)
-
-
-@pytest.mark.parametrize(
-    "slot",
-    ["user_name = 5;", 'user_name = ["P"];', USER + "proxy_user = [1];", USER + 'id = "0";', USER + "id = 1.5;"],
-)
-def test_a_slot_has_the_types_that_it_promises(slot):
-    try:
-        slots = read_slots(with_slot(slot))
-    except ValueError:
-        return
-    for found in slots:
-        assert isinstance(found.user_name, str)
-        assert found.slot_id is None or isinstance(found.slot_id, int)
-        assert found.proxy_user is None or isinstance(found.proxy_user, str)
 
 
 PASSWORDS = {
@@ -302,14 +292,12 @@ hsm_groups = group({}, slots=st.dictionaries(names, slot_groups, max_size=2))
 configs = group({"primus": group({"hsms": st.dictionaries(names, hsm_groups, max_size=2)})})
 
 
-@settings(deadline=None, database=None)
 @given(configs)
 def test_what_libconf_writes_is_read_the_same(config):
     text = libconf.dumps(config)
     assert read_slots(text) == slots_by_libconf(text)
 
 
-@settings(deadline=None, database=None)
 @given(st.text() | st.text('{}()[]=:;,"\\#/*@\n 0x1.5eLtrueprimushsms-+'))
 @example("primus={hsms={}}")
 def test_any_text_is_read_or_refused(text):
@@ -319,7 +307,6 @@ def test_any_text_is_read_or_refused(text):
         assert str(exc)
 
 
-@settings(deadline=None, database=None)
 @given(st.integers(0, len(WHOLE)), st.integers(0, 40), st.text(max_size=3) | st.text('{}()[]=:;,"\\#/*@\n', max_size=3))
 def test_any_damage_is_read_or_refused(start, length, instead):
     try:

@@ -21,8 +21,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import
     remove_leftovers,
     replace_file,
 )
-
-COLLECTIONS = Path(_secrets_file.__file__).parents[5]
+from emulated_hsm import COLLECTIONS
 
 CONTENTS = {
     "text": b'version = "1.0";\nprimus : { users : { user0 : { name = "P1"; }; }; };\n',

@@ -3,11 +3,9 @@
 """Clients and inputs with which nothing can be done: each gets a message that says what and what next."""
 
 import os
-import subprocess
 
 import pytest
-
-SETUP = "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"
+from emulated_hsm import PINS, SETUP, wrap_ppin
 
 
 def assert_refused(client, before, result, *words, logins=0):
@@ -22,9 +20,9 @@ INPUTS = {
     "no setup password": ({"setup_password": None}, "needs setup_password"),
     "no PIN": ({"pkcs11_password": None}, "needs pkcs11_password"),
     "neither": ({"setup_password": None, "pkcs11_password": None}, "needs setup_password and pkcs11_password"),
-    "a setup password in lower case": ({"setup_password": SETUP.lower()}, "the form of a setup password"),
-    "a short setup password": ({"setup_password": SETUP[:-1]}, "the form of a setup password"),
-    "a setup password with a line break": ({"setup_password": SETUP + "\n"}, "line break"),
+    "a setup password in lower case": ({"setup_password": SETUP["P2"].lower()}, "the form of a setup password"),
+    "a short setup password": ({"setup_password": SETUP["P2"][:-1]}, "the form of a setup password"),
+    "a setup password with a line break": ({"setup_password": SETUP["P2"] + "\n"}, "line break"),
     "an empty PIN": ({"pkcs11_password": ""}, "pkcs11_password is empty"),
     "a PIN with a control character": ({"pkcs11_password": "ab\x03cd"}, "control character"),
     "a PIN with NUL": ({"pkcs11_password": "ab\x00cd"}, "control character"),
@@ -52,7 +50,9 @@ BEFORE.update({f"{option} with NUL": ({option: "/etc\0"}, f"{option} has a NUL")
 def test_bad_input_is_refused_before_ppin_runs(client, case):
     options, words = BEFORE[case]
     client.ppin.write_text("#!/bin/sh\ntouch '%s/ran'\n" % client.home)
-    assert_refused(client, client.state(), client.secret(**options), words)
+    # Without a log on the client: from Python 3.12 on it cannot take a NUL, and Ansible itself gives up.
+    result = client.secret(_ansible_no_log="NUL" in case, **options)
+    assert_refused(client, client.state(), result, words)
     assert not (client.home / "ran").exists()
     if case == next(iter(BEFORE)):
         client.secret()
@@ -66,14 +66,14 @@ def test_what_is_no_text_runs_no_ppin(client, option):
     before = client.state()
     options = {
         "user_name": "P2",
-        "setup_password": SETUP,
-        "pkcs11_password": "pin-of-partition-2",
+        "setup_password": SETUP["P2"],
+        "pkcs11_password": PINS["P2"],
         option: "ab\udcffcd",
     }
     process = client.start("ppin_secret", **options)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
     assert process.returncode
-    assert not any(secret in (out + err).decode() for secret in (SETUP, "pin-of-partition-2"))
+    assert not any(secret in (out + err).decode() for secret in (SETUP["P2"], PINS["P2"]))
     assert client.state() == before and not (client.home / "ran").exists()
 
 
@@ -119,14 +119,14 @@ def test_a_ppin_that_is_no_program(client):
 
 BEHAVIOURS = {
     "hangs at the start": ({"hang_at": "start"}, 1, "was ended after 1 seconds", "it printed nothing", 0),
-    "hangs at the prompt": ({"hang_at": "prompt"}, 1, "was ended after 1 seconds", "Adding", 1),
-    "hangs after a password": ({"hang_at": "after-password"}, 1, "was ended after 1 seconds", "Adding", 1),
-    "prints 10 MB": ({"print_mb": 10}, 20, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
+    "hangs at the prompt": ({"hang_at": "prompt"}, 3, "was ended after 3 seconds", "Adding", 1),
+    "hangs after a password": ({"hang_at": "after-password"}, 3, "was ended after 3 seconds", "Adding", 1),
+    "prints 10 MB": ({"print_mb": 10}, 60, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
     "asks something else first": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 1, "not known", "Really [y/N]?", 0,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "not known", "Really [y/N]?", 0,
     ),
     "asks something else last": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 1, "not known", "Really [y/N]?", 1,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "not known", "Really [y/N]?", 1,
     ),
 }  # fmt: skip
 
@@ -157,14 +157,12 @@ LIES = {
 def test_a_ppin_that_lies(client, case):
     """It gets the passwords, and whatever it does with them: nothing of it is believed, and none shows."""
     lie, words = LIES[case]
-    ppin = client.home / "bin/real"
-    client.ppin.rename(ppin)
-    client.ppin.write_text(
-        '#!/bin/sh\ncase " $* " in *" -a "*) ;; *) exec \'%s\' "$@" ;; esac\nstty -echo\n'
+    wrap_ppin(
+        client.ppin,
+        'case " $* " in *" -a "*) ;; *) exec "$0.real" "$@" ;; esac\nstty -echo\n'
         "printf \"setup password for 'P2': \"; read -r a\n"
-        "printf \"\\nPKCS11 password for 'P2': \"; read -r b\necho\n%s\n" % (ppin, lie)
+        "printf \"\\nPKCS11 password for 'P2': \"; read -r b\necho\n" + lie,
     )
-    client.ppin.chmod(0o755)
     before = client.state()
     result = client.secret()
     assert_refused(client, before, result, words, logins=1)
@@ -200,18 +198,6 @@ def test_a_file_that_is_invalid(client, name, code):
     result = client.secret()
     assert_refused(client, before, result, code)
     assert result["error"]["code"] == code
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
-def test_a_read_only_file_system(client):
-    subprocess.run(["mount", "--bind", str(client.home / "etc"), str(client.home / "etc")], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", str(client.home / "etc")], check=True)
-        result = client.secret()
-        assert_refused(client, client.state(), result, "cannot be written safely", "Read-only file system")
-    finally:
-        subprocess.run(["umount", str(client.home / "etc")], check=True)
-    assert client.hsm.logins() == []
 
 
 def test_absent_on_a_host_without_anything(client, tmp_path):

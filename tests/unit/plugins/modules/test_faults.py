@@ -11,16 +11,13 @@ import socket
 import socketserver
 import subprocess
 import threading
-from pathlib import Path
 
 import libconf
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from emulated_hsm import COLLECTION, SETUP, WRONG_SETUP, fill, wrap_ppin
 from primus_emulator.secrets_file import SecretsFile, cipher
 
-SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
-DOCUMENT = Path(_plan.__file__).parents[2] / "docs/faults.md"
+DOCUMENT = COLLECTION / "docs/faults.md"
 
 FAULTS = {}
 
@@ -55,8 +52,8 @@ def one_down(client):
 
 @fault("The HSM is slower than `timeout`")
 def slow(client):
-    client.hsm("slow", seconds=3)
-    yield {"timeout": 1, "retries": 2}
+    client.hsm("slow", seconds=10)
+    yield {"timeout": 3, "retries": 2}
     client.hsm("slow", seconds=0)
 
 
@@ -109,20 +106,20 @@ def answers_lost(client, kind, close=False):
 
 @fault("The answer to the login is lost, and the setup password is wrong")
 def answer_lost(client):
-    client.set(timeout=1)
+    client.set(timeout=3)
     with answers_lost(client, "setup"):
-        yield {"setup_password": WRONG, "retries": 2}
+        yield {"setup_password": WRONG_SETUP, "retries": 2}
 
 
 @fault("The connection breaks before the answer to the login, and the setup password is wrong")
 def connection_lost(client):
     with answers_lost(client, "setup", close=True):
-        yield {"setup_password": WRONG, "retries": 1}
+        yield {"setup_password": WRONG_SETUP, "retries": 1}
 
 
 @fault("The answer to the login that verifies is lost, and the secret is no longer accepted")
 def answer_to_test_lost(client):
-    client.set(timeout=1)
+    client.set(timeout=3)
     client.hsm("rotate-secret", partition="P2")
     with answers_lost(client, "permanent"):
         yield {"state": "present", "verify": "always"}
@@ -143,7 +140,7 @@ def unreachable_afterwards(client):
 
 @fault("The setup password is wrong")
 def wrong(client):
-    yield {"setup_password": WRONG}
+    yield {"setup_password": WRONG_SETUP}
 
 
 @fault("The setup password has expired")
@@ -160,6 +157,7 @@ def expires(client):
 
 @fault("The HSM's clock jumps beyond the validity of a setup password that was used")
 def hsm_clock(client):
+    client.secret(state="updated", force=True)
     client.hsm("advance", seconds=4 * 86400)
     yield {"setup_password": SETUP["P2"], "force": True}
 
@@ -215,12 +213,12 @@ def ppin_killed_writing(client):
 @fault("`ppin` hangs")
 def ppin_hangs(client):
     client.set(hang_at="after-password")
-    yield {"timeout": 1}
+    yield {"timeout": 3}
 
 
 @fault("Another run works on the client for longer than `timeout`")
 def other_run(client):
-    folder = os.open(client.home / "etc", os.O_RDONLY)
+    folder = os.open(client.etc, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
     yield {"timeout": 1}
     os.close(folder)
@@ -228,10 +226,7 @@ def other_run(client):
 
 @fault("Somebody changes `.secrets.cfg` during the run")
 def by_hand(client):
-    real = client.ppin.with_name("ppin.real")
-    client.ppin.rename(real)
-    client.ppin.write_text(f'#!/bin/sh\ncase "$*" in *-u*) echo >> {client.secrets};; esac\nexec {real} "$@"\n')
-    client.ppin.chmod(0o755)
+    wrap_ppin(client.ppin, f'case "$*" in *-u*) echo >> {client.secrets};; esac\nexec "$0.real" "$@"')
     yield {}
 
 
@@ -251,15 +246,13 @@ def mounted(*arguments):
 @contextlib.contextmanager
 def small_disk(client, free):
     """The client's folder becomes a file system with that many free pages."""
-    etc = client.home / "etc"
+    etc = client.etc
     copy = client.home / "copy"
     shutil.copytree(etc, copy)
     with mounted("-t", "tmpfs", "-o", "size=256k", "tmpfs", etc):
         for path in copy.iterdir():
             shutil.copy2(path, etc)
-        with contextlib.suppress(OSError), open(client.home / "etc/filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
+        fill(etc)
         os.truncate(etc / "filler", (etc / "filler").stat().st_size - free * 4096)
         yield
 
@@ -284,10 +277,10 @@ def disk_fills(client):
 
 @fault("The file system is read-only")
 def read_only(client):
-    etc = client.home / "etc"
-    with mounted("--bind", etc, etc):
-        subprocess.run(["mount", "-o", "remount,ro,bind", str(etc)], check=True)
+    with mounted("--bind", client.etc, client.etc):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(client.etc)], check=True)
         yield {}
+    assert client.hsm.logins() == []
 
 
 @fault("`.secrets.cfg` is a symbolic link")
@@ -352,7 +345,7 @@ def unreadable(client):
 @fault("The folder of `.secrets.cfg` may not be written")
 def folder_of_another(client):
     with without_rights(client):
-        os.chown(client.home / "etc", 4711, 4712)
+        os.chown(client.etc, 4711, 4712)
         yield {}
 
 
@@ -364,7 +357,7 @@ def half(client):
 
 @fault("The ledger is damaged")
 def ledger(client):
-    (client.home / "etc/.secrets.cfg.ledger").write_text('{"version": 99}')
+    client.ledger.write_text('{"version": 99}')
     yield {}
 
 
@@ -423,7 +416,7 @@ def clock_jumps(client):
 
 
 def secrets_of(client):
-    return {path.name: path.read_bytes() for path in (client.home / "etc").iterdir() if path.is_file()}
+    return {path.name: path.read_bytes() for path in client.etc.iterdir() if path.is_file()}
 
 
 def meet(client, name):
@@ -436,10 +429,10 @@ def meet(client, name):
         new = client.new if partition == "P2" else client.hsm.new_setup_password(partition)
         result = client.secret(partition, **{"state": "updated", "setup_password": new, **options})
         after = secrets_of(client)
-    assert not [path for path in (client.home / "etc").iterdir() if path.is_dir()]
+    assert not [path for path in client.etc.iterdir() if path.is_dir()]
 
     def plain(text):
-        text = re.sub(r"[^ ]*/etc/(?=\.secrets|primus)", "/etc/primus/", text.replace(str(client.home / "etc"), "/etc"))
+        text = re.sub(r"[^ ]*/etc/(?=\.secrets|primus)", "/etc/primus/", text.replace(str(client.etc), "/etc"))
         return text.replace("|", "\\|").replace("/etc/primus/primus/", "/etc/primus/")
 
     if result.get("failed"):
@@ -474,7 +467,7 @@ def test_a_rejection_behind_a_service_proxy_names_the_other_suspect(configured):
     configured.hsm("set-proxy-password", user="svc1", value="another")
     result = configured.secret("P1", state="updated", setup_password=configured.hsm.new_setup_password("P1"))
     assert "the service proxy rejected that of 'svc1'" in result["error"]["hint"]
-    assert "svc1" not in configured.secret("P2", state="updated", setup_password=WRONG)["msg"]
+    assert "svc1" not in configured.secret("P2", state="updated", setup_password=WRONG_SETUP)["msg"]
 
 
 def test_the_document_has_no_other_rows():

@@ -12,10 +12,9 @@ def fetched(configured):
     """Date the fetch of P2 back, in the ledger."""
 
     def make(since):
-        path = configured.secrets.with_name(".secrets.cfg.ledger")
-        ledger = json.loads(path.read_text())
+        ledger = json.loads(configured.ledger.read_text())
         ledger["partitions"]["P2"]["since"] = since
-        path.write_text(json.dumps(ledger))
+        configured.ledger.write_text(json.dumps(ledger))
         return configured
 
     return make
@@ -40,7 +39,7 @@ def test_an_older_one_is_replaced_with_another_setup_password(fetched, hsm):
     client = fetched("2020-01-31T12:00:00Z")
     result = client.secret(verify="always", known_stale_age=60, setup_password=hsm.new_setup_password("P2"))
     assert (result["action"], result["verified"]) == ("updated", True)
-    assert {login["verdict"] for login in hsm.logins()} == {"ok"}
+    assert {login["verdict"] for login in hsm.logins("setup", "permanent")} == {"ok"}
 
 
 def test_without_always_it_is_of_no_concern(fetched):

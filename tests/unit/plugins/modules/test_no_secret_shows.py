@@ -11,27 +11,22 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from emulated_hsm import COLLECTION, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, wait_for
 from find_secrets import all_forms
 
-COLLECTION = Path(_plan.__file__).parents[2]
-SETUP, PIN, PROXY = "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "pin-of-partition-1", "password-of-svc1"
-
-
-FORMS = all_forms((SETUP, PIN, PROXY))
+FORMS = all_forms((SETUP["P1"], PINS["P1"], PROXY_PASSWORD))
 
 
 class ProcessWatch:
     """Reads argv and environment of every process again and again, and keeps where a secret was found."""
 
     def __init__(self):
-        self.found, self.looks, self.names = [], 0, set()
+        self.found, self.names = [], set()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.watch)
 
     def watch(self):
-        while not self.stop.is_set():
-            self.looks += 1
+        while not self.stop.wait(0.005):
             for process in Path("/proc").glob("[0-9]*"):
                 for name in ("cmdline", "environ"):
                     with contextlib.suppress(OSError):
@@ -50,25 +45,28 @@ class ProcessWatch:
 
 
 def test_the_watch_finds_a_planted_secret():
-    with ProcessWatch() as watch:
-        subprocess.run([sys.executable, "-c", "import time; time.sleep(0.5)", PIN], check=True)
-    assert watch.found
+    command = [sys.executable, "-c", "import time; time.sleep(600)", PINS["P1"]]
+    with ProcessWatch() as watch, subprocess.Popen(command) as process:
+        try:
+            wait_for(lambda: watch.found, process)
+        finally:
+            process.kill()
 
 
 def test_argv_and_environment_of_all_processes(client):
-    client.hsm("slow", seconds=0.3)
+    client.hsm("slow", seconds=0.1)
     with ProcessWatch() as watch:
         client.proxy()
         client.secret("P1")
-        client.secret("P1", state="updated", setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ")
+        client.secret("P1", state="updated", setup_password=WRONG_SETUP)
         client.run(
             "ppin_fortinet",
             user_name="P1",
-            setup_password=SETUP,
-            pkcs11_password=PIN,
+            setup_password=SETUP["P1"],
+            pkcs11_password=PINS["P1"],
             return_content=True,
             proxy_user="svc1",
-            proxy_password=PROXY,
+            proxy_password=PROXY_PASSWORD,
         )
         client.secret("P1", state="absent")
     client.hsm("slow", seconds=0)
@@ -79,7 +77,7 @@ def test_argv_and_environment_of_all_processes(client):
 def test_no_file_holds_a_secret_afterwards(client, tmp_path):
     client.proxy()
     client.secret("P1", backup=True)
-    client.secret("P1", state="updated", setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ")
+    client.secret("P1", state="updated", setup_password=WRONG_SETUP)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {".secrets.cfg", ".secrets.cfg.ledger"} <= {path.name for path in files}
     assert [path for path in files if any(form in path.read_bytes() for form in FORMS)] == []
@@ -94,11 +92,12 @@ def test_the_terminal_is_the_way_in(client):
     assert {login["source"] for login in logins} == {"terminal"}
 
 
-@pytest.mark.parametrize("setup_password", [SETUP, "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"])
+@pytest.mark.parametrize("setup_password", [SETUP["P1"], WRONG_SETUP])
 def test_a_ppin_that_prints_its_passwords(client, setup_password):
     client.set(echo_secrets="on")
     client.proxy()
-    client.secret("P1", setup_password=setup_password)  # Client.run looks for secrets in all that the module prints
+    result = client.secret("P1", setup_password=setup_password)  # Client.run looks for secrets in all that it prints
+    assert result["logins"] == 2 if setup_password == SETUP["P1"] else result["failed"]
 
 
 def test_syslog(client, tmp_path):
@@ -111,7 +110,8 @@ def test_syslog(client, tmp_path):
         f"sys.argv = [{str(module)!r}]\n"
         f"runpy.run_path({str(module)!r}, run_name='__main__')\n"
     )
-    arguments = {"user_name": "P2", "setup_password": SETUP, "pkcs11_password": PIN, "primus_home": str(client.home)}
+    passwords = {"setup_password": SETUP["P1"], "pkcs11_password": PINS["P1"]}
+    arguments = {"user_name": "P2", **passwords, "primus_home": str(client.home)}
     subprocess.run(
         [sys.executable, "-c", wrapper],
         env=dict(os.environ, PYTHONPATH=str(COLLECTION.parents[2])),

@@ -5,6 +5,7 @@
 import json
 
 import pytest
+from emulated_hsm import REJECTED, wrap_ppin
 
 
 def test_all_is_well(configured, hsm):
@@ -61,7 +62,7 @@ def test_a_rejected_secret_is_told_once_and_not_tried_again(configured, hsm, beh
     assert result["counts"] == {"hsms": 4, "slots": 4, "failures": 2}
     (error,) = {json.dumps(slot["error"]) for entry in result["hsms"] for slot in entry["slots"] if not slot["ok"]}
     error = json.loads(error)
-    assert (error["code"], error["class"]) == ("0x80005017", "rejected") and error["hint"]
+    assert (error["code"], error["class"]) == (REJECTED, "rejected") and error["hint"]
     partitions = {name["user_name"]: name for name in result["partitions"]}
     assert (partitions["P1"]["verified"], partitions["P2"]["verified"]) == (True, False)
     assert partitions["P2"]["error"] == error
@@ -102,10 +103,9 @@ def test_check_mode_notes_nothing(configured, hsm):
 @pytest.mark.parametrize(("age", "refused"), [(0, ["P2"]), (3600, [])])
 def test_what_another_client_found(configured, age, refused):
     """The secret was fetched just now: before what was found now, after what was found an hour ago."""
-    ledger = configured.secrets.with_name(".secrets.cfg.ledger")
-    content = json.loads(ledger.read_text())
+    content = json.loads(configured.ledger.read_text())
     content["partitions"]["P2"]["since"] = "2020-01-31T12:00:00Z" if age == 0 else content["partitions"]["P2"]["since"]
-    ledger.write_text(json.dumps(content))
+    configured.ledger.write_text(json.dumps(content))
     result = configured.run("ppin_connectivity_info", known_stale_ages={"P2": age, "other": 0})
     assert result["refused"] == refused
     assert result.get("failed", False) == bool(refused)
@@ -157,10 +157,7 @@ def test_nothing_to_test(configured, hsm, options, told):
 
 def test_wording_that_is_not_known_is_no_success(configured):
     """A provider that words the line of a slot in another way: its own count tells that something was overlooked."""
-    ppin = configured.ppin
-    ppin.rename(ppin.with_name("ppin.real"))
-    ppin.write_text('#!/bin/sh\n"$0.real" "$@" | sed "s/user=P2: OK/P2 is fine/"\n')
-    ppin.chmod(0o755)
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/user=P2: OK/P2 is fine/"')
     result = configured.run("ppin_connectivity_info")
     assert result["failed"] and result["error"]["class"] == "dialogue"
     assert "counts 4 partitions and 0 failures, where 2 and 0 were understood" in result["msg"]
@@ -174,12 +171,11 @@ def test_a_ppin_that_hangs(configured):
 
 
 def test_a_damaged_ledger_is_told_and_left_alone(configured, hsm):
-    ledger = configured.secrets.with_name(".secrets.cfg.ledger")
-    ledger.write_text("{")
+    configured.ledger.write_text("{")
     hsm("rotate-secret", partition="P2")
     result = configured.run("ppin_connectivity_info", user_name="P2")
     assert not result.get("failed") and not result["ok"]
-    assert "is damaged" in str(result["warnings"]) and ledger.read_text() == "{"
+    assert "is damaged" in str(result["warnings"]) and configured.ledger.read_text() == "{"
 
 
 def test_a_ledger_that_cannot_be_written(configured, hsm):

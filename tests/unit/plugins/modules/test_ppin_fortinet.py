@@ -4,16 +4,13 @@
 
 import base64
 import json
-import os
 import re
 import stat
 
 import pytest
+from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wrap_ppin
 
-SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
-PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
-WRONG = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
-PROXY = {"proxy_user": "svc1", "proxy_password": "password-of-svc1"}
+PROXY = {"proxy_user": "svc1", "proxy_password": PROXY_PASSWORD}
 
 
 def fortinet(client, partition="P2", **options):
@@ -35,9 +32,9 @@ BEHAVIOURS = [
 
 
 @pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=str)
+@pytest.mark.usefixtures("usual_umask")
 def test_to_a_file(client, hsm, tmp_path, behaviour):
     client.set(**behaviour)
-    os.umask(0o022)
     before, dest = client.state(), tmp_path / "string"
     result = fortinet(client, dest=dest)
     assert not result.get("failed"), result
@@ -90,9 +87,9 @@ def test_check_mode(client, hsm, tmp_path):
 @pytest.mark.parametrize(
     ("partition", "options", "code", "kind"),
     [
-        ("P2", {"setup_password": WRONG}, "0x80005017", "setup"),
+        ("P2", {"setup_password": WRONG_SETUP}, REJECTED, "setup"),
         ("P2", {"pkcs11_password": "wrong"}, "0x8000000B", "pkcs11"),
-        ("P1", {**PROXY, "proxy_password": "wrong"}, "0x80005017", "proxy"),
+        ("P1", {**PROXY, "proxy_password": "wrong"}, REJECTED, "proxy"),
     ],
 )
 def test_rejected_once(client, hsm, tmp_path, partition, options, code, kind):
@@ -139,9 +136,7 @@ def spoil(client, command):
     A filter gets it when ppin has ended: in a pipe, its first lines could come behind a prompt.
     """
     client.set(input="tty")
-    client.ppin.rename(client.ppin.with_name("ppin.real"))
-    client.ppin.write_text('#!/bin/sh\ncase "$*" in *--fortinet*) %s;; *) exec "$0.real" "$@";; esac\n' % command)
-    client.ppin.chmod(0o755)
+    wrap_ppin(client.ppin, 'case "$*" in *--fortinet*) %s;; *) exec "$0.real" "$@";; esac' % command)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +149,9 @@ def spoil(client, command):
         'printed=$("$0.real" "$@"); echo "$printed" | sed "s/^[A-Za-z0-9+=/]*$/(&)/"',
     ],
 )
-def test_a_string_that_is_not_understood_does_not_show(client, tmp_path, spoiled):
+def test_a_string_that_is_not_understood_does_not_show(client, spoiled):
     spoil(client, spoiled)
-    result = fortinet(client, return_content=True, timeout=15)
+    result = fortinet(client, return_content=True, timeout=5 if "sleep" in spoiled else 60)
     assert result["failed"] and result["logins"] == 1
     assert not string_in(json.dumps(result)), result["msg"]
 

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_info: the one look, at clients in all states; it never logs in and never writes."""
 
+import getpass
 import hashlib
 import re
+
+from emulated_hsm import PROXY_PASSWORD
 
 
 def test_a_client_as_it_is(configured):
@@ -12,7 +15,7 @@ def test_a_client_as_it_is(configured):
     assert info["changed"] is False
     assert (info["installed"], info["version"], info["error"], info["interrupted"]) == (True, "2.2.4", None, False)
     assert info["config"]["checksum"] == hashlib.sha256(configured.config.read_bytes()).hexdigest()
-    assert info["secrets"]["mode"] == "0600" and info["secrets"]["owner"] == "root"
+    assert info["secrets"]["mode"] == "0600" and info["secrets"]["owner"] == getpass.getuser()
     partitions = {partition["user_name"]: partition for partition in info["partitions"]}
     assert partitions["P1"]["configured"] and partitions["P1"]["proxy_users"] == ["svc1"]
     assert partitions["P1"]["hsms"] == ["hsm2", "hsm3"]
@@ -32,7 +35,7 @@ def test_a_secret_that_was_rejected(configured):
 def test_passwords_in_clear_are_told_by_their_place_alone(client):
     assert client.info()["passwords_in_clear"] == []
     text = client.config.read_text()
-    client.config.write_text(text.replace("proxy_user", 'proxy_password = "%s"; proxy_user' % "password-of-svc1", 1))
+    client.config.write_text(text.replace("proxy_user", 'proxy_password = "%s"; proxy_user' % PROXY_PASSWORD, 1))
     (place,) = client.info()["passwords_in_clear"]  # the client sees to it that the password is nowhere
     assert re.fullmatch(r"primus\.hsms\.hsm2\.slots\.slot\d\.proxy_password", place)
     client.config.write_text('@include "more.cfg"\n' + text)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_log_info: the log of a partition, returned or written to a file."""
 
-import os
 import re
 import stat
 
@@ -11,7 +10,8 @@ import pytest
 
 @pytest.fixture
 def logged(configured, hsm):
-    """A client whose partition has something in its log."""
+    """A client whose partition has something in its log: how it got its secret, and more."""
+    assert configured.secret(state="updated", force=True, verify="never")["action"] == "updated"
     hsm("log", partition="P2", text="Error: 0x80005017 (not what the login ends with)", level="err")
     for _time in range(3):
         hsm("log", partition="P2", text="the same again", level="warning", facility="Crypto")
@@ -57,9 +57,9 @@ def test_filters(logged):
     assert newest_first[-1] == everything[0]
 
 
+@pytest.mark.usefixtures("usual_umask")
 def test_to_a_file(logged, tmp_path):
     dest = tmp_path / "log"
-    os.umask(0o022)
     check = fetch(logged, check=True, dest=dest)
     assert check["changed"] and not dest.exists()
     result = fetch(logged, dest=dest)

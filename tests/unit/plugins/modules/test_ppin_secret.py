@@ -5,10 +5,10 @@
 import json
 import os
 import stat
-import time
 from pathlib import Path
 
 import pytest
+from emulated_hsm import PINS, SETUP, WRONG_SETUP, wait_for, wrap_ppin
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
@@ -21,7 +21,7 @@ def give_away(path):
 
 
 def forget(client):
-    (client.home / "etc/.secrets.cfg.ledger").unlink()
+    client.ledger.unlink()
 
 
 # What to do to a configured client, what to ask for, and the action (or, in parentheses, the failure) that must follow.
@@ -213,7 +213,7 @@ def test_a_failed_update_leaves_everything_as_it_was(configured, failure):
     configured.secrets.chmod(0o640)
     options = {"setup_password": configured.hsm.new_setup_password("P2")}
     if failure in WRONG:
-        options["setup_password"] = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+        options["setup_password"] = WRONG_SETUP
     if failure == "wrong PIN":
         options["pkcs11_password"] = "not-the-pin-of-p2"
     for command, arguments in commands.items():
@@ -243,7 +243,7 @@ def test_a_failed_removal_leaves_everything_as_it_was(configured, write):
 
 def test_a_rejected_credential_is_tried_once(client):
     client.set(reprompt=3)
-    result = client.secret(setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ", retries=5)
+    result = client.secret(setup_password=WRONG_SETUP, retries=5)
     assert result["failed"] and result["logins"] == 1
     assert "twice for the same password" in result["msg"]
     assert client.hsm.trials("P2") == 1
@@ -264,13 +264,13 @@ def test_retries_end(client):
 
 
 def test_a_slow_hsm_ends_in_a_timeout_that_is_not_tried_again(configured):
-    configured.hsm("slow", seconds=3)
+    configured.hsm("slow", seconds=10)
     before = configured.state()
     new = configured.hsm.new_setup_password("P2")
-    result = configured.secret(state="updated", setup_password=new, timeout=1, retries=5)
+    result = configured.secret(state="updated", setup_password=new, timeout=3, retries=5)
     configured.hsm("slow", seconds=0)
     assert result["failed"] and result["error"]["class"] == "timeout" and result["logins"] == 1
-    assert "after 1 seconds" in result["msg"]
+    assert "after 3 seconds" in result["msg"]
     assert configured.state() == before
 
 
@@ -280,10 +280,9 @@ def test_a_slow_hsm_ends_in_a_timeout_that_is_not_tried_again(configured):
 def test_a_run_that_was_killed_left_the_client_as_it_was_and_is_tidied_up_after_by_the_next(configured):
     configured.set(write_delay_ms=500)
     before = configured.state()
-    wrong = {"setup_password": "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ", "pkcs11_password": "any"}
+    wrong = {"setup_password": WRONG_SETUP, "pkcs11_password": "any"}
     process = configured.start("ppin_secret", user_name="P2", state="updated", **wrong)
-    while not any(copy.stat().st_size < len(before[".secrets.cfg"][0]) for copy in working_copies(configured)):
-        assert process.poll() is None
+    wait_for(lambda: is_shorter(configured, before[".secrets.cfg"][0]), process)
     process.kill()
     process.communicate()
     configured.set(write_delay_ms=0)
@@ -304,12 +303,11 @@ def test_a_run_that_is_told_to_end_puts_everything_back(configured):
     before = configured.state()
     process = configured.start(
         "ppin_secret", user_name="P2", state="updated", setup_password=configured.hsm.new_setup_password("P2"),
-        pkcs11_password="pin-of-partition-2",
+        pkcs11_password=PINS["P2"],
     )  # fmt: skip
-    while not working_copies(configured):
-        assert process.poll() is None
+    wait_for(lambda: working_copies(configured), process)
     process.terminate()
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (1, b"")
     result = json.loads(out)
     assert result["rolled_back"] and "ended by signal 15" in result["msg"]
@@ -323,49 +321,51 @@ def test_a_ppin_that_outlives_its_killed_run_changes_nothing_any_more(configured
     process = configured.start("ppin_secret", user_name="P2", state="absent")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     # The copy is short also while the module itself makes it, and then there is no ppin.
-    while not (any(copy.stat().st_size < len(before) for copy in working_copies(configured)) and children.read_text()):
-        assert process.poll() is None
+    wait_for(lambda: is_shorter(configured, before) and children.read_text(), process)
     (ppin,) = children.read_text().split()
     process.kill()
     process.communicate()
     assert Path(f"/proc/{ppin}/cmdline").read_bytes()  # it still runs
     result = configured.secret("P2")
     assert result["interrupted"] and result["action"] == "none"
-    while Path(f"/proc/{ppin}").exists():
-        time.sleep(0.05)
+    wait_for(lambda: not Path(f"/proc/{ppin}").exists())
     assert configured.secrets.read_bytes() == before
     assert working_copies(configured) == []
 
 
 def working_copies(client):
-    return list((client.home / "etc").glob(".secrets.cfg.working-*/.secrets.cfg"))
+    return list(client.etc.glob(".secrets.cfg.working-*/.secrets.cfg"))
+
+
+def is_shorter(client, content):
+    """Whether a working copy is only half written."""
+    return any(copy.stat().st_size < len(content) for copy in working_copies(client))
 
 
 def test_two_runs_at_once_lose_nothing(client):
     client.proxy()
     client.set(write_delay_ms=100)
     runs = [
-        client.start("ppin_secret", user_name=name, setup_password=setup, pkcs11_password=pin, verify="never")
-        for name, setup, pin in (
-            ("P1", "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "pin-of-partition-1"),
-            ("P2", "AAAAA-BBBBB-CCCCC-DDDDD-EEE02", "pin-of-partition-2"),
+        client.start(
+            "ppin_secret", user_name=name, setup_password=SETUP[name], pkcs11_password=PINS[name], verify="never"
         )
+        for name in SETUP
     ]
     for run in runs:
-        out, err = run.communicate(timeout=60)
+        out, err = run.communicate(timeout=300)
         assert (run.returncode, err) == (0, b""), out
     assert all(partition["configured"] for partition in client.info()["partitions"])
 
 
 def test_a_run_that_is_waited_for_too_long_is_named(client):
-    client.set(hang_at="prompt", hang_seconds=4)
-    first = client.start("ppin_secret", user_name="P2", setup_password="AAAAA-BBBBB-CCCCC-DDDDD-EEE02",
-                         pkcs11_password="pin-of-partition-2")  # fmt: skip
-    while not working_copies(client):
-        assert first.poll() is None
+    go_on = client.home / "go-on"
+    wrap_ppin(client.ppin, f'case "$*" in *-a*) until [ -e {go_on} ]; do sleep 0.1; done;; esac\nexec "$0.real" "$@"')
+    first = client.start("ppin_secret", user_name="P2", setup_password=SETUP["P2"], pkcs11_password=PINS["P2"])
+    wait_for(lambda: working_copies(client), first)
     result = client.secret(timeout=1)
     assert result["failed"] and "Another run" in result["msg"] and result["logins"] == 0
-    out = first.communicate(timeout=60)[0]
+    go_on.touch()
+    out = first.communicate(timeout=300)[0]
     assert first.returncode == 0, out
 
 
@@ -379,8 +379,8 @@ def test_owner_and_mode_stay_and_the_ledger_is_for_its_owner_only(client):
     client.secret()
     status = client.secrets.stat()
     assert (status.st_uid, status.st_gid, status.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
-    assert stat.S_IMODE((client.home / "etc/.secrets.cfg.ledger").stat().st_mode) == 0o600
-    names = {path.name for path in (client.home / "etc").iterdir()}
+    assert stat.S_IMODE(client.ledger.stat().st_mode) == 0o600
+    names = {path.name for path in client.etc.iterdir()}
     assert names == {"primus.cfg", ".secrets.cfg", ".secrets.cfg.ledger", "emulator.json"}
 
 
@@ -402,7 +402,7 @@ def test_a_symbolic_link_stays_one(client, tmp_path):
 
 
 def test_a_damaged_ledger_is_a_warning(configured):
-    (configured.home / "etc/.secrets.cfg.ledger").write_text("{")
+    configured.ledger.write_text("{")
     result = configured.secret(state="updated")
     assert result["action"] == "updated" and "damaged" in str(result["warnings"])
     assert configured.secret(state="updated")["action"] == "none"

@@ -12,6 +12,7 @@ import time
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
+from emulated_hsm import fill
 
 KEY, OTHER = "a" * 64, "b" * 64
 FORK = multiprocessing.get_context("fork")
@@ -192,9 +193,7 @@ class TestFolder:
         store = open_store(str(full_disk / "gate"))
         store.secret()
         store.write(KEY, record())
-        with contextlib.suppress(OSError), open(full_disk / "filler", "wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(4096))
+        fill(full_disk)
         with pytest.raises(GateError, match="cannot write its folder .*: No space left on device"):
             store.write(KEY, record(verdict="rejected"))
         assert store.read(KEY) == record()
@@ -212,10 +211,10 @@ class TestRedis:
         return redis_url
 
     def test_a_turn_outlasts_its_lease(self, store, redis_url, monkeypatch):
-        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 1)
+        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 2)
         with store.turn(KEY, "h1", 1, nobody_waits):
-            late = pytest.raises(GateError, match="Waited for more than 2 seconds for h1")
-            with late, open_store(redis_url).turn(KEY, "h2", 2, lambda holder: None):
+            late = pytest.raises(GateError, match="Waited for more than 3 seconds for h1")
+            with late, open_store(redis_url).turn(KEY, "h2", 3, lambda holder: None):
                 raise AssertionError("two have the turn")
         with store.turn(KEY, "h2", 1, nobody_waits):
             pass

@@ -19,7 +19,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._report import (
     to_prometheus,
 )
 from example_fleet import FLEET, NOW, days_ago, file, look, partition, service_user
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 
@@ -309,7 +309,6 @@ anything = st.recursive(
 )
 
 
-@settings(deadline=None, database=None)
 @given(st.sampled_from(list(places({"look": look(), "login": login()}))[1:]), anything)
 def test_whatever_a_host_tells_becomes_a_report(path, value):
     told = copy.deepcopy({"look": look(), "login": login()})

@@ -50,7 +50,7 @@ def show(chromium, tmp_path):
         file = tmp_path / "report.html"
         file.write_text(to_html(build(clients, logins, NOW, 365)))
         page = chromium.new_page(java_script_enabled=script, **how)
-        page.set_default_timeout(10000)
+        page.set_default_timeout(60000)
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: requests.append(request.url))
@@ -229,7 +229,7 @@ def test_it_fits_a_narrow_screen(show):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_it_prints(show, tmp_path):
+def test_it_prints(show):
     page = show(color_scheme="dark")
     page.emulate_media(media="print")
     assert luminance(page.evaluate("getComputedStyle(document.body).backgroundColor")) == 1
@@ -262,7 +262,7 @@ def test_hostile_text_does_nothing(show, text):
     head(page, "Hosts", "Host").get_by_role("button").click()
 
 
-def test_even_unescaped_text_could_not_run(show, tmp_path, chromium):
+def test_even_unescaped_text_could_not_run(chromium, tmp_path):
     """The page's policy is a second wall: it is tried by breaking the first one."""
     text = to_html(build(FLEET, now=NOW)).replace("</header>", "</header><script>document.title = 'ran'</script>")
     file = tmp_path / "broken.html"

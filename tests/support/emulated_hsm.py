@@ -1,0 +1,97 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An emulated HSM for tests, what it knows, and what a test may do to a client of it."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from primus_emulator.admin import Admin
+
+COLLECTION = Path(_plan.__file__).parents[2]
+COLLECTIONS = COLLECTION.parents[2]
+EMULATOR = COLLECTION / "tests/emulator"
+
+SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
+PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
+PROXY_PASSWORD = "password-of-svc1"
+WRONG_SETUP = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+CONFIG = {
+    "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
+    "service_users": {"svc1": PROXY_PASSWORD},
+}
+
+REJECTED = "0x80005017"
+"""The verdict on a wrong setup password, permanent secret or service proxy password."""
+
+
+class Hsm:
+    """A cluster of two nodes with a proxy before each, for a with statement. config: what it knows, if not CONFIG."""
+
+    def __init__(self, folder: Path, config=None):
+        self.state = folder / "state"
+        file = folder / "config.json"
+        file.write_text(json.dumps(config or CONFIG))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "primus_emulator", "serve", "--state", self.state, "--config", file],
+            env={**os.environ, "PYTHONPATH": str(EMULATOR)},
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout.readline() == b"ready\n", "the emulated HSM did not start"
+        self.admin = Admin(str(self.state))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.process.terminate()
+        self.process.communicate()
+
+    def __call__(self, command, **args):
+        return self.admin.call(command, **args)
+
+    def endpoint(self):
+        """Process id and addresses, as the emulator's README describes them."""
+        return json.loads((self.state / "endpoint.json").read_text())
+
+    def logins(self, *kinds):
+        """The credentials that were judged so far, as dicts; not the proxy passwords that ppin itself kept."""
+        logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
+        return [login for login in logins if not kinds or login["kind"] in kinds]
+
+    def trials(self, partition):
+        """Wrong trials that count towards the lock-out of a partition."""
+        return self("report-summary")["partitions"][partition]["trials"]
+
+    def new_setup_password(self, partition):
+        """Another setup password; the present ones stay valid."""
+        return self("new-setup-password", partition=partition, keep=True)
+
+
+def wrap_ppin(ppin: Path, script: str):
+    """Put a shell script in the place of a client's ppin; it finds the real one as "$0.real"."""
+    ppin.rename(ppin.with_name("ppin.real"))
+    ppin.write_text(f"#!/bin/sh\n{script}\n")
+    ppin.chmod(0o755)
+
+
+def wait_for(condition, process=None):
+    """Wait until something is so, as long as the process runs that is to make it so, or two minutes; what it is."""
+    deadline = time.monotonic() + 120
+    while not (result := condition()):
+        assert process is None or process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return result
+
+
+def fill(folder: Path):
+    """Write a file, filler, into a folder until its file system has not one free block."""
+    with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
