@@ -10,9 +10,8 @@ from emulated_hsm import COLLECTION
 
 ROLES = sorted(COLLECTION.glob("roles/*"))
 EACH = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
-YAML = "".join(
-    path.read_text() for pattern in ("roles/**/*.yml", "playbooks/*.yml") for path in COLLECTION.glob(pattern)
-)
+PLACES = ("roles/**/*.yml", "playbooks/*.yml")
+YAML = "".join(path.read_text() for pattern in PLACES for path in COLLECTION.glob(pattern))
 
 
 def load(path):
