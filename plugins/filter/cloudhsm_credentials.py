@@ -10,7 +10,7 @@ import typing as t
 DOCUMENTATION = r"""
 name: cloudhsm_credentials
 short_description: Service users and partitions, from the credential files of CloudHSM
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:

@@ -9,7 +9,7 @@ import typing as t
 DOCUMENTATION = r"""
 name: primus_cfg
 short_description: The text of primus.cfg, from data
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:

@@ -9,7 +9,7 @@ import typing as t
 DOCUMENTATION = r"""
 name: primus_cfg_violations
 short_description: What is wrong with the data for a primus.cfg
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:

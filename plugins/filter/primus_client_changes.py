@@ -9,7 +9,7 @@ import typing as t
 DOCUMENTATION = r"""
 name: primus_client_changes
 short_description: Which credentials the role primus_client has to change on a client
-version_added: 0.1.0
+version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:

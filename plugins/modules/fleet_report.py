@@ -9,7 +9,7 @@
 DOCUMENTATION = r"""
 module: fleet_report
 short_description: A report on all Primus HSM clients, as a page, JSON and metrics
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Makes a report of what M(hsmops.primus.ppin_info) told of each host. It begins with what needs doing.
   - Works on the controller, once per play, whatever the hosts, and contacts none. The playbook C(hsmops.primus.report)

@@ -9,7 +9,7 @@
 DOCUMENTATION = r"""
 module: gate
 short_description: What the attempt gate knows, shown or cleared
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Shows what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows of
     the credentials that were tried, and clears it if it is told to.

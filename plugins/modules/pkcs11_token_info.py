@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: pkcs11_token_info
 short_description: The PKCS#11 library of a client, its slots and tokens, and whether a PIN is good
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Tells what a PKCS#11 library says of itself, its slots and its tokens, as an application on the host sees them. With
     the Primus PKCS#11 provider each token is a partition.

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_config
 short_description: The file primus.cfg, judged by ppin before it is put in place
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Puts C(primus.cfg) in place. The new file takes the place of the old one at once and only after C(ppin -l) has read
     it; otherwise the old one stays as it is.

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_connectivity_info
 short_description: Whether a Primus HSM client reaches its HSMs and can log in
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Runs the vendor's connectivity test, C(ppin --test), on all HSMs and slots of C(primus.cfg) or some, and tells for
     each whether it worked, and if not, why.

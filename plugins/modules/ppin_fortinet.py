@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_fortinet
 short_description: The secrets string of a Primus HSM partition for FortiGate
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Fetches the permanent secret of a partition with the vendor's C(ppin --fortinet) and writes it to a file, or returns
     it, as the string that a FortiGate takes, which is a secrets file in base64.

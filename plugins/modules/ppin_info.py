@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_info
 short_description: One look at a Primus HSM client
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Tells the provider's version, the state of C(primus.cfg) and C(.secrets.cfg), and which partitions and service users
     have their credential.

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_log_info
 short_description: The log that a Primus HSM keeps of a partition
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Fetches the log of a partition from an HSM with the vendor's C(ppin --fetchlog), and returns its entries or writes
     it to a file.

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_proxy
 short_description: The service proxy password of a CloudHSM service user on a client
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Sets or removes the service proxy password of one service user in C(.secrets.cfg) of a Primus HSM client, with the
     vendor's C(ppin) command, which has the proxy validate it.

@@ -7,7 +7,7 @@
 DOCUMENTATION = r"""
 module: ppin_secret
 short_description: The permanent secret of a Primus HSM partition on a client
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Fetches, updates or removes the permanent secret of one partition in C(.secrets.cfg) of a Primus HSM client, with
     the vendor's C(ppin) command.
