@@ -12,7 +12,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import 
 class ActionModule(CredentialAction):
     module = "hsmops.primus.pkcs11_token_info"
     kind = PIN
-    name_options = ("user_name", "token_label", "slot_id")
+    name_options = (*CredentialAction.name_options, "token_label", "slot_id")
     passwords = ("pin",)
 
     def _look_and_try(self, gate: Gate) -> Result:

@@ -14,7 +14,6 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import 
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_fortinet"
     kind = SECRET
-    name_options = ("user_name", "partition", "name")
     passwords: t.Tuple[str, ...] = ("setup_password", "pkcs11_password")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:

@@ -11,5 +11,4 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import SECRET
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_secret"
     kind = SECRET
-    name_options = ("user_name", "partition", "name")
     passwords = ("setup_password", "pkcs11_password")

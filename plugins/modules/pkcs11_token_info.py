@@ -58,7 +58,7 @@ options:
       - Name of the partition that the token is, for the attempt gate and its messages. By default O(token_label), then
         O(slot_id), so give it when the hosts have different partitions with the same slot id.
     type: str
-    aliases: [partition]
+    aliases: [partition, name]
   round_trip:
     description:
       - After the login, sign a text with a new RSA key of 2048 bits and verify the signature. The key is the session's
@@ -251,7 +251,7 @@ def main() -> None:
             pin={"type": "str", "no_log": True},
             slot_id={"type": "int"},
             token_label={"type": "str", "no_log": False},
-            user_name={"type": "str", "aliases": ["partition"]},
+            user_name={"type": "str", "aliases": ["partition", "name"]},
             round_trip={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
             timeout={"type": "int", "default": 60},

@@ -28,7 +28,7 @@ options:
     description:
       - Only this partition, the vendor's C(user_name) in C(primus.cfg). By default all.
     type: str
-    aliases: [partition, user]
+    aliases: [partition, name]
   hsm:
     description:
       - Only this HSM, C(hsm0) and so on as in C(primus.cfg), or its host name. By default all.
@@ -291,7 +291,7 @@ def main() -> None:
         AnsibleModule(
             argument_spec=dict(
                 ARGUMENTS,
-                user_name={"type": "str", "aliases": ["partition", "user"]},
+                user_name={"type": "str", "aliases": ["partition", "name"]},
                 hsm={"type": "str"},
                 slot={"type": "str"},
                 slot_id={"type": "int"},

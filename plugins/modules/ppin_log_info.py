@@ -27,7 +27,7 @@ options:
       - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
     type: str
     required: true
-    aliases: [partition, user]
+    aliases: [partition, name]
   hsm:
     description:
       - The HSM whose log is fetched, C(hsm0) and so on as in C(primus.cfg), or its host name. Each HSM of a cluster has
@@ -221,7 +221,7 @@ def main() -> None:
         AnsibleModule(
             argument_spec=dict(
                 ARGUMENTS,
-                user_name={"type": "str", "required": True, "aliases": ["partition", "user"]},
+                user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
                 hsm={"type": "str", "required": True},
                 since={"type": "str"},
                 level={"type": "str", "choices": list(LEVELS)},

@@ -29,7 +29,7 @@ class GatedAction(ActionBase):  # type: ignore[misc]
     _supports_async = True
     module = ""
     kind = ""
-    name_options: t.Tuple[str, ...] = ()
+    name_options: t.Tuple[str, ...] = ("user_name", "partition", "name")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
         super().run(tmp, task_vars)

@@ -19,7 +19,6 @@ class LoginAction(GatedAction):
     """Base of them. The module tells with C(known_stale_ages) what the gate knows, and returns C(partitions)."""
 
     kind = _gate.SECRET
-    name_options = ("user_name", "partition", "user")
 
     def _needs_gate(self) -> bool:
         return True

@@ -28,7 +28,7 @@ def test_a_wrong_pin_costs_one_login(look):
     assert len(run.failures()) == 6
     assert len(run.lines("The PKCS#11 password of 'PARTITION1' was rejected when ")) >= 5
     assert WRONG_PIN not in run.output
-    again = look(pin=WRONG_PIN, user_name="PARTITION1", force=True)
+    again = look(pin=WRONG_PIN, partition="PARTITION1", force=True)
     assert sum(result.get("logins", 0) for result in again.results().values()) == 0
 
 
