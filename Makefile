@@ -58,10 +58,11 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
 	$(RUN) pytest
 
-coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that the unit tests run, with all processes that they start
+coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that unit and integration tests run, in all their processes
 	rm -rf build/coverage
 	mkdir -p build/coverage
 	$(RUN) coverage run -m pytest
+	$(RUN) coverage run tests/integration/run.py
 	$(RUN) coverage combine --quiet
 	$(RUN) coverage report
 
