@@ -39,7 +39,7 @@ options:
 """
 
     # module_utils/_ppin.py
-    SETUP = r"""
+    PARTITION = r"""
 options:
   user_name:
     description:
@@ -47,6 +47,11 @@ options:
     type: str
     required: true
     aliases: [partition, name]
+"""
+
+    # module_utils/_ppin.py
+    SETUP = r"""
+options:
   setup_password:
     description:
       - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.

@@ -80,8 +80,12 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 }
 """The options of the doc fragment C(ppin)."""
 
-SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
+PARTITION_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "user_name": {"type": "str", "required": True, "aliases": ["partition", "name"]},
+}
+"""The option of the doc fragment C(ppin.partition)."""
+
+SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "setup_password": {"type": "str", "no_log": True},
     "pkcs11_password": {"type": "str", "no_log": True},
     "setup_password_format_check": {"type": "bool", "default": True, "no_log": False},

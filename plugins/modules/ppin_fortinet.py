@@ -20,6 +20,7 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.setup
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.gate
@@ -125,6 +126,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
+    PARTITION_ARGUMENTS,
     SETUP_ARGUMENTS,
     Ppin,
     check_secret,
@@ -240,6 +242,7 @@ def main() -> None:
             dest={"type": "path"},
             return_content={"type": "bool", "default": False},
             force={"type": "bool", "default": False},
+            **PARTITION_ARGUMENTS,
             **SETUP_ARGUMENTS,
             **GATE_ARGUMENTS,
         ),

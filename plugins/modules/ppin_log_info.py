@@ -17,17 +17,12 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:
-  user_name:
-    description:
-      - Name of the partition, the vendor's C(user_name) in C(primus.cfg).
-    type: str
-    required: true
-    aliases: [partition, name]
   hsm:
     description:
       - The HSM whose log is fetched, C(hsm0) and so on as in C(primus.cfg), or its host name. Each HSM of a cluster has
@@ -166,7 +161,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     note_logins,
     run_login_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import PARTITION_ARGUMENTS, Ppin
 
 
 def since_time(text: str) -> str:
@@ -221,7 +216,7 @@ def main() -> None:
         AnsibleModule(
             argument_spec=dict(
                 ARGUMENTS,
-                user_name={"type": "str", "required": True, "aliases": ["partition", "name"]},
+                **PARTITION_ARGUMENTS,
                 hsm={"type": "str", "required": True},
                 since={"type": "str"},
                 level={"type": "str", "choices": list(LEVELS)},

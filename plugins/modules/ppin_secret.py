@@ -18,6 +18,7 @@ author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin
+  - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.setup
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
@@ -170,7 +171,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
     run_credential_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import SETUP_ARGUMENTS, Ppin, check_setup_password
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+    PARTITION_ARGUMENTS,
+    SETUP_ARGUMENTS,
+    Ppin,
+    check_setup_password,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 
 
@@ -213,6 +219,7 @@ def main() -> None:
             ARGUMENTS,
             verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
             known_stale_age={"type": "int"},
+            **PARTITION_ARGUMENTS,
             **SETUP_ARGUMENTS,
         ),
         supports_check_mode=True,
