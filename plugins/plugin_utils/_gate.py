@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import shlex
 import time
 import typing as t
 
@@ -214,7 +215,10 @@ class Gate:
         return "were" if self.kind == SECRET else "was"
 
     def _how_to_clear(self) -> str:
-        command = "ansible localhost -m hsmops.primus.gate -a 'name=%s clear=true'" % self.name
+        args = "name=%s clear=true" % self.name
+        if shlex.quote(self.name) != self.name:
+            args = json.dumps({"name": self.name, "clear": True})
+        command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
         return command + ", with the gate_store that this task has, if any"
 
     def _fresh(self, moment: float) -> bool:

@@ -3,6 +3,8 @@
 """The rules of the attempt gate."""
 
 import json
+import os
+import subprocess
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
@@ -132,6 +134,18 @@ def test_nothing_of_a_password_is_kept(gate, tmp_path):
     assert set(json.loads(path.read_text())) == {
         *("class", "code", "host", "kind", "meaning", "name", "time", "unclear", "verdict"),
     }
+
+
+@pytest.mark.parametrize("name", ["P1", "two words", "one's", 'say "no"', "$HOME"])
+def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
+    home = tmp_path / "ansible"
+    store = open_store(str(home / "hsmops-primus-gate"))
+    Gate(store, Options(2, 3600), "h1", _gate.SECRET, name, ["wrong", "pin"], print).end(WRONG)
+    with pytest.raises(Refused) as refused:
+        Gate(store, Options(2, 3600), "h2", _gate.SECRET, name, ["wrong", "pin"], print).begin()
+    command = refused.value.hint.partition("after all: ")[2].rpartition(", with")[0]
+    subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "ANSIBLE_HOME": str(home)})
+    assert not list(store.items())
 
 
 def test_the_key_of_a_credential_depends_on_the_store(gate, tmp_path):
