@@ -228,6 +228,8 @@ def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
         for name, entries in listed.items()
         if asked in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
     ]
+    if not names and asked in (None, *listed):
+        raise PpinError("No slot of primus.cfg fits", cls="config")
     if not names:
         raise PpinError("primus.cfg has no such partition; it has %s" % quoted(listed), "0x80005012")
     return [name for name in names if entry_state(listed[name]) == CONFIGURED]

@@ -141,7 +141,8 @@ def test_what_is_not_judged_is_not_held_against_the_secret(configured, hsm):
     ("options", "told"),
     [
         ({"user_name": "P9"}, "primus.cfg has no such partition; it has 'P1', 'P2'"),
-        ({"slot_id": 9}, "primus.cfg has no such partition"),
+        ({"slot_id": 9}, "No slot of primus.cfg fits"),
+        ({"user_name": "P1", "slot_id": 9}, "No slot of primus.cfg fits"),
         ({"hsm": "hsm9"}, "No slot of primus.cfg fits"),
         ({"timeout": 0}, "timeout must be at least 1"),
     ],
