@@ -34,6 +34,7 @@ options:
   verify:
     description: As C(primus_client_verify). With V(always), the module has to look at every partition.
     type: str
+    choices: [changed, always, never]
     default: changed
 seealso:
   - plugin: hsmops.primus.primus_provider_changes

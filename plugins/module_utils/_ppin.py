@@ -177,8 +177,8 @@ def check_setup_password(setup_password: t.Optional[str]) -> None:
         raise PpinError(
             "setup_password does not have the form of a setup password",
             cls="config",
-            hint="It has 29 characters: five groups of five of A-Z and 0-9, joined by dashes. No attempt was spent. "
-            "If your device makes others, set setup_password_format_check to false.",
+            hint="Such a password has 29 characters: five groups of five of A-Z and 0-9, joined by dashes. No attempt "
+            "was spent. If your device makes others, set setup_password_format_check to false.",
         )
 
 

@@ -19,6 +19,8 @@ Changes = t.Dict[str, t.Any]
 NAMES = (".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg")
 """In the order in which they are moved: .secrets.cfg is found only together with what belongs to it."""
 
+VERIFY = ("changed", "always", "never")
+
 
 def provider_changes(look: Data, wanted: Data) -> Changes:
     """What the role primus_provider has to change; the filter of this name documents both arguments and the result."""
@@ -92,7 +94,12 @@ def _rights(file: Data) -> t.Tuple[t.Any, t.Any, t.Any]:
 def client_changes(
     look: Data, partitions: t.Sequence[Data], service_users: t.Sequence[Data], verify: str = "changed"
 ) -> Changes:
-    """What the role primus_client has to change; the filter of this name documents the arguments and the result."""
+    """What the role primus_client has to change; the filter of this name documents the arguments and the result.
+
+    :raises ValueError: when verify is a word that the modules would refuse, which a client in order never asks.
+    """
+    if verify not in VERIFY:
+        raise ValueError("verify is none of %s" % ", ".join(VERIFY))
     interrupted = look["interrupted"]
     listed = [partition["user_name"] for partition in look["partitions"]]
     configured = [partition["user_name"] for partition in look["partitions"] if partition["configured"]]

@@ -168,3 +168,8 @@ def test_credentials_that_are_not_as_asked(look, partitions, users, verify, expe
     changes = client_changes({**CLIENT, **look}, partitions, users, verify)
     assert changes.pop("any") is bool(expected)
     assert {key: value for key, value in changes.items() if value} == expected
+
+
+def test_verify_is_refused_where_nothing_is_to_be_changed_too():
+    with pytest.raises(ValueError, match=r"^verify is none of changed, always, never$"):
+        client_changes(CLIENT, [P1], [SVC1], "alway")
