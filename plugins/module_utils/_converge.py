@@ -124,7 +124,7 @@ class _Run:
     def fail(self, exc: PpinError) -> None:
         left = ""
         if exc.cls == "rejected" and self.proxy_user:
-            exc.hint += " Or the service proxy rejected that of '%s', which stands before it." % self.proxy_user
+            exc.hint += " Or the service proxy rejected the password of '%s', which stands before it." % self.proxy_user
         if self.result["rolled_back"]:
             left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:

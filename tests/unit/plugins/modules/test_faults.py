@@ -466,7 +466,7 @@ def test_a_fault_shows_and_leaves_what_the_row_says(configured, name):
 def test_a_rejection_behind_a_service_proxy_names_the_other_suspect(configured):
     configured.hsm("set-proxy-password", user="svc1", value="another")
     result = configured.secret("P1", state="updated", setup_password=configured.hsm.new_setup_password("P1"))
-    assert "the service proxy rejected that of 'svc1'" in result["error"]["hint"]
+    assert "the service proxy rejected the password of 'svc1'" in result["error"]["hint"]
     assert "svc1" not in configured.secret("P2", state="updated", setup_password=WRONG_SETUP)["msg"]
 
 
