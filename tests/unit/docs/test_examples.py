@@ -175,9 +175,6 @@ def test_elsewhere(reader):
 
 def test_gate_of_an_own_play(reader, redis_url):
     redis = pytest.importorskip("redis")
-    (reader.examples / "cloudhsm/group_vars/primus_clients/gate.yml").write_text(
-        (reader.examples / "gate/group_vars.yml").read_text()
-    )
     reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
     words = ["-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "gate/own_play.yml"]
     run_twice(reader, *words, "-e", f"primus_gate_store={redis_url}")
@@ -185,7 +182,8 @@ def test_gate_of_an_own_play(reader, redis_url):
     assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 2
     # The address of the example is asked when no other is given.
     reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
-    assert "redis.example.com" in reader.playbook(*words, "-e", "vault_gate_password=secret", succeeds=False)
+    example = ("-e", "@gate/group_vars.yml", "-e", "vault_gate_password=secret")
+    assert "redis.example.com" in reader.playbook(*words, *example, succeeds=False)
 
 
 def test_report(reader):
