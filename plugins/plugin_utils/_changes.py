@@ -96,7 +96,8 @@ def client_changes(
 ) -> Changes:
     """What the role primus_client has to change; the filter of this name documents the arguments and the result.
 
-    :raises ValueError: when verify is a word that the modules would refuse, which a client in order never asks.
+    :raises ValueError: when verify is a word that the modules would refuse, which a client in order never asks; when
+        the password of a service user that is absent would stay behind.
     """
     if verify not in VERIFY:
         raise ValueError("verify is none of %s" % ", ".join(VERIFY))
@@ -137,6 +138,15 @@ def client_changes(
             user["name"] for user in service_users if _state(user) == "absent" and user["name"] in configured_users
         ],
     }
+    # ppin removes a password only as long as primus.cfg names its user. Without partitions, others write that file.
+    named = [partition.get("proxy_user") for partition in partitions]
+    stranded = [name for name in changes["unset"] if partitions and name not in named]
+    if stranded:
+        raise ValueError(
+            "service_users: '%s' is absent, and primus.cfg would no longer name it, so that its password would stay "
+            "behind. List the partition that goes with it as absent, with its proxy_user, or remove the password "
+            "first: docs/decommissioning.md tells how" % "', '".join(stranded)
+        )
     changes["any"] = any(changes.values())
     # What check mode cannot ask the client, as primus.cfg or a service proxy password would only be there later.
     changes["untried_users"] = [name for name in set_users if name not in listed_users]

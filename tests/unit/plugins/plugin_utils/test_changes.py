@@ -155,6 +155,7 @@ def updated(item):
         ({}, [P1], [SVC1], "always", {"fetch": ["P1"]}),
         ({"interrupted": True}, [P1], [SVC1], "changed", {"set": ["svc1"], "fetch": ["P1"]}),
         ({}, [absent(P1), absent(P2)], [absent(SVC1), absent(SVC2)], "never", {"remove": ["P1"], "unset": ["svc1"]}),
+        ({}, [], [absent(SVC1)], "changed", {"unset": ["svc1"]}),
         (
             {},
             [{**P3, "proxy_user": "svc3"}],
@@ -173,3 +174,9 @@ def test_credentials_that_are_not_as_asked(look, partitions, users, verify, expe
 def test_verify_is_refused_where_nothing_is_to_be_changed_too():
     with pytest.raises(ValueError, match=r"^verify is none of changed, always, never$"):
         client_changes(CLIENT, [P1], [SVC1], "alway")
+
+
+@pytest.mark.parametrize("partition", [{**P1, "proxy_user": "svc2"}, absent({"user_name": "P1"})])
+def test_a_service_proxy_password_that_would_stay_behind_is_refused(partition):
+    with pytest.raises(ValueError, match=r"^service_users: 'svc1' is absent, and primus\.cfg would no longer name it"):
+        client_changes(CLIENT, [partition], [absent(SVC1), SVC2])
