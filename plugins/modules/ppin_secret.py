@@ -159,7 +159,7 @@ error:
     name: setup password expired
     class: expired
     hint: >-
-      Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass) and run again with it.
+      Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again with it.
 """
 
 import typing as t
