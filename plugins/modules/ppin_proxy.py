@@ -32,7 +32,8 @@ options:
     description:
       - V(present) sets the password when it is MISSING.
       - V(updated) also sets it again when O(password) is another one than that which was set last.
-      - V(absent) removes it.
+      - V(absent) removes it. That of a service user that C(primus.cfg) does not name counts as absent, as C(ppin)
+        neither lists nor removes it.
     type: str
     choices: [present, updated, absent]
     default: present

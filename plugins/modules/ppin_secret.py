@@ -31,7 +31,8 @@ options:
         O(verify=always) finds that the HSM no longer accepts it.
       - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
         so running it twice with the same setup password changes nothing the second time.
-      - V(absent) removes it.
+      - V(absent) removes it. That of a partition that C(primus.cfg) does not name counts as absent, as C(ppin)
+        neither lists nor removes it.
     type: str
     choices: [present, updated, absent]
     default: present
