@@ -51,6 +51,7 @@ class Runner:
         for name in ("env", "inventory", "project"):
             (self.folder / name).mkdir(parents=True)
         emulated = yaml.safe_load((reader.examples / "emulator/client.yml").read_text())
+        del emulated["primus_gate_store"]  # these variables come last, and AWX brings a store of its own
         self.write("env/extravars", yaml.safe_dump({**emulated, "emulated": str(reader.folder)}))
         keys = [key for key in reader.environment if key.startswith("ANSIBLE_")]
         self.write("env/envvars", yaml.safe_dump({key: reader.environment[key] for key in keys}))
