@@ -389,7 +389,7 @@ class Ppin:
             # Not run_command, which has no limit to time and output. Starting ppin is its purpose: words, and no shell.
             # pylint: disable-next=ansible-bad-function
             process = subprocess.Popen(  # noqa: S603
-                argv,
+                [word.encode("utf-8") for word in argv],  # in the locale C, Python 3.6 would make ASCII of them
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
