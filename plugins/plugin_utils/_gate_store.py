@@ -108,7 +108,7 @@ class FolderStore(Store):
                         os.link(temporary, path)
                 finally:
                     os.unlink(temporary)
-            with open(path, encoding="ascii") as stream:
+            with open(path, encoding="ascii", errors="replace") as stream:
                 text = stream.read()
         if not re.fullmatch("[0-9a-f]{%d}" % (2 * SECRET_BYTES), text):
             raise GateError(
@@ -226,7 +226,6 @@ class RedisStore(Store):
     _RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
 
     def __init__(self, url: str) -> None:
-        self.shown = urlsplit(url).hostname or urlsplit(url).path
         try:
             import redis
         except ImportError:
@@ -235,6 +234,7 @@ class RedisStore(Store):
             ) from None
         self._error: t.Type[Exception] = redis.RedisError
         try:
+            self.shown = urlsplit(url).hostname or urlsplit(url).path
             self._redis: t.Any = redis.Redis.from_url(
                 url, socket_timeout=self.TIMEOUT, socket_connect_timeout=self.TIMEOUT
             )
