@@ -164,6 +164,19 @@ def test_wording_that_is_not_known_is_no_success(configured):
     assert {name["user_name"] for name in result["partitions"]} == {"P1"}
 
 
+@pytest.mark.parametrize(("down", "counted"), [(False, 2), (False, 4), (True, 2), (True, 3), (True, 4)])
+def test_it_is_not_documented_how_partitions_count(configured, hsm, down, counted):
+    """Two partitions, each at two HSMs: once, for each HSM, or also for an HSM that is down."""
+    if down:
+        hsm("network", node=0, state="down")
+    wrap_ppin(
+        configured.ppin, f'"$0.real" "$@" | sed "s/number of partitions: [0-9]*/number of partitions: {counted}/"'
+    )
+    result = configured.run("ppin_connectivity_info")
+    assert not result.get("failed"), result
+    assert result["ok"] is not down
+
+
 def test_a_ppin_that_hangs(configured):
     configured.set(hang_at="start")
     result = configured.run("ppin_connectivity_info", timeout=1)
