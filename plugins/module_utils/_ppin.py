@@ -323,8 +323,14 @@ class Ppin:
         args = ["--test"]
         for name, value in filters.items():
             args += [] if value is None else ["--" + name, value]
-        output = self.run(*args)
-        tested = parse_test(output)
+        late = None
+        try:
+            output = self.run(*args)
+        except PpinError as exc:
+            late, output = exc, exc.output
+        tested = parse_test(output)._replace(late=late)
+        if late is not None and not tested.slots:
+            raise late
         if not tested.hsms and tested.partitions == 0 and find_code(output) is None:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
@@ -410,7 +416,9 @@ class Ppin:
                             process.wait(max(POLL, deadline - time.monotonic()))
                             return output.decode("utf-8", "replace")
             except (TimeoutError, subprocess.TimeoutExpired):
-                raise self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS) from None
+                late = self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS)
+                late.output = output.decode("utf-8", "replace")
+                raise late from None
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)

@@ -209,6 +209,8 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     )
     result.update(_facts(tested))
     note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
+    if tested.late is not None:
+        raise tested.late
     if not _as_counted(tested, result["counts"]):
         raise PpinError(
             "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
@@ -260,7 +262,7 @@ def _facts(tested: Tested) -> t.Dict[str, t.Any]:
     for slot in tested.slots:
         by_name.setdefault(slot.user_name, []).append(slot)
     return {
-        "ok": not failures,
+        "ok": not failures and tested.late is None,
         "hsms": hsms,
         "partitions": [_partition(name, slots) for name, slots in by_name.items()],
         "counts": {"hsms": len(tested.hsms), "slots": len(tested.slots), "failures": len(failures)},

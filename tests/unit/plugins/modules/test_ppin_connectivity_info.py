@@ -183,6 +183,24 @@ def test_a_ppin_that_hangs(configured):
     assert result["failed"] and result["error"]["class"] == "timeout"
 
 
+def test_what_was_found_before_ppin_hung_is_not_tried_again(configured, hsm):
+    """An HSM rejects the secret, and another one behind a firewall does not even refuse the connection."""
+    hsm("rotate-secret", partition="P2")
+    wrap_ppin(configured.ppin, '"$0.real" "$@"; case "$*" in *--test*) sleep 60;; esac')
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert result["failed"] and not result["ok"] and result["error"]["class"] == "timeout"
+    assert (result["logins"], result["partitions"][0]["verified"]) == (1, False)
+    again = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert again["refused"] == ["P2"] and len(hsm.logins("permanent")) == 1
+
+
+def test_what_worked_before_ppin_hung_is_no_success(configured):
+    wrap_ppin(configured.ppin, '"$0.real" "$@"; case "$*" in *--test*) sleep 60;; esac')
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert result["failed"] and not result["ok"] and result["error"]["class"] == "timeout"
+    assert (result["logins"], result["partitions"][0]["verified"]) == (1, True)
+
+
 def test_a_damaged_ledger_is_told_and_left_alone(configured, hsm):
     configured.ledger.write_text("{")
     hsm("rotate-secret", partition="P2")
