@@ -24,12 +24,15 @@ display = Display()
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of them. ``name_options``: the one that comes first names the partition or service user."""
+    """Base of them. ``name_options``: the first of them that is given names the partition or service user.
+
+    It is the module that decides, and there the last alias wins.
+    """
 
     _supports_async = True
     module = ""
     kind = ""
-    name_options: t.Tuple[str, ...] = ("user_name", "partition", "name")
+    name_options: t.Tuple[str, ...] = ("name", "partition", "user_name")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
         super().run(tmp, task_vars)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The attempt gate in real playbook runs: what each host says, and what the HSM saw."""
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -153,6 +154,18 @@ def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
     for msg in run.failures().values():
         assert "The attempt gate cannot" in msg and "No space left on device. No credential was used." in msg
     assert fleet.verdicts() == {}
+
+
+@pytest.mark.parametrize("names", [{"user_name": "P2", "name": "P1"}, {"partition": "P1", "user_name": "P2"}], ids=str)
+def test_the_name_that_counts_is_that_which_the_module_goes_by(new_fleet, names):
+    """Where an option and an alias of it are both given: module_defaults may have one, and a task the other."""
+    fleet = new_fleet(1, partitions=("P1:0", "P2:1"))
+    task = fleet.ppin("ppin_secret", setup_password=SETUP["P1"], pkcs11_password=PINS["P1"])
+    task["hsmops.primus.ppin_secret"].update(names)
+    run = fleet.run(task)
+    (result,) = run.results().values()
+    assert (result["action"], result["user_name"]) == ("added", "P1")
+    assert [json.loads(path.read_text())["name"] for path in fleet.store.glob("*.json")] == ["P1"]
 
 
 def test_a_store_that_is_gone_after_a_login_hides_nothing_of_it(new_fleet):
