@@ -305,10 +305,11 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = parse_test(output).slots
+        hsms = parse_test(output).hsms
+        tested = [slot for entry in hsms for slot in entry.slots]
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
-        if failure and not tested and failure.cls == "unknown":
-            failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if failure and failure.cls == "unknown" and hsms and not any(entry.connected for entry in hsms):
+            failure = PpinError(failure.msg, cls="transient")  # no HSM was reached, so nothing was judged
         if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
         if tested and (failure is None or failure.cls != "transient"):
