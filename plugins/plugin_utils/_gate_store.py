@@ -79,11 +79,18 @@ class Store:
 
 
 def open_store(where: t.Optional[str]) -> Store:
-    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet."""
+    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet.
+
+    :raises GateError: when it can name none.
+    """
     if not where:
         where = os.path.join(constants.config.get_config_value("ANSIBLE_HOME"), "hsmops-primus-gate")
     if where.startswith(("redis://", "rediss://", "unix://")):
         return RedisStore(where)
+    if "://" in where:
+        raise GateError(
+            "The attempt gate's store is neither a folder nor a URL that begins with redis://, rediss:// or unix://"
+        )
     return FolderStore(os.path.abspath(os.path.expanduser(where)))
 
 

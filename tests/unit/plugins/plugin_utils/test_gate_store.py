@@ -242,6 +242,15 @@ def test_an_address_that_is_none_is_told_without_the_password(url):
     assert "hidden" not in str(told.value)
 
 
+@pytest.mark.parametrize("scheme", ["Redis", "redis+sentinel", "valkey", "http"])
+def test_an_address_of_another_kind_is_no_folder(scheme, tmp_path, monkeypatch):
+    """It would be one of each controller, with the password in its name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GateError, match="neither a folder nor a URL that begins with redis://") as told:
+        open_store(f"{scheme}://:hidden@127.0.0.1:1").secret()
+    assert "hidden" not in str(told.value) and not list(tmp_path.iterdir())
+
+
 def test_without_the_library_redis_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(GateError, match="the Python package redis"):
