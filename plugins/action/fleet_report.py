@@ -8,7 +8,8 @@ import os
 import typing as t
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 from ansible_collections.hsmops.primus.plugins.plugin_utils._report import (
     Data,
     build,
@@ -19,6 +20,8 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._report import (
 )
 
 FILE_NAME = "primus_report"
+LOCK_TIMEOUT = 60
+"""Seconds to wait for another run that writes to the same folder."""
 FORMATS: t.Dict[str, t.Callable[[Data], str]] = {"html": to_html, "json": to_json, "prom": to_prometheus}
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -46,12 +49,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             mode = _mode(options["mode"])
             if not self._task.check_mode:
-                os.makedirs(dest, mode=0o700, exist_ok=True)
-                for name, path in paths.items():
-                    replace_file(path, FORMATS[name](data).encode(), mode=mode)
-        except (OSError, ValueError) as exc:
+                write({path: FORMATS[name](data) for name, path in paths.items()}, dest, mode)
+        except (OSError, ValueError, PpinError) as exc:
             return {"failed": True, "msg": "The report cannot be written: %s" % exc}
         return {"changed": True, "files": paths, "summary": to_lines(data), "counts": data["counts"]}
+
+
+def write(files: t.Mapping[str, str], dest: str, mode: int) -> None:
+    """Put texts at paths in the folder dest, each whole or not at all, also when another run does the same."""
+    os.makedirs(dest, mode=0o700, exist_ok=True)
+    with locked(os.path.join(dest, FILE_NAME), LOCK_TIMEOUT):
+        for path, text in files.items():
+            replace_file(path, text.encode(), mode=mode)
 
 
 def _mode(value: t.Any) -> int:

@@ -11,5 +11,5 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_proxy"
     kind = PROXY
-    name_options = ("service_user", "name")
+    name_options = ("name", "service_user")
     passwords = ("password",)

@@ -100,7 +100,10 @@ class PpinError(Exception):
     :arg code: the vendor's code, C(0x8nnnnnnn), or V(None) when there is none.
     :arg cls: a key of HINTS; taken from CODES for a known code, C(unknown) by default.
     :arg hint: what to do next; taken from the code or the class by default.
+    :ivar output: what a ppin that was ended had printed.
     """
+
+    output = ""
 
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None

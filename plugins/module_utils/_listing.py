@@ -152,11 +152,15 @@ class TestedHsm(t.NamedTuple):
 
 
 class Tested(t.NamedTuple):
-    """An output of C(ppin --test). partitions and failures are what ppin counted, or None when it does not tell."""
+    """An output of C(ppin --test). partitions and failures are what ppin counted, or None when it does not tell.
+
+    late is why it is not the whole output, or None.
+    """
 
     hsms: t.List[TestedHsm]
     partitions: t.Optional[int]
     failures: t.Optional[int]
+    late: t.Optional[PpinError] = None
 
     @property
     def slots(self) -> t.List[TestedSlot]:

@@ -305,10 +305,11 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = parse_test(output).slots
+        hsms = parse_test(output).hsms
+        tested = [slot for entry in hsms for slot in entry.slots]
         failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
-        if failure and not tested and failure.cls == "unknown":
-            failure = PpinError(failure.msg, cls="transient")  # no slot was tried, so nothing was judged
+        if failure and failure.cls == "unknown" and hsms and not any(entry.connected for entry in hsms):
+            failure = PpinError(failure.msg, cls="transient")  # no HSM was reached, so nothing was judged
         if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
         if tested and (failure is None or failure.cls != "transient"):
@@ -323,8 +324,14 @@ class Ppin:
         args = ["--test"]
         for name, value in filters.items():
             args += [] if value is None else ["--" + name, value]
-        output = self.run(*args)
-        tested = parse_test(output)
+        late = None
+        try:
+            output = self.run(*args)
+        except PpinError as exc:
+            late, output = exc, exc.output
+        tested = parse_test(output)._replace(late=late)
+        if late is not None and not tested.slots:
+            raise late
         if not tested.hsms and tested.partitions == 0 and find_code(output) is None:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
@@ -389,7 +396,7 @@ class Ppin:
             # Not run_command, which has no limit to time and output. Starting ppin is its purpose: words, and no shell.
             # pylint: disable-next=ansible-bad-function
             process = subprocess.Popen(  # noqa: S603
-                argv,
+                [word.encode("utf-8") for word in argv],  # in the locale C, Python 3.6 would make ASCII of them
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -410,7 +417,9 @@ class Ppin:
                             process.wait(max(POLL, deadline - time.monotonic()))
                             return output.decode("utf-8", "replace")
             except (TimeoutError, subprocess.TimeoutExpired):
-                raise self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS) from None
+                late = self._late(name, output.decode("utf-8", "replace"), args[0] in _LOGINS)
+                late.output = output.decode("utf-8", "replace")
+                raise late from None
             finally:
                 if process.returncode is None:
                     os.killpg(process.pid, signal.SIGKILL)

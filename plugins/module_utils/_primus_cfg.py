@@ -31,7 +31,7 @@ VENDOR_PASSWORDS = ("pin", "proxy_password")
 
 _PASSWORD = re.compile(r"pin|.*password.*", re.I)
 _WORD = re.compile(r"[-A-Za-z0-9_*]+")
-_STRINGS = re.compile(r"""\s*[=:]\s*((?:"(?:[^"\\]|\\.)*"\s*)+)""", re.S)
+_STRINGS = re.compile(r"""\s*[=:]\s*((?:"(?:[^"\\]|\\.)*"(?:\s+|(?:\#|//)[^\n]*|/\*.*?\*/)*)+)""", re.S)
 _SETS = re.compile(r"\s*(?:[=:#]|//|/\*)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 _ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)

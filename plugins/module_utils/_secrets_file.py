@@ -57,7 +57,8 @@ def _move(path: str, place: str) -> None:
     """Rename a file for good: what is at place is the old file or the new one, also when power is lost."""
     _sync(path)
     os.rename(path, place)
-    _sync(_folder_of(place))
+    with contextlib.suppress(OSError):  # not every file system can sync a folder; and the file is in place
+        _sync(_folder_of(place))
 
 
 def _sync(path: str) -> None:

@@ -117,6 +117,7 @@ error:
 
 import contextlib
 import os
+import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -204,6 +205,8 @@ def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> Secr
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout), open(ppin.paths.secrets, "rb") as secrets:
         content = secrets.read()
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, ppin.end)  # from here on, the copy is removed first
     ppin.secrets_path = os.path.join(module.tmpdir, "secrets.cfg")
     try:
         replace_file(ppin.secrets_path, content)

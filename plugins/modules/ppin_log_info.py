@@ -68,7 +68,7 @@ EXAMPLES = r"""
   hsmops.primus.ppin_log_info:
     user_name: PARTITION1
     hsm: hsm0
-    since: "{{ '%Y-%m-%d' | ansible.builtin.strftime(now(utc=true).timestamp() - 86400, utc=true) }}"
+    since: "{{ '%Y-%m-%d' | ansible.builtin.strftime(now().timestamp() - 86400, utc=true) }}"
     level: err
   register: log
 

@@ -49,6 +49,8 @@ class CredentialAction(GatedAction):
             look = self._look_verified(gate) if self._verifies else self._module(check=True)
             if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
                 return look
+            if look.get("verified") is False and not self._stale:  # what was found could not be noted
+                self._stale = {"known_stale_age": _gate.STALE_SLACK}
         return self._try(gate, accepted, look)
 
     def _try(self, gate: _gate.Gate, accepted: bool, look: Result) -> Result:
@@ -105,18 +107,19 @@ class CredentialAction(GatedAction):
                     look = self._module(check=True)
                     with _gate.reported(display.warning):
                         gate.note_permanent(look, started)
-                    self._set_stale(gate, gate.permanent().stale)
+                        self._set_stale(gate, gate.permanent().stale)
                     return look
         stale = permanent.stale
         self._set_stale(gate, stale)
         started = time.time()
         look = self._module(check=True, **self._stale)
-        if gate.learnt_permanent(look):
-            with _gate.reported(display.warning), gate.turn():
-                gate.note_permanent(look, started, stale)
-            self._set_stale(gate, gate.permanent().stale)
-        elif stale and look.get("verified") is False and look.get("failed"):
-            look["msg"] += " It was %s that found out, at %s." % (stale["host"], _gate.when(stale["time"]))
+        with _gate.reported(display.warning):
+            if gate.learnt_permanent(look):
+                with gate.turn():
+                    gate.note_permanent(look, started, stale)
+                self._set_stale(gate, gate.permanent().stale)
+            elif stale and look.get("verified") is False and look.get("failed"):
+                look["msg"] += " It was %s that found out, at %s." % (stale["host"], _gate.when(stale["time"]))
         return look
 
     def _set_stale(self, gate: _gate.Gate, stale: t.Optional[Record]) -> None:

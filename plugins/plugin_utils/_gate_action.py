@@ -24,12 +24,15 @@ display = Display()
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of them. ``name_options``: the one that comes first names the partition or service user."""
+    """Base of them. ``name_options``: the first of them that is given names the partition or service user.
+
+    It is the module that decides, and there the last alias wins.
+    """
 
     _supports_async = True
     module = ""
     kind = ""
-    name_options: t.Tuple[str, ...] = ("user_name", "partition", "name")
+    name_options: t.Tuple[str, ...] = ("name", "partition", "user_name")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
         super().run(tmp, task_vars)
@@ -43,7 +46,9 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         try:
             return self._pass(options)
         except GateError as exc:
-            return {"changed": False, "failed": True, "msg": "%s. No credential was used." % str(exc).rstrip(".")}
+            used = "No %scredential was used." % ("further " if self._logins else "")
+            msg = "%s. %s" % (str(exc).rstrip("."), used)
+            return {"changed": False, "failed": True, "msg": msg, "logins": self._logins}
 
     def _needs_gate(self) -> bool:
         """Whether the module may log in."""
@@ -71,12 +76,14 @@ class GatedAction(ActionBase):  # type: ignore[misc]
 
     # The module
 
+    _logins = 0  # that it has made so far
+
     def _module(self, check: t.Optional[bool] = None, **changes: t.Any) -> Result:
         """Run the module on the host; in check mode, not, or as the task is."""
         before = self._task.check_mode
         self._task.check_mode = before if check is None else check
         try:
-            return self._execute_module(  # type: ignore[no-any-return]
+            result: Result = self._execute_module(
                 module_name=self.module,
                 module_args={**self._arguments, **changes},
                 task_vars=self._task_vars,
@@ -84,6 +91,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             )
         finally:
             self._task.check_mode = before
+        self._logins += result.get("logins", 0)
+        return result
 
 
 def gate_options(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:

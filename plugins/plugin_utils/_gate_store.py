@@ -79,11 +79,18 @@ class Store:
 
 
 def open_store(where: t.Optional[str]) -> Store:
-    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet."""
+    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet.
+
+    :raises GateError: when it can name none.
+    """
     if not where:
         where = os.path.join(constants.config.get_config_value("ANSIBLE_HOME"), "hsmops-primus-gate")
     if where.startswith(("redis://", "rediss://", "unix://")):
         return RedisStore(where)
+    if "://" in where:
+        raise GateError(
+            "The attempt gate's store is neither a folder nor a URL that begins with redis://, rediss:// or unix://"
+        )
     return FolderStore(os.path.abspath(os.path.expanduser(where)))
 
 
@@ -108,7 +115,7 @@ class FolderStore(Store):
                         os.link(temporary, path)
                 finally:
                     os.unlink(temporary)
-            with open(path, encoding="ascii") as stream:
+            with open(path, encoding="ascii", errors="replace") as stream:
                 text = stream.read()
         if not re.fullmatch("[0-9a-f]{%d}" % (2 * SECRET_BYTES), text):
             raise GateError(
@@ -226,7 +233,6 @@ class RedisStore(Store):
     _RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', KEYS[1]) or 0"
 
     def __init__(self, url: str) -> None:
-        self.shown = urlsplit(url).hostname or urlsplit(url).path
         try:
             import redis
         except ImportError:
@@ -235,6 +241,7 @@ class RedisStore(Store):
             ) from None
         self._error: t.Type[Exception] = redis.RedisError
         try:
+            self.shown = urlsplit(url).hostname or urlsplit(url).path
             self._redis: t.Any = redis.Redis.from_url(
                 url, socket_timeout=self.TIMEOUT, socket_connect_timeout=self.TIMEOUT
             )

@@ -60,9 +60,10 @@ class LoginAction(GatedAction):
                     gate.note_permanent(verdicts.get(gate.name, {}), started)
         for gate in gates:  # with no turn left: these are no longer taken in the order of the names
             verdict = verdicts.get(gate.name, {})
-            if gate not in held and gate.learnt_permanent(verdict):
-                with _gate.reported(display.warning), gate.turn():
-                    gate.note_permanent(verdict, started, stale.get(gate.name))
+            with _gate.reported(display.warning):
+                if gate not in held and gate.learnt_permanent(verdict):
+                    with gate.turn():
+                        gate.note_permanent(verdict, started, stale.get(gate.name))
         if result.get("failed") and result.get("refused"):
             result["msg"] += "".join(
                 " It was %s that found out about '%s', at %s."

@@ -160,6 +160,12 @@ class Fleet:
             wrap_ppin(self.folder / host / "bin/ppin", f'echo "$*" >> {calls}\nexec "$0.real" "$@"')
         return lambda: [len((self.folder / host / "calls").read_text().splitlines()) for host in self.hosts]
 
+    def lose_store_at_test(self):
+        """Have the gate's store be gone once a ppin has tested a login."""
+        lose = f'"$0.real" "$@"; case "$*" in *--test*) rm -r "{self.store}"; touch "{self.store}";; esac'
+        for host in self.hosts:
+            wrap_ppin(self.folder / host / "bin/ppin", lose)
+
     def verdicts(self, *kinds):
         """How often each verdict was given at the HSM, of the kinds of logins named."""
         return collections.Counter(login["verdict"] for login in self.hsm.logins(*kinds))

@@ -3,10 +3,11 @@
 """The module fleet_report in playbook runs of its own; the playbook that looks first is an integration target."""
 
 import json
+import multiprocessing
 import stat
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.action.fleet_report import ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.action.fleet_report import ARGUMENTS, write
 from example_fleet import FLEET, look
 
 COUNT = 3
@@ -57,6 +58,25 @@ def test_mode(run, mode, expected):
 def test_wrong_options(run, options):
     result, files = run(**{"clients": {"h": look()}, **options})
     assert result["failed"] and result["msg"] and files == {}
+
+
+def test_runs_that_write_at_once(tmp_path):
+    """Such as one by a timer and one by hand."""
+    path = tmp_path / "report" / "primus_report.json"
+
+    def keep_writing(number):
+        for _time in range(40):
+            write({str(path): str(number) * 100000}, str(path.parent), 0o600)
+            assert len(set(path.read_text())) == 1
+
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=keep_writing, args=(number,)) for number in range(4)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(120)
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_templates_in_what_a_host_tells_are_text(new_fleet):

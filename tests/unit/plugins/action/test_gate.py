@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The attempt gate in real playbook runs: what each host says, and what the HSM saw."""
 
+import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import SECRET, STALE_SLACK, Gate, Options
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
 from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wait_for
 
 
@@ -149,6 +154,65 @@ def test_a_store_on_a_full_disk_fails_before_a_login(new_fleet, full_disk):
     for msg in run.failures().values():
         assert "The attempt gate cannot" in msg and "No space left on device. No credential was used." in msg
     assert fleet.verdicts() == {}
+
+
+@pytest.mark.parametrize("names", [{"user_name": "P2", "name": "P1"}, {"partition": "P1", "user_name": "P2"}], ids=str)
+def test_the_name_that_counts_is_that_which_the_module_goes_by(new_fleet, names):
+    """Where an option and an alias of it are both given: module_defaults may have one, and a task the other."""
+    fleet = new_fleet(1, partitions=("P1:0", "P2:1"))
+    task = fleet.ppin("ppin_secret", setup_password=SETUP["P1"], pkcs11_password=PINS["P1"])
+    task["hsmops.primus.ppin_secret"].update(names)
+    run = fleet.run(task)
+    (result,) = run.results().values()
+    assert (result["action"], result["user_name"]) == ("added", "P1")
+    assert [json.loads(path.read_text())["name"] for path in fleet.store.glob("*.json")] == ["P1"]
+
+
+def test_a_store_that_is_gone_after_a_login_hides_nothing_of_it(new_fleet):
+    """A host finds its secret rejected, cannot note it, and would then need the turn to fetch a new one."""
+    fleet = new_fleet(1)
+    fleet.fetch("P2")
+    fleet.hsm("rotate-secret", partition="P2")
+    fleet.lose_store_at_test()
+    none = {"setup_password": None, "pkcs11_password": None}
+    run = fleet.run(fleet.secret("P2", verify="always", **none))
+    (result,) = run.results().values()
+    assert result["verified"] is False and result["logins"] == 1 and "needs setup_password" in result["msg"]
+    assert "What this run found is not known to others" in run.output.replace("\n", " ")
+
+    fleet.store.unlink()
+    fresh = fleet.hsm.new_setup_password("P2")
+    run = fleet.run(fleet.secret("P2", verify="always", setup_password=fresh))
+    (result,) = run.results().values()
+    assert "The attempt gate cannot" in result["msg"] and "No further credential was used." in result["msg"]
+    assert result["failed"] and result["logins"] == 1
+    assert fleet.verdicts("permanent") == {REJECTED: 2}
+
+
+def test_a_finding_that_cannot_be_noted_is_not_made_twice(tmp_path, monkeypatch):
+    """The store fails after the login, and then works again."""
+    store = open_store(str(tmp_path / "gate"))
+    gate = Gate(store, Options(2, 3600), "h1", SECRET, "P2", ["setup", "pin"], lambda line: None)
+    runs = []
+
+    def module(check=None, **changes):
+        runs.append((check, changes))
+        if check and "verify" not in changes:
+            monkeypatch.setattr(store, "write", fail_once)
+            return {"changed": True, "verified": False, "logins": 1}
+        return {"changed": not check, "logins": 0 if check else 1}
+
+    def fail_once(key, record):
+        monkeypatch.undo()
+        raise GateError("The store is away")
+
+    action = object.__new__(CredentialAction)
+    action._task = SimpleNamespace(check_mode=False)
+    action._arguments = {"verify": "always"}
+    action._module = module
+    result = action._look_and_try(gate)
+    assert result["logins"] == 2 and len(runs) == 3
+    assert runs[-1] == (None, {"known_stale_age": STALE_SLACK})
 
 
 def test_the_store_may_be_redis(new_fleet, redis_url):

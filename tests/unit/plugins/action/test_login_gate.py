@@ -79,6 +79,17 @@ def test_a_log_passes_the_gate_too(new_fleet):
     assert len(run.lines("found by another client")) >= 3
 
 
+def test_a_store_that_is_gone_after_the_login_hides_nothing_of_it(new_fleet):
+    fleet = new_fleet(1)
+    fetched(fleet, "P2")
+    options = {"user_name": "P2", "hsm": "hsm0"}
+    assert fleet.run(connectivity(fleet, **options)).failures() == {}
+    fleet.lose_store_at_test()
+    run = fleet.run(connectivity(fleet, **options))
+    assert run.failures() == {} and run.results()["host0000"]["logins"] == 1
+    assert "What this run found is not known to others" in run.output.replace("\n", " ")
+
+
 def test_turns_of_two_partitions_in_redis(new_fleet, redis_url):
     fleet = new_fleet(4)
     fleet.store = redis_url

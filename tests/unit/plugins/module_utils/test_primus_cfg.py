@@ -241,6 +241,7 @@ def test_passwords_in_what_cannot_be_read(text):
 HIDDEN = {
     "of an HSM": ('a = "b"; pin = "P" ; c = 1;', 'a = "b"; pin = "********"; c = 1;'),
     "two, in pieces": ('pin:"P"\n "\\"P"\nproxy_password = "P";', 'pin:"********"proxy_password = "********";'),
+    "in pieces, with comments between": ('pin = "P" # 1\n"P" // 2\n /* 3 */ "P"; c = 1;', 'pin = "********"; c = 1;'),
     "made up": ('root.Setup_Password2 = "P";', 'root.Setup_Password2 = "********";'),
     "in a comment": ('# pin = "P"', '# pin = "********"'),
     "only like one": ('spin = "a"; pin-code = "b";', 'spin = "a"; pin-code = "b";'),

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lock and the working copy, on real files, with real processes that die."""
 
+import errno
 import os
 import resource
 import shutil
@@ -120,6 +121,24 @@ def test_put_in_place(secrets, working, mode, owner, write):
     assert facts(secrets) == (b"something else", mode, *owner)
     assert secrets.stat().st_mtime > 0
     assert names(secrets) == [".secrets.cfg"]
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EIO])
+def test_what_is_in_place_counts_as_such_where_its_folder_cannot_be_synced(secrets, working, monkeypatch, error):
+    """Or the module would say that nothing was changed."""
+    sync = os.fsync
+
+    def sync_files(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error, os.strerror(error))
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", sync_files)
+    with working as copy:
+        overwrite(Path(copy.path))
+        copy.put_in_place(str(secrets) + ".backup")
+    assert secrets.read_bytes() == b"something else"
+    assert Path(f"{secrets}.backup").read_bytes() == CONTENTS["text"]
 
 
 @pytest.mark.parametrize("owner", OWNERS)

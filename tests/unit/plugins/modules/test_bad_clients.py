@@ -98,6 +98,16 @@ def test_a_pin_is_delivered_as_it_is(client, pin):
     assert client.secret(pkcs11_password=pin)["action"] == "added"
 
 
+def test_a_name_reaches_ppin_in_utf_8_whatever_the_locale(client, monkeypatch):
+    """Python 3.6, and later ones that are told so, take all file names of the locale C for ASCII."""
+    for variable, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    client.ppin.write_text('#!/bin/sh\necho "$@" > "%s/words"\n' % client.home)
+    result = client.run("ppin_log_info", user_name="Zürich", hsm="hsm0")
+    assert result["failed"] and "Fetching the log of 'Zürich' from hsm0 failed; it printed nothing" in result["msg"]
+    assert "--user Zürich --hsm" in (client.home / "words").read_text("utf-8")
+
+
 def test_no_ppin(client, tmp_path):
     client.ppin.unlink()
     before = client.state()

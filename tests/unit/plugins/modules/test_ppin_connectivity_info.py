@@ -165,10 +165,41 @@ def test_wording_that_is_not_known_is_no_success(configured):
     assert {name["user_name"] for name in result["partitions"]} == {"P1"}
 
 
+@pytest.mark.parametrize(("down", "counted"), [(False, 2), (False, 4), (True, 2), (True, 3), (True, 4)])
+def test_it_is_not_documented_how_partitions_count(configured, hsm, down, counted):
+    """Two partitions, each at two HSMs: once, for each HSM, or also for an HSM that is down."""
+    if down:
+        hsm("network", node=0, state="down")
+    wrap_ppin(
+        configured.ppin, f'"$0.real" "$@" | sed "s/number of partitions: [0-9]*/number of partitions: {counted}/"'
+    )
+    result = configured.run("ppin_connectivity_info")
+    assert not result.get("failed"), result
+    assert result["ok"] is not down
+
+
 def test_a_ppin_that_hangs(configured):
     configured.set(hang_at="start")
     result = configured.run("ppin_connectivity_info", timeout=1)
     assert result["failed"] and result["error"]["class"] == "timeout"
+
+
+def test_what_was_found_before_ppin_hung_is_not_tried_again(configured, hsm):
+    """An HSM rejects the secret, and another one behind a firewall does not even refuse the connection."""
+    hsm("rotate-secret", partition="P2")
+    wrap_ppin(configured.ppin, '"$0.real" "$@"; case "$*" in *--test*) sleep 60;; esac')
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert result["failed"] and not result["ok"] and result["error"]["class"] == "timeout"
+    assert (result["logins"], result["partitions"][0]["verified"]) == (1, False)
+    again = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert again["refused"] == ["P2"] and len(hsm.logins("permanent")) == 1
+
+
+def test_what_worked_before_ppin_hung_is_no_success(configured):
+    wrap_ppin(configured.ppin, '"$0.real" "$@"; case "$*" in *--test*) sleep 60;; esac')
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", timeout=5)
+    assert result["failed"] and not result["ok"] and result["error"]["class"] == "timeout"
+    assert (result["logins"], result["partitions"][0]["verified"]) == (1, True)
 
 
 def test_a_damaged_ledger_is_told_and_left_alone(configured, hsm):

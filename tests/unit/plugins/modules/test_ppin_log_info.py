@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_log_info: the log of a partition, returned or written to a file."""
 
+import datetime
+import json
 import re
 import stat
 
 import pytest
+import yaml
+from fleet import ansible_playbook
 
 
 @pytest.fixture
@@ -125,3 +129,22 @@ def test_a_full_disk(configured, full_disk):
     result = fetch(configured, dest=full_disk / "log")
     assert result["failed"] and "No space left" in str(result)
     assert not (full_disk / "log").exists()
+
+
+@pytest.mark.parametrize("zone", ["WEST+12", "EAST-12"])
+def test_yesterday_of_the_example_is_that_of_utc_wherever_the_controller_is(tmp_path, zone):
+    from ansible_collections.hsmops.primus.plugins.modules import ppin_log_info
+
+    since = yaml.safe_load(ppin_log_info.EXAMPLES)[0]["hsmops.primus.ppin_log_info"]["since"]
+    book = tmp_path / "play.json"
+    task = {"ansible.builtin.debug": {"msg": f"it is {since}."}}
+    book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
+
+    def yesterday():
+        return (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)).strftime("%Y-%m-%d")
+
+    before = yesterday()
+    words = ["-i", "localhost,", "-c", "local", str(book)]
+    process = ansible_playbook(tmp_path, {"TZ": zone, "ANSIBLE_HOME": str(tmp_path)}, *words)
+    output = process.communicate()[0]
+    assert any(f"it is {day}." in output for day in (before, yesterday())), output

@@ -274,6 +274,16 @@ def test_a_slow_hsm_ends_in_a_timeout_that_is_not_tried_again(configured):
     assert configured.state() == before
 
 
+def test_a_login_test_that_is_not_understood_is_made_at_one_hsm_only(configured):
+    """It may have been judged, and be wrong at each."""
+    configured.hsm("rotate-secret", partition="P2")
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/^ *slot.*/    P2 was refused/; /^Number/d"')
+    result = configured.secret(verify="always")
+    assert result["failed"] and result["verified"] is None and "P2 was refused" in result["msg"]
+    assert result["error"]["class"] == "unknown"
+    assert len(configured.hsm.logins("permanent")) == 1
+
+
 # Interrupted runs
 
 

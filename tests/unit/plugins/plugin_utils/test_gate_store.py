@@ -182,9 +182,10 @@ class TestFolder:
         store.remove(KEY)
         assert store.read(KEY) is None
 
-    def test_a_damaged_key_is_not_replaced(self, where, store):
-        with open(f"{where}/key", "w") as stream:
-            stream.write("short")
+    @pytest.mark.parametrize("content", [b"", b"short", b"\xff" * 64])
+    def test_a_damaged_key_is_not_replaced(self, where, store, content):
+        with open(f"{where}/key", "wb") as stream:
+            stream.write(content)
         with pytest.raises(GateError, match="is damaged. Remove the folder"):
             store.secret()
 
@@ -231,6 +232,23 @@ class TestRedis:
         with pytest.raises(GateError, match="The attempt gate cannot use Redis at 127.0.0.1: ") as told:
             open_store("redis://:hidden@127.0.0.1:1").secret()
         assert "hidden" not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["redis://:hidden@host:port", "redis://:hidden@[host"])
+def test_an_address_that_is_none_is_told_without_the_password(url):
+    pytest.importorskip("redis")
+    with pytest.raises(GateError, match="has no valid Redis URL") as told:
+        open_store(url)
+    assert "hidden" not in str(told.value)
+
+
+@pytest.mark.parametrize("scheme", ["Redis", "redis+sentinel", "valkey", "http"])
+def test_an_address_of_another_kind_is_no_folder(scheme, tmp_path, monkeypatch):
+    """It would be one of each controller, with the password in its name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(GateError, match="neither a folder nor a URL that begins with redis://") as told:
+        open_store(f"{scheme}://:hidden@127.0.0.1:1").secret()
+    assert "hidden" not in str(told.value) and not list(tmp_path.iterdir())
 
 
 def test_without_the_library_redis_says_so(monkeypatch):
