@@ -396,7 +396,8 @@ class Ppin:
             # Not run_command, which has no limit to time and output. Starting ppin is its purpose: words, and no shell.
             # pylint: disable-next=ansible-bad-function
             process = subprocess.Popen(  # noqa: S603
-                [word.encode("utf-8") for word in argv],  # in the locale C, Python 3.6 would make ASCII of them
+                # In the locale C, Python 3.6 would make ASCII of them.
+                [word.encode("utf-8", "surrogateescape") for word in argv],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
