@@ -320,9 +320,12 @@ class _Run:
     # Verify
 
     def verify(self, ppin: Ppin) -> None:
-        """Log in once with what was fetched. :raises PpinError: when that is rejected; what was fetched stays."""
-        login, failure = self.login(ppin, ppin.slots())
-        self.result["verified"] = _VERIFIED[login]
+        """Log in once with what was fetched. :raises PpinError: unless it works; what was fetched stays."""
+        try:
+            login, failure = self.login(ppin, ppin.slots())
+            self.result["verified"] = _VERIFIED[login]
+        except PpinError as exc:  # such as a ppin that hangs
+            login, failure = "unknown", exc
         if failure is None:
             return
         if login == "unreachable":
@@ -333,6 +336,7 @@ class _Run:
             % (self.credential.name, failure.msg),
             failure.code,
             failure.cls,
+            failure.hint,
         )
 
     def login(self, ppin: Ppin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:

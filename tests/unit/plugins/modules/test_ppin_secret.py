@@ -274,6 +274,15 @@ def test_a_slow_hsm_ends_in_a_timeout_that_is_not_tried_again(configured):
     assert configured.state() == before
 
 
+def test_a_login_test_that_hangs_after_a_fetch_does_not_hide_that_it_was_made(configured):
+    wrap_ppin(configured.ppin, 'case "$*" in *--test*) sleep 60;; esac\nexec "$0.real" "$@"')
+    new = configured.hsm.new_setup_password("P2")
+    result = configured.secret(state="updated", setup_password=new, timeout=5)
+    assert result["failed"] and result["changed"] and result["error"]["class"] == "timeout"
+    assert "was fetched and is in .secrets.cfg, but the login with it failed: " in result["msg"]
+    assert (result["action"], result["verified"], result["logins"]) == ("updated", None, 1)
+
+
 def test_a_login_test_that_is_not_understood_is_made_at_one_hsm_only(configured):
     """It may have been judged, and be wrong at each."""
     configured.hsm("rotate-secret", partition="P2")
