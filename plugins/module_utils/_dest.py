@@ -33,6 +33,7 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
     if not new:
         with open(dest, "rb") as present:
             changed = present.read() != content
+    rights_changed = not new and set_attributes(module)  # first, so that nobody reads the content who must not
     if changed and not module.check_mode:
         os.umask(0o077)  # a new file is given the rights that the umask leaves, before its own
         temporary = os.path.join(module.tmpdir, "dest")
@@ -43,7 +44,7 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
         except Exception as exc:  # that is what it raises since ansible-core 2.19; before, it ends the module itself
             problem = "%s cannot be written: %s" % (dest, exc.__cause__ or exc)
             raise PpinError(problem, cls="permission", hint=FILE_HINT) from exc
-    return set_attributes(module, new) or changed
+    return set_attributes(module, new) or rights_changed or changed
 
 
 def set_attributes(module: AnsibleModule, new: bool = False) -> bool:

@@ -78,6 +78,26 @@ def test_to_a_file(logged, tmp_path):
     assert set(tmp_path.iterdir()) == {logged.home, dest}
 
 
+MODE_WHEN_RENAMED = """
+import os, sys
+def note(event, arguments):
+    if event == "os.rename" and os.fsdecode(arguments[1]) == {dest!r}:
+        with open({noted!r}, "w") as file:
+            file.write("%o" % (os.stat(arguments[0]).st_mode & 0o777))
+sys.addaudithook(note)
+"""
+
+
+def test_a_file_that_all_may_read_has_its_new_rights_before_its_new_content(logged, tmp_path):
+    dest, noted, site = tmp_path / "log", tmp_path / "noted", tmp_path / "site"
+    dest.touch(0o644)
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(MODE_WHEN_RENAMED.format(dest=str(dest), noted=str(noted)))
+    logged.python_path.append(str(site))
+    assert fetch(logged, dest=dest, mode="0600")["changed"]
+    assert noted.read_text() == "600"
+
+
 @pytest.mark.parametrize("behaviour", [{}, {"error_text": "trailing", "exit_failure": 0, "message_stream": "stdout"}])
 def test_a_rejected_secret_is_not_tried_again(configured, hsm, behaviour):
     configured.set(**behaviour)
