@@ -13,6 +13,7 @@ import re
 import typing as t
 import unicodedata
 
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import find_code
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 NAME_LIMIT = 255
@@ -46,6 +47,8 @@ def name_problem(name: str) -> t.Optional[str]:
         return "has a line break or another control character in it"
     if len(name.encode("utf-8")) > NAME_LIMIT:
         return "is longer than %d bytes" % NAME_LIMIT
+    if find_code(name):
+        return "has an error code in it, which could not be told from one that ppin prints"
     return None
 
 

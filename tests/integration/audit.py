@@ -49,20 +49,26 @@ EXPECTED = [
     (r".*", r".*/build/integration/\w+/(config|variables|wrong)\.json", "these are they"),
     (r".*", r".*/build/integration/(cloudhsm_credentials/broken\.txt|fleet_report/bad/etc/primus\.cfg)",
      "the test is what happens with such a file"),
-    (r".*", r".*/molecule\.\w+\.\w+/(inventory/group_vars/all|molecule\.yml)", "molecule keeps its variables there"),
+    (r".*", r".*/molecule\.[-\w]+\.\w+/(inventory/group_vars/all|molecule\.yml)", "molecule keeps its variables there"),
     (r".*", r"/run/hsmops-primus/\w+/emulator.*|UNIX.*/admin\.sock.*", "the emulated HSM knows them"),
-    (r".*", r".*/molecule\.\w+\.\w+/run_variables\.json", "these are they"),
+    (r".*", r".*/molecule\.[-\w]+\.\w+/run_variables\.json", "these are they"),
     (r".*ansible-playbook --inventory \S+/molecule\..*",
      r".*/(ansible-local-\w+/[.\w]+|ansible-tmp-[-.\d]+/\.source\.\w+)", "the scenario writes the variables of a run"),
 ]  # fmt: skip
 
 CALLS = "execve execveat clone clone3 fork vfork write pwrite64 writev pwritev pwritev2 sendto sendmsg sendmmsg"
-STRACE = ["strace", "--follow-forks", "--seccomp-bpf", "--quiet=all", "--decode-fds=all", "--no-abbrev"]
-STRACE += ["--string-limit=16777216", "--signal=none", "--trace=" + CALLS.replace(" ", ",")]
+STRACE = ["strace", "--follow-forks", "--seccomp-bpf", "--decode-fds=all", "--no-abbrev", "--pidns-translation"]
+STRACE += ["--quiet=attach,path-resolution,personality,thread-execve", "--string-limit=16777216", "--signal=none"]
+STRACE += ["--trace=" + CALLS.replace(" ", ",")]
 
 LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
 STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
+# In a namespace of its own, a process is told another number than strace writes in front of its lines.
+STARTED = re.compile(
+    rb"(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (?:\d+ /\* )?(\d+)(?:<[^>]*>)?(?: in strace's PID NS \*/)?\n"
+)
+ENDED = re.compile(rb"(\d+) +\+\+\+ (?:exited|killed) ")
 
 
 def environment(folder):
@@ -108,30 +114,44 @@ def syslog():
 
 
 class Trace:
-    """What strace saw: by program and target, the bytes that went there, and what was typed into terminals."""
+    """What strace saw: by program and target, the bytes that went there, and what was typed into terminals.
+
+    A process is its pid and how many had this pid before, as a machine uses a pid again when it has used all.
+    """
 
     def __init__(self, path):
-        self.parent, self.program = {}, {}
+        self.ended = Counter()
+        self.parents = defaultdict(list)  # of all processes that had a pid, in order
+        self.program = {}
         self.bytes = defaultdict(bytearray)
         self.typed = set()
         self.programs = 0
         with open(path, "rb") as lines:
             for line in lines:  # children may do something before strace writes whose they are
-                match = re.match(rb"(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (\d+)(?:<[^>]*>)?\n", line)
-                if match:
-                    self.parent[match[2]] = match[1]
+                if match := STARTED.match(line):
+                    self.parents[match[2]].append(self.process(match[1]))
+                elif match := ENDED.match(line):
+                    self.ended[match[1]] += 1
+            self.ended.clear()
             lines.seek(0)
             for line in lines:
-                match = LINE.match(line)
-                if match:
-                    self.see(match[1], (match[2] or match[3]).decode(), match[4])
+                if match := LINE.match(line):
+                    self.see(self.process(match[1]), (match[2] or match[3]).decode(), match[4])
+                elif match := ENDED.match(line):
+                    self.ended[match[1]] += 1
 
-    def who(self, pid):
-        while pid not in self.program and pid in self.parent:
-            pid = self.parent[pid]
-        return self.program.get(pid, "?")
+    def process(self, pid):
+        return pid, self.ended[pid]
 
-    def see(self, pid, call, rest):
+    def who(self, process):
+        while process not in self.program:
+            pid, before = process
+            if before >= len(self.parents[pid]):
+                return "?"
+            process = self.parents[pid][before]
+        return self.program[process]
+
+    def see(self, process, call, rest):
         words = [codecs.escape_decode(word)[0] for word in STRING.findall(rest)]
         if call.startswith("exec"):
             # A call that failed, such as on the way through PATH, shows what it was to start as well.
@@ -139,11 +159,11 @@ class Trace:
                 return
             arguments, _bracket, variables = rest.partition(b"], ")
             count = len(STRING.findall(arguments))
-            before = self.who(pid)
+            before = self.who(process)
             if b" = -1 " not in rest:
-                self.program[pid] = b" ".join(words[1:count]).decode(errors="replace")
+                self.program[process] = b" ".join(words[1:count]).decode(errors="replace")
                 self.programs += 1
-            who = self.program.get(pid, before)
+            who = self.program.get(process, before)
             self.bytes[who, "its arguments"] += b"\0".join(words[:count]) + b"\0"
             self.bytes[who, "its environment"] += b"\0".join(words[count:]) + b"\0"
         elif words and not call.startswith(("clone", "fork", "vfork")):
@@ -153,7 +173,7 @@ class Trace:
                 typed = (word.decode(errors="replace").rstrip("\r\n") for word in words)
                 self.typed.update(word for word in typed if word and word.isprintable())
             elif not target.startswith(("pipe:", "/dev/pts/", "/dev/tty", "/dev/null")):
-                self.bytes[self.who(pid), target] += b"".join(words)
+                self.bytes[self.who(process), target] += b"".join(words)
 
 
 def audit(command, secrets):

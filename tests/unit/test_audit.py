@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.hsmops.primus.tests.integration.audit import Trace
 from emulated_hsm import COLLECTION
 
 AUDIT = COLLECTION / "tests/integration/audit.py"
@@ -102,3 +103,25 @@ def test_a_run_in_which_no_password_was_typed_tests_nothing(tmp_path):
 
 def test_a_run_that_fails_is_no_success(tmp_path):
     assert audit(tmp_path, TYPES + "raise SystemExit(3)")[0] == 1
+
+
+def test_who_it_was_when_a_pid_comes_again(tmp_path):
+    """As strace 6.1 writes it. The namespace of 12 calls its child 11, and strace calls it 13."""
+    (tmp_path / "trace").write_text("""\
+10 execve("/bin/first", ["first"], []) = 0
+10 clone(child_stack=NULL, flags=SIGCHLD) = 11
+11 execve("/bin/second", ["second"], []) = 0
+11 write(3</by-second>, "x", 1)    = 1
+11 +++ exited with 0 +++
+10 vfork( <unfinished ...>
+12 execve("/bin/third", ["third"], [] <unfinished ...>
+10 <... vfork resumed>)              = 12
+12 <... execve resumed>)             = 0
+12 fork()                            = 11 /* 13 in strace's PID NS */
+13 write(3</by-third>, "x", 1)     = 1
+13 +++ killed by SIGKILL +++
+11 write(3</by-first>, "x", 1)     = 1
+10 fork()                            = 11
+""")
+    found = {target: who for who, target in Trace(tmp_path / "trace").bytes if target.startswith("/")}
+    assert found == {"/by-second": "second", "/by-third": "third", "/by-first": "first"}

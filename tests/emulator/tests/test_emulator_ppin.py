@@ -556,7 +556,7 @@ def test_echo_goes_off_before_the_prompt(client):
 
 
 def test_echo_goes_off_late_and_drops_what_came_before(client, admin):
-    client.set(echo_off_late_ms=1000)
+    client.set(echo_off_late_ms=3000)
     child = client.spawn(*ADD)
     child.expect("'HSM_USERNAME': ")
     assert child.getecho()

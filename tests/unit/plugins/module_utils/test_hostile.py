@@ -132,6 +132,7 @@ def test_a_password_is_delivered_to_the_last_byte_or_refused(setup, pin):
 @example("P1': PKCS11 password for 'P1")
 @example("-l")
 @example("x" * 255)
+@example("0X00000001")
 @example("$(reboot)\\1.*")
 def test_a_name_is_delivered_to_the_last_byte_or_refused(name):
     with tempfile.TemporaryDirectory() as folder:
@@ -203,7 +204,7 @@ PROMPTS = {
 def test_a_password_goes_to_its_own_prompt_only_and_once(fake, case):
     prompts, expected, error = PROMPTS[case]
     ppin = fake("for prompt in %r:\n    ask(prompt.replace('%%s', name))\n    say('\\n')\nlisting(name)\n" % prompts)
-    run = ppin.ppin(20 if error != "not known" else 1)
+    run = ppin.ppin(20 if error != "not known" else 3)
     if error is None:
         run.add("P1", SETUP, PIN)
     else:
@@ -282,7 +283,7 @@ def traces(secret):
 )
 def test_no_password_that_ppin_prints_shows(fake, leak, end):
     ppin = fake("import base64, json, urllib.parse\n%ssay(%s + '\\n')\n%s" % (ASK_BOTH, LEAKS[leak], ENDS[end]))
-    run = ppin.ppin(1 if end == "it waits" else 20)
+    run = ppin.ppin(3 if end == "it waits" else 20)
     with pytest.raises(PpinError) as caught:
         run.add("P1", SETUP, PIN)
     assert ppin.read[:2] == [SETUP, PIN]

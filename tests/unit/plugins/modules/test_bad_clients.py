@@ -39,6 +39,7 @@ NAMES = {
     "a name with a line separator": ("P2\u2028", "has a line break"),
     "a blank name": (" \u00a0 ", "is empty"),
     "a long name": ("P" * 10000, "longer than 255 bytes"),
+    "a name like an error code": ("0x80005017", "has an error code in it"),
 }
 PATHS = ["executable", "primus_home", "config_path", "secrets_path"]
 BEFORE = {case: INPUTS[case] for case in INPUTS if "needs" not in INPUTS[case][1]}

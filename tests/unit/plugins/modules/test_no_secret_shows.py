@@ -18,9 +18,10 @@ FORMS = all_forms((SETUP["P1"], PINS["P1"], PROXY_PASSWORD))
 
 
 class ProcessWatch:
-    """Reads argv and environment of every process again and again, and keeps where a secret was found."""
+    """Reads argv and environment of every process again and again, and keeps where one of the forms was found."""
 
-    def __init__(self):
+    def __init__(self, forms=FORMS):
+        self.forms = forms
         self.found, self.names = [], set()
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.watch)
@@ -32,7 +33,7 @@ class ProcessWatch:
                     with contextlib.suppress(OSError):
                         content = (process / name).read_bytes()
                         self.names.update(word for word in (b"/bin/ppin", b"ppin_secret.py") if word in content)
-                        if any(form in content for form in FORMS):
+                        if any(form in content for form in self.forms):
                             self.found.append((name, content[:80]))
 
     def __enter__(self):
@@ -45,8 +46,9 @@ class ProcessWatch:
 
 
 def test_the_watch_finds_a_planted_secret():
-    command = [sys.executable, "-c", "import time; time.sleep(600)", PINS["P1"]]
-    with ProcessWatch() as watch, subprocess.Popen(command) as process:
+    planted = "not a secret that another test looks for"
+    command = [sys.executable, "-c", "import time; time.sleep(600)", planted]
+    with ProcessWatch({planted.encode()}) as watch, subprocess.Popen(command) as process:
         try:
             wait_for(lambda: watch.found, process)
         finally:
@@ -92,7 +94,8 @@ def test_the_terminal_is_the_way_in(client):
     assert {login["source"] for login in logins} == {"terminal"}
 
 
-@pytest.mark.parametrize("setup_password", [SETUP["P1"], WRONG_SETUP])
+# The name of a test is in the environment of what it starts, where another test may look for secrets.
+@pytest.mark.parametrize("setup_password", [SETUP["P1"], WRONG_SETUP], ids=["right", "wrong"])
 def test_a_ppin_that_prints_its_passwords(client, setup_password):
     client.set(echo_secrets="on")
     client.proxy()

@@ -51,9 +51,9 @@ def processes(count, target, *args):
     started = [FORK.Process(target=target, args=(queue, barrier, number, *args)) for number in range(count)]
     for process in started:
         process.start()
-    results = [queue.get(timeout=60) for _process in started]
+    results = [queue.get(timeout=600) for _process in started]
     for process in started:
-        process.join(60)
+        process.join(600)
         assert process.exitcode == 0
     return results
 
@@ -115,7 +115,7 @@ class TestTurns:
             pass
 
     def test_end_with_a_killed_process(self, address, store, monkeypatch):
-        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 2)
+        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 4)
 
         def hold(queue):
             with open_store(address).turn(KEY, "victim", 1, nobody_waits):
@@ -212,10 +212,10 @@ class TestRedis:
         return redis_url
 
     def test_a_turn_outlasts_its_lease(self, store, redis_url, monkeypatch):
-        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 2)
+        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 4)
         with store.turn(KEY, "h1", 1, nobody_waits):
-            late = pytest.raises(GateError, match="Waited for more than 3 seconds for h1")
-            with late, open_store(redis_url).turn(KEY, "h2", 3, lambda holder: None):
+            late = pytest.raises(GateError, match="Waited for more than 6 seconds for h1")
+            with late, open_store(redis_url).turn(KEY, "h2", 6, lambda holder: None):
                 raise AssertionError("two have the turn")
         with store.turn(KEY, "h2", 1, nobody_waits):
             pass
