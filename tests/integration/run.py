@@ -6,7 +6,8 @@
 A target is a role in tests/integration/targets/, laid out as ansible-test wants it, and is run as ansible-test does: on
 `testhost` over the local connection, with facts, and `output_dir` naming a fresh directory of its own. Targets named
 setup_* are dependencies of others and not run by themselves. Modules run with the interpreter PATH if it is given,
-which needs pexpect then; all else runs with that of this program. The full output is in build/integration/TARGET.log.
+which needs pexpect then; all else runs with that of this program. As many targets run at once as the machine has
+processors, as each has an emulator of its own. The full output is in build/integration/TARGET.log.
 
 Exits with 1 when a target failed or none was run, with 2 when a name is unknown.
 """
@@ -18,6 +19,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +29,7 @@ OUTPUT = ROOT / "build/integration"
 TAIL_LINES = 60
 
 
-def run(target: str, target_python: str) -> bool:
+def run(target_python: str, target: str) -> bool:
     """Run one target and print the verdict; True when its playbook succeeded."""
     directory = OUTPUT / target
     shutil.rmtree(directory, ignore_errors=True)
@@ -46,6 +49,7 @@ def run(target: str, target_python: str) -> bool:
     environment = {
         "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build"),
         **os.environ,
+        "ANSIBLE_CACHE_PLUGIN_PREFIX": target,  # where facts are cached, each has those of its own testhost
         "ANSIBLE_CONFIG": str(config),  # an empty one, whatever is set on this machine
         "ANSIBLE_HOME": str(directory / "ansible"),
         "ANSIBLE_NOCOLOR": "1",
@@ -57,10 +61,11 @@ def run(target: str, target_python: str) -> bool:
         status = subprocess.call(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
         )
-    print(f"{'failed' if status else 'passed'}  {target}  {time.monotonic() - start:.1f} s", flush=True)
+    report = [f"{'failed' if status else 'passed'}  {target}  {time.monotonic() - start:.1f} s"]
     if status:
         tail = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
-        print(*(f"    {line}" for line in tail), f"    (all of it: {log})", sep="\n", flush=True)
+        report += [*(f"    {line}" for line in tail), f"    (all of it: {log})"]
+    print(*report, sep="\n", flush=True)
     return status == 0
 
 
@@ -74,7 +79,9 @@ def main() -> int:
     unknown = sorted(set(names) - set(known))
     if unknown:
         parser.error(f"no such target: {', '.join(unknown)}; there are: {', '.join(known)}")
-    results = [run(name, options.target_python) for name in names or known if names or not name.startswith("setup_")]
+    names = names or [name for name in known if not name.startswith("setup_")]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        results = list(pool.map(partial(run, options.target_python), names))
     print(f"{results.count(True)} passed, {results.count(False)} failed")
     return 0 if results and all(results) else 1
 
