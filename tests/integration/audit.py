@@ -62,7 +62,7 @@ STRACE += ["--quiet=attach,path-resolution,personality,thread-execve", "--string
 STRACE += ["--trace=" + CALLS.replace(" ", ",")]
 
 LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
-STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
+STRING = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"')
 TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
 # In a namespace of its own, a process is told another number than strace writes in front of its lines.
 STARTED = re.compile(
