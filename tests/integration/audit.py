@@ -61,14 +61,15 @@ STRACE = ["strace", "--follow-forks", "--seccomp-bpf", "--decode-fds=all", "--no
 STRACE += ["--quiet=attach,path-resolution,personality,thread-execve", "--string-limit=16777216", "--signal=none"]
 STRACE += ["--trace=" + CALLS.replace(" ", ",")]
 
-LINE = re.compile(rb"(\d+) +(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
+LINE = re.compile(rb"(\d+) +(.*)", re.S)
+CALL = re.compile(rb"(?:<\.\.\. (\w+) resumed>|(\w+)\()(.*)", re.S)
 STRING = re.compile(rb'"([^"\\]*(?:\\.[^"\\]*)*)"')
 TARGET = re.compile(rb"\d+<((?:->|[^>])*)>")
 # In a namespace of its own, a process is told another number than strace writes in front of its lines.
 STARTED = re.compile(
-    rb"(\d+) +(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (?:\d+ /\* )?(\d+)(?:<[^>]*>)?(?: in strace's PID NS \*/)?\n"
+    rb"(?:<\.\.\. )?(?:clone3?|v?fork)\b.* = (?:\d+ /\* )?(\d+)(?:<[^>]*>)?(?: in strace's PID NS \*/)?\n"
 )
-ENDED = re.compile(rb"(\d+) +\+\+\+ (?:exited|killed) ")
+ENDED = (b"+++ exited ", b"+++ killed ")
 
 
 def environment(folder):
@@ -113,35 +114,35 @@ def syslog():
         subprocess.run(["umount", "--recursive", "--lazy", folder], check=True)
 
 
-class Trace:
-    """What strace saw: by program and target, the bytes that went there, and what was typed into terminals.
+def read_trace(path):
+    """Lines of strace, each as the process that it is of and what it did.
 
     A process is its pid and how many had this pid before, as a machine uses a pid again when it has used all.
     """
+    ended = Counter()
+    with open(path, "rb") as lines:
+        for pid, rest in (match.groups() for match in map(LINE.match, lines) if match):
+            if rest.startswith(ENDED):
+                ended[pid] += 1
+            else:
+                yield (pid, ended[pid]), rest
+
+
+class Trace:
+    """What strace saw: by program and target, the bytes that went there, and what was typed into terminals."""
 
     def __init__(self, path):
-        self.ended = Counter()
         self.parents = defaultdict(list)  # of all processes that had a pid, in order
         self.program = {}
         self.bytes = defaultdict(bytearray)
         self.typed = set()
         self.programs = 0
-        with open(path, "rb") as lines:
-            for line in lines:  # children may do something before strace writes whose they are
-                if match := STARTED.match(line):
-                    self.parents[match[2]].append(self.process(match[1]))
-                elif match := ENDED.match(line):
-                    self.ended[match[1]] += 1
-            self.ended.clear()
-            lines.seek(0)
-            for line in lines:
-                if match := LINE.match(line):
-                    self.see(self.process(match[1]), (match[2] or match[3]).decode(), match[4])
-                elif match := ENDED.match(line):
-                    self.ended[match[1]] += 1
-
-    def process(self, pid):
-        return pid, self.ended[pid]
+        for process, line in read_trace(path):  # children may do something before strace writes whose they are
+            if match := STARTED.match(line):
+                self.parents[match[1]].append(process)
+        for process, line in read_trace(path):
+            if match := CALL.match(line):
+                self.see(process, (match[1] or match[2]).decode(), match[3])
 
     def who(self, process):
         while process not in self.program:
