@@ -3,7 +3,8 @@
 # Private to hsmops.primus: may change without notice.
 """The error codes that ppin prints, what each means and what a caller may do next.
 
-Source: the error list of the vendor's PKCS#11 provider documentation. The class is this collection's reading of it.
+Sources: the error list of the vendor's PKCS#11 provider documentation, and PKCS #11 v2.40, section 5.1 (return values).
+The class is this collection's reading of them.
 """
 
 import re
@@ -14,11 +15,13 @@ HINTS = {
     "config": "Correct the client's configuration, then run again.",
     "dialogue": "Run the same ppin command by hand to see what it asks. No password was typed to a question that is "
     "not known.",
-    "expired": "Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again "
-    "with it.",
+    "expired": "Get a new setup password, then run again with it. On premises the HSM's security officer makes it "
+    "(hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own), for "
+    "CloudHSM the vendor's support (a ticket).",
     "permission": "Give the user that runs this task read and write access to .secrets.cfg and its folder, then run "
     "again.",
-    "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, then run again.",
+    "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, or the support of "
+    "CloudHSM, then run again.",
     "rejected": "Check the credential before the next run: every wrong one counts towards the lock-out "
     "of this partition for all its clients.",
     "state": "Look at the client with hsmops.primus.ppin_info, then run again.",
@@ -26,7 +29,8 @@ HINTS = {
     "known whether the HSM saw the credential: check that before the next run.",
     "transient": "Nothing was judged, no attempt was counted. Check address, port, firewall and that the HSM runs, "
     "then run again.",
-    "unknown": "ppin gave no error code: read what it printed.",
+    "unknown": "Read what ppin printed. If a password was used, it is not known whether the HSM judged it: check it "
+    "before the next run.",
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
 
@@ -43,14 +47,26 @@ CODES = {
     "0x80000001": ("unexpected data type", "bug"),
     "0x80000002": ("buffer too small", "bug"),
     "0x80000003": ("duplicate entry", "state"),
+    "0x80000004": ("no more keys", "state"),
+    "0x80000005": ("public key not found", "state"),
+    "0x80000006": ("private key not found", "state"),
+    "0x80000008": ("invalid block cipher", "state"),
+    "0x80000009": ("invalid mechanism", "state"),
     "0x8000000A": ("object not found", "state"),
     "0x8000000B": ("login failed, wrong PKCS#11 PIN", "rejected"),
     "0x8000000C": ("user not logged in", "state"),
     "0x8000000D": ("user not found", "config"),
+    "0x8000000E": ("wrong password for the key", "state"),
+    "0x80000012": ("key not found", "state"),
     "0x80000018": ("maximum number of connections exceeded", "transient"),
+    "0x8000002A": ("key import not allowed", "refused"),
     "0x80000037": ("password expired", "expired"),
     "0x8000003B": ("connect timeout", "transient"),
+    "0x80000058": ("EC curve unknown", "state"),
+    "0x8000005F": ("session objects disabled by HSM configuration", "refused"),
     "0x80000069": ("access to the partition disabled by HSM configuration", "refused"),
+    "0x80000084": ("DL group unknown", "state"),
+    "0x80000085": ("PQC mode unknown", "state"),
     "0x80005001": ("no HSM or user configured", "config"),
     "0x80005002": ("HSM or user configuration already exists", "state"),
     "0x80005003": ("primus.cfg not found", "config"),
@@ -69,16 +85,44 @@ CODES = {
     "0x80005017": ("login to the HSM failed with the credentials given (setup password)", "rejected"),
     "0x80005018": ("setup password expired", "expired"),
     "0x80005019": ("access to the partition disabled by HSM configuration", "refused"),
-    # Standard PKCS#11 return values that a login can end with (PKCS #11 v2.40, section 11.1).
+    # Return values of PKCS #11 that a provider can give at a login, or before it. The comment says why the class.
+    "0x00000002": ("CKR_HOST_MEMORY", "state"),  # the client has no memory left, so that nothing was sent
+    "0x00000003": ("CKR_SLOT_ID_INVALID", "config"),  # there is no such slot to log in to
+    "0x00000005": ("CKR_GENERAL_ERROR", "unknown"),  # says nothing of how far it got
+    "0x00000006": ("CKR_FUNCTION_FAILED", "unknown"),  # the same
+    "0x00000007": ("CKR_ARGUMENTS_BAD", "bug"),  # ppin has called its library wrongly
+    "0x00000030": ("CKR_DEVICE_ERROR", "unknown"),  # a problem with the HSM, before or after it judged
+    "0x00000031": ("CKR_DEVICE_MEMORY", "unknown"),  # the HSM lacks memory, before or after it judged
+    "0x00000032": ("CKR_DEVICE_REMOVED", "unknown"),  # it went away during the call: the verdict may be lost
+    "0x00000054": ("CKR_FUNCTION_NOT_SUPPORTED", "bug"),
     "0x000000A0": ("CKR_PIN_INCORRECT", "rejected"),
+    "0x000000A1": ("CKR_PIN_INVALID", "rejected"),  # has characters that a PIN cannot have: never right
+    "0x000000A2": ("CKR_PIN_LEN_RANGE", "rejected"),  # is too long or too short: never right
     "0x000000A3": ("CKR_PIN_EXPIRED", "expired"),
     "0x000000A4": ("CKR_PIN_LOCKED", "refused"),
+    "0x000000B0": ("CKR_SESSION_CLOSED", "unknown"),  # closed during the call: the verdict may be lost
+    "0x000000B1": ("CKR_SESSION_COUNT", "transient"),  # too many sessions are open: none was opened to log in with
+    "0x000000B3": ("CKR_SESSION_HANDLE_INVALID", "unknown"),  # as CKR_SESSION_CLOSED
+    "0x000000E0": ("CKR_TOKEN_NOT_PRESENT", "transient"),  # no HSM of any priority was reachable for the slot
+    "0x000000E1": ("CKR_TOKEN_NOT_RECOGNIZED", "state"),  # something answered that is no HSM which it knows
+    "0x00000100": ("CKR_USER_ALREADY_LOGGED_IN", "state"),
+    "0x00000101": ("CKR_USER_NOT_LOGGED_IN", "state"),
+    "0x00000102": ("CKR_USER_PIN_NOT_INITIALIZED", "state"),  # the partition has no PIN to compare with
+    "0x00000103": ("CKR_USER_TYPE_INVALID", "bug"),
+    "0x00000104": ("CKR_USER_ANOTHER_ALREADY_LOGGED_IN", "state"),
+    "0x00000190": ("CKR_CRYPTOKI_NOT_INITIALIZED", "unknown"),  # loading the library may itself have logged in
+    "0x00000191": ("CKR_CRYPTOKI_ALREADY_INITIALIZED", "bug"),
+    "0x00000200": ("CKR_FUNCTION_REJECTED", "refused"),
 }
 """Code, as printed by ppin with upper-case digits: (meaning, class)."""
 
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
 
 _CODE_HINTS = {
+    "0x000000E0": "The provider reached no HSM of any priority for this slot, so nothing was judged. Check address, "
+    "port, firewall and that the HSM runs, then run again. CloudHSM may admit only registered source addresses.",
+    "0x00000190": "The provider's library could not be initialized, which with connect_on_init may include a login. "
+    "Read the provider's log, and check that the HSM accepts the permanent secret before the next run.",
     "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the "
     "next run: too many wrong ones lock the privileged access of this partition for all its clients.",
     "0x80005003": "Put primus.cfg in place or say where it is with config_path.",
@@ -89,7 +133,8 @@ _CODE_HINTS = {
 }
 
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
-_RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+")
+_RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+", re.I)
+_BY_NAME = {name: code for code, (name, _cls) in CODES.items() if name.startswith("CKR_")}
 _RETURN_VALUE = re.compile(r"(?<![0-9A-Za-z])0[xX]0*([1-9A-Fa-f][0-9A-Fa-f]{0,7})(?![0-9A-Za-z])")
 
 
@@ -139,20 +184,25 @@ class PpinError(Exception):
 def find_code(text: str) -> t.Optional[str]:
     """The error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error.
 
-    The first one, but for a transient one before another: when one HSM cannot be reached and the next rejects a
-    credential, that is what must not be tried again.
+    A return value of PKCS#11 counts by its name, too. Of several, the first that says most: when one HSM cannot be
+    reached and the next rejects a credential, that is what must not be tried again.
     """
-    codes = ["0x" + match.group(1).upper() for match in _CODE.finditer(text)]
-    codes = [code for code in codes if code != "0x00000000"]
-    return next((code for code in codes if CODES.get(code, ("", ""))[1] != "transient"), codes[0] if codes else None)
+    found = [(match.start(), "0x" + match.group(1).upper()) for match in _CODE.finditer(text)]
+    names = [(match.start(), match.group().upper()) for match in _RETURN_NAME.finditer(text)]
+    found += [(place, _BY_NAME[name]) for place, name in names if name in _BY_NAME]
+    codes = [code for _place, code in sorted(found) if code != "0x00000000"]
+    return min(codes, key=_vagueness, default=None)
+
+
+def _vagueness(code: str) -> int:
+    """How little a code says beside others: a verdict first, last what says that there was none."""
+    cls = CODES.get(code, ("", "unknown"))[1]
+    return 0 if cls in NOT_ACCEPTED + ("refused",) else {"unknown": 2, "transient": 3}.get(cls, 1)
 
 
 def find_return_value(text: str) -> t.Optional[str]:
-    """The code in what ppin says of one login: as find_code, or a PKCS#11 return value by its name or in few digits."""
+    """The code in what ppin says of one login: as find_code, or a PKCS#11 return value in few digits."""
     code = find_code(text)
-    if code is None:
-        names = _RETURN_NAME.findall(text)
-        code = next((known for known, (name, _cls) in CODES.items() if name in names), None)
     if code is None:
         digits = _RETURN_VALUE.search(text)
         code = "0x%08X" % int(digits.group(1), 16) if digits else None

@@ -16,15 +16,20 @@ CONFIGURED = "configured"
 MISSING = "missing"
 NOT_LISTED = "not listed"
 
-_HEADER = re.compile(r"^[^\S\n]*Primus Permanent PIN[^\S\n]*$", re.M)
+_HEADER = re.compile(r"^[^\S\n]*Primus Permanent PIN[^\S\n]*$", re.M | re.I)
 _STATES = {"configured": True, "missing": False}
-_SLOT = re.compile(r"^\[\s*(\d+)\s*\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
-_PROXY = re.compile(r"^\[\s*(\d+)\s*\]\s*service/proxy\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$")
-_ANY_ENTRY = re.compile(r"^\[\s*\d+\s*\].*permanent\s*secret")
-_TESTED_SLOT = re.compile(r"^(slot\d+)\s*\(id=(0[xX][0-9A-Fa-f]{1,8}|\d{1,10})\)\s*,\s*user=(.*)$")
-_TESTED_HSM = re.compile(r"^(hsm\d+)\s*:\s*Connect\s*to\s*'([^']*)'\s*on\s*port\s*(\d{1,5})\b(.*)$")
-_FIRMWARE = re.compile(r"\bfirmware\s*:\s*(\S+)")
-_COUNT = re.compile(r"\bNumber of (partitions|failures)\s*:\s*(\d{1,9})\b", re.I)
+_SLOT = re.compile(r"^\[\s*(\d+)\s*\]\s*slot-id\s*(\w+)\s*:\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$", re.I)
+_PROXY = re.compile(r"^\[\s*(\d+)\s*\]\s*service/proxy\s*user\s*'(.*)'\s*permanent\s*secret\s*:\s*(\S+)$", re.I)
+_ANY_ENTRY = re.compile(r"^\[\s*\d+\s*\](?:\s*(?:slot|service)|.*permanent\s*secret)", re.I)
+_TESTED_SLOT = re.compile(r"^(slot\d+)\s*\(\s*id\s*=\s*(0x[0-9A-F]{1,8}|\d{1,10})\s*\)\s*,\s*user\s*=(.*)$", re.I)
+_TESTED_HSM = re.compile(r"^(hsm\d+)\s*:(.*)$", re.I)
+_CONNECT = re.compile(
+    r"""^Connect\s*to\s*(?:(?:'([^']*)'|"([^"]*)")[\s,]*|([^\s'",]+)[\s,]+)(?:on\s*)?port\s*['"]?(\d{1,5})\b['"]?(.*)$""",
+    re.I,
+)
+_FAILED = re.compile(r"fail|error|refused|unreachable|timed?\s?out|\bnot?\b|unable|cannot", re.I)
+_OK = re.compile(r"(?:CKR_)?OK", re.I)
+_COUNT = re.compile(r"\bNumber\s+of\s+(partitions|failures)\s*:\s*(\d{1,9})\b", re.I)
 
 # What a terminal would act on instead of showing it: escape sequences (ECMA-48) and control characters but \t and \n.
 _INVISIBLE = re.compile(
@@ -133,22 +138,28 @@ class TestedSlot(t.NamedTuple):
 
 
 class TestedHsm(t.NamedTuple):
-    """An HSM that C(ppin --test) connected to, or tried to. said is the rest of its line."""
+    """An HSM that C(ppin --test) connected to, or tried to.
+
+    :ivar host, port: empty and 0 when the line has another form than those that are known.
+    :ivar firmware: None when the line does not tell.
+    :ivar problem: what the line says of a connection that failed, or the line that is not understood; empty if neither.
+    """
 
     hsm: str
     host: str
     port: int
     firmware: t.Optional[str]
-    said: str
+    problem: str
     slots: t.List[TestedSlot]
 
     @property
     def connected(self) -> bool:
-        return self.firmware is not None or bool(self.slots)
+        """Whether it was reached: its line says so, or says nothing else and a login at it was judged."""
+        return not self.problem and (self.firmware is not None or any(slot.may_be_judged for slot in self.slots))
 
     @property
     def error(self) -> t.Optional[PpinError]:
-        return None if self.connected else _said(self.said or "not connected")
+        return None if self.connected else _said(self.problem or "not connected")
 
 
 class Tested(t.NamedTuple):
@@ -171,8 +182,14 @@ def _said(text: str) -> PpinError:
     return PpinError(text[:200], find_return_value(text))
 
 
-def parse_test(text: str) -> Tested:
-    """What an output of C(ppin --test) tells. A slot before any HSM is on one without a name."""
+def parse_test(text: str, names: t.Collection[str] = ()) -> Tested:
+    """What an output of C(ppin --test) tells, in either of the two forms that are published.
+
+    One has the host in quotes, C(on port) and counts; the other (guides for other products, provider 1.8.6 and later)
+    has neither, and the names of PKCS#11 return values as verdicts. A slot before any HSM is on one without a name.
+
+    :arg names: the partitions, for names with a colon in them.
+    """
     hsms: t.List[TestedHsm] = []
     counts: t.Dict[str, int] = {}
     for raw_line in printable(text).splitlines():
@@ -180,20 +197,46 @@ def parse_test(text: str) -> Tested:
         slot, hsm = _TESTED_SLOT.match(line), _TESTED_HSM.match(line)
         if slot:
             key, slot_id, rest = slot.groups()
-            name, _colon, said = rest.rpartition(":")
-            if said.strip() != "OK":
-                name, _colon, said = rest.partition(":")
-            if not said.strip():
+            name, said = _verdict(rest, names)
+            if not said:
                 continue
             if not hsms:
                 hsms.append(TestedHsm("", "", 0, None, "", []))
-            said = said.strip()
-            hsms[-1].slots.append(TestedSlot(key, _slot_id(slot_id), name.rstrip(), said == "OK", said))
+            ok = _OK.fullmatch(said) is not None
+            hsms[-1].slots.append(TestedSlot(key.lower(), _slot_id(slot_id), name, ok, said))
         elif hsm:
-            key, host, port, rest = hsm.groups()
-            firmware = _FIRMWARE.search(rest)
-            hsms.append(TestedHsm(key, host, int(port), firmware and firmware.group(1), rest.strip(" ,:"), []))
+            hsms.append(_tested_hsm(hsm.group(1).lower(), hsm.group(2).strip()))
         else:
             for count in _COUNT.finditer(line):
                 counts[count.group(1).lower()] = int(count.group(2))
     return Tested(hsms, counts.get("partitions"), counts.get("failures"))
+
+
+def _tested_hsm(key: str, text: str) -> TestedHsm:
+    """The HSM of a line, of which this is what follows the key."""
+    connect = _CONNECT.match(text)
+    if connect is None:
+        return TestedHsm(key, "", 0, None, text or "nothing", [])
+    *hosts, port, rest = connect.groups()
+    outcome, *stated = rest.split(",")
+    attributes = [item.partition(":") for item in stated]
+    firmware = next((value.strip() for name, _colon, value in attributes if name.strip().lower() == "firmware"), "")
+    # A success has nothing but attributes, C(, firmware: RP-2.10.0-T), none of which tells of a failure.
+    good = outcome.strip(" .:") == "" or _OK.fullmatch(outcome.strip(" .:"))
+    good = good and all(value.strip() for _name, _colon, value in attributes)
+    good = good and not _FAILED.search(rest) and find_return_value(rest) is None
+    if not re.search(r"\d", firmware):  # such as unknown
+        firmware = ""
+    problem = "" if good else rest.strip(" ,:")
+    return TestedHsm(key, next(filter(None, hosts), ""), int(port), firmware or None, problem, [])
+
+
+def _verdict(text: str, names: t.Collection[str]) -> t.Tuple[str, str]:
+    """The name of the partition and what was said of it, in C(NAME: VERDICT); a name may have colons in it."""
+    text = text.strip()
+    name, _colon, said = text.rpartition(":")
+    if not _OK.fullmatch(said.strip()):
+        known = [name for name in names if re.match(r"\s*:", text[len(name) :]) and text.startswith(name)]
+        name = max(known, key=len, default=text.partition(":")[0])
+        said = text[len(name) :].lstrip().partition(":")[2]
+    return name.strip(), said.strip()

@@ -156,14 +156,9 @@ def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], 
     try:
         session = token.open(user_pin=wanted.pin)
     except pkcs11.exceptions.PKCS11Error as exc:
-        name = _name(exc)
-        code = find_return_value(name)
-        raise PpinError(
-            "The login to the token '%s' failed: %s" % (_text(token.label), name),
-            code,
-            None if code or not name.startswith("CKR_PIN_") else "rejected",
-            _PIN_HINT,
-        ) from None
+        problem = "The login to the token '%s' failed: %s" % (_text(token.label), _name(exc))
+        error = PpinError(problem, find_return_value(_name(exc)))
+        raise PpinError(problem, error.code, error.cls, _PIN_HINT if error.may_be_judged else None) from None
     with session:
         objects = {
             cls.lower(): sum(1 for _object in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass[cls]}))
@@ -264,4 +259,4 @@ def _name(exc: BaseException) -> str:
     name = type(exc).__name__
     if name == "PKCS11Error":
         return str(exc) or name
-    return "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
+    return "CKR_" + re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).upper().replace("RECOGNISED", "RECOGNIZED")

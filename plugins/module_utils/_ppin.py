@@ -305,20 +305,35 @@ class Ppin:
         args = ["--test", "--user", user_name, "--hsm", hsm]
         doing = "The login of '%s' at %s" % (user_name, hsm)
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        hsms = parse_test(output).hsms
-        tested = [slot for entry in hsms for slot in entry.slots]
-        failure = None if tested and all(slot.ok for slot in tested) else self._failure(output, doing)
-        if failure and failure.cls == "unknown" and hsms and not any(entry.connected for entry in hsms):
-            failure = PpinError(failure.msg, cls="transient")  # no HSM was reached, so nothing was judged
-        if failure and tested and failure.code in (NO_ANSWER, CONNECTION_FAILED):
+        tested = parse_test(output, [user_name])
+        failure = self._login_failure(tested, output, doing)
+        if failure and tested.slots and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
-        if tested and (failure is None or failure.cls != "transient"):
-            self.logins += len(tested)
+        if tested.slots and (failure is None or failure.cls != "transient"):
+            self.logins += len(tested.slots)
         return failure
 
-    def test(self, **filters: t.Optional[str]) -> Tested:
+    def _login_failure(self, tested: Tested, output: str, doing: str) -> t.Optional[PpinError]:
+        """What went wrong with the logins of a test: a rejection before all else, then what is not known to be none."""
+        failed = [slot.error for slot in tested.slots if slot.error]
+        if tested.slots and not failed:
+            return None
+        if not tested.slots and not any(hsm.connected for hsm in tested.hsms):
+            failed = [hsm.error for hsm in tested.hsms if hsm.error]
+        errors = sorted(failed, key=lambda error: (not error.rejects, not error.may_be_judged))
+        if not errors:
+            return self._failure(output, doing)
+        error = errors[0]
+        if error.code:
+            return from_code(error.code, doing)
+        # Without a slot, an HSM whose line is understood was not reached, so that nothing was judged.
+        unreached = not tested.slots and all(hsm.port for hsm in tested.hsms)
+        return PpinError("%s failed%s" % (doing, self._shown(output)), cls="transient" if unreached else error.cls)
+
+    def test(self, names: t.Collection[str], **filters: t.Optional[str]) -> Tested:
         """Log in once to each slot of each HSM that fits. :raises PpinError: when ppin does not tell of any.
 
+        :arg names: the partitions that are listed.
         :arg filters: C(user), C(hsm), C(slot) and C(slotid), as ppin names them.
         """
         args = ["--test"]
@@ -329,7 +344,7 @@ class Ppin:
             output = self.run(*args)
         except PpinError as exc:
             late, output = exc, exc.output
-        tested = parse_test(output)._replace(late=late)
+        tested = parse_test(output, names)._replace(late=late)
         if late is not None and not tested.slots:
             raise late
         if not tested.hsms and tested.partitions == 0 and find_code(output) is None:

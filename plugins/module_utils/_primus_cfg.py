@@ -53,12 +53,15 @@ def name_problem(name: str) -> t.Optional[str]:
 
 
 class Slot(t.NamedTuple):
-    """A slot of an HSM. hsm is its key in primus.cfg, C(hsm0) and so on."""
+    """A slot of an HSM. hsm and slot are its keys in primus.cfg, C(hsm0) and C(slot0); host and port as there."""
 
     hsm: str
     user_name: str
     slot_id: t.Optional[int]
     proxy_user: t.Optional[str]
+    slot: str
+    host: str
+    port: str
 
 
 def read_slots(text: str) -> t.List[Slot]:
@@ -67,8 +70,10 @@ def read_slots(text: str) -> t.List[Slot]:
     try:
         hsms = _Reader(text).read()["primus"]["hsms"]
         for hsm_key, hsm in hsms.items():
-            for settings in hsm.get("slots", {}).values():
-                slot = Slot(hsm_key, settings["user_name"], settings.get("id"), settings.get("proxy_user") or None)
+            host, port = str(hsm.get("host", "")), str(hsm.get("port", ""))
+            for slot_key, settings in hsm.get("slots", {}).items():
+                proxy_user = settings.get("proxy_user") or None
+                slot = Slot(hsm_key, settings["user_name"], settings.get("id"), proxy_user, slot_key, host, port)
                 if not isinstance(slot.user_name, str) or not isinstance(slot.proxy_user, (str, type(None))):
                     raise TypeError("a name is not a string")
                 if type(slot.slot_id) not in (int, type(None)):

@@ -73,7 +73,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 ok:
-  description: Whether all HSMs that were tried were reached and all logins worked.
+  description:
+    - Whether all HSMs that were asked for were reached and all logins worked.
+    - It is V(false) as well when the output of C(ppin) does not show each HSM and slot of C(primus.cfg) that was asked
+      for, or has a line of an HSM that is not understood. See RV(unseen).
   returned: always
   type: bool
 hsms:
@@ -166,6 +169,14 @@ logins:
   description: How many logins the HSMs may have judged.
   returned: always
   type: int
+unseen:
+  description:
+    - The slots that were asked for, of which the output of C(ppin) tells neither success nor failure. Each has C(hsm),
+      C(slot), C(slot_id) and C(user_name). C(hsm) and C(slot) are null when C(primus.cfg) is not understood.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{"hsm": "hsm1", "slot": "slot0", "slot_id": 0, "user_name": "PARTITION1"}]
 refused:
   description: The partitions that were not logged in to as their secret is known to be rejected.
   returned: always
@@ -178,13 +189,16 @@ error:
 """
 
 import typing as t
+from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
+    Entry,
     Tested,
+    TestedHsm,
     TestedSlot,
     entry_state,
     quoted,
@@ -196,12 +210,16 @@ from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     run_login_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 
 
 def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
     params = module.params
-    check_not_rejected(module, ledger, _names(params, ppin))
+    listed = ppin.listing().partitions
+    names = _names(params, listed)
+    check_not_rejected(module, ledger, [name for name in names if entry_state(listed[name]) == CONFIGURED])
     tested = ppin.test(
+        listed,
         user=params["user_name"],
         hsm=params["hsm"],
         slot=params["slot"],
@@ -211,7 +229,19 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
     if tested.late is not None:
         raise tested.late
-    if not _as_counted(tested, result["counts"]):
+    unseen = _unseen(tested, params, ppin.slots(), {name: listed[name] for name in names})
+    result["unseen"] = unseen or []
+    if unseen or (unseen is None and tested.failures is None):
+        result["ok"] = False
+    as_counted = _as_counted(tested, result["counts"])
+    if unseen and as_counted:
+        module.warn("ppin --test says nothing good of %s: ok is false." % ", ".join(_place(entry) for entry in unseen))
+    elif unseen is None and tested.failures is None:
+        module.warn(
+            "ppin --test printed no counts, and primus.cfg does not tell what it must have tested: ok is false, even "
+            "if each login that is shown worked."
+        )
+    if not as_counted and (unseen != [] or tested.failures):
         raise PpinError(
             "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
             % (tested.partitions, tested.failures, result["counts"]["slots"], result["counts"]["failures"]),
@@ -221,9 +251,8 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
         )
 
 
-def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
-    """The partitions whose secret would be tried, if every HSM had all of them. :raises PpinError: when none fits."""
-    listed = ppin.listing().partitions
+def _names(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entry]]) -> t.List[str]:
+    """The partitions that would be tried, if every HSM had all of them. :raises PpinError: when none fits."""
     asked, slot_id = params["user_name"], params["slot_id"]
     names = [
         name
@@ -234,7 +263,47 @@ def _names(params: t.Mapping[str, t.Any], ppin: Ppin) -> t.List[str]:
         raise PpinError("No slot of primus.cfg fits", cls="config")
     if not names:
         raise PpinError("primus.cfg has no such partition; it has %s" % quoted(listed), "0x80005012")
-    return [name for name in names if entry_state(listed[name]) == CONFIGURED]
+    return names
+
+
+def _unseen(
+    tested: Tested, params: t.Mapping[str, t.Any], slots: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
+) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
+    """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
+
+    :arg slots: those of primus.cfg; none when it is not understood. The listing then tells how many there must be.
+    """
+    if not slots:
+        if params["hsm"] or params["slot"]:
+            return None
+        wanted = Counter((name, entry.slot_id) for name, entries in listed.items() for entry in entries)
+        wanted -= Counter((slot.user_name, slot.slot_id) for slot in tested.slots)
+        keys = ((name, slot_id) for name, slot_id in wanted if params["slot_id"] in (None, slot_id))
+        return [{"hsm": None, "slot": None, "slot_id": slot_id, "user_name": name} for name, slot_id in keys]
+    seen = [(hsm, slot) for hsm in tested.hsms for slot in hsm.slots]
+    failed = [hsm for hsm in tested.hsms if hsm.error]
+    return [
+        {"hsm": wanted.hsm, "slot": wanted.slot, "slot_id": wanted.slot_id, "user_name": wanted.user_name}
+        for wanted in slots
+        if wanted.user_name in listed
+        and params["hsm"] in (None, wanted.hsm, wanted.host)
+        and params["slot"] in (None, wanted.slot, wanted.slot.replace("slot", ""))
+        and params["slot_id"] in (None, wanted.slot_id)
+        and not any(_is_at(hsm, wanted) for hsm in failed)
+        and not any(
+            _is_at(hsm, wanted) and slot.user_name == wanted.user_name and wanted.slot_id in (None, slot.slot_id)
+            for hsm, slot in seen
+        )
+    ]
+
+
+def _is_at(hsm: TestedHsm, slot: Slot) -> bool:
+    """Whether the slot is one of this HSM. It is not documented that ppin names HSMs as primus.cfg does."""
+    return hsm.hsm == slot.hsm or (bool(hsm.port) and (hsm.host, str(hsm.port)) == (slot.host, slot.port))
+
+
+def _place(entry: t.Mapping[str, t.Any]) -> str:
+    return "'%s' in slot %s of %s" % (entry["user_name"], entry["slot_id"], entry["hsm"] or "one HSM")
 
 
 def _facts(tested: Tested) -> t.Dict[str, t.Any]:
@@ -308,7 +377,7 @@ def main() -> None:
             supports_check_mode=True,
         ),
         connectivity,
-        {"ok": False, "hsms": [], "partitions": [], "counts": {"hsms": 0, "slots": 0, "failures": 0}},
+        {"ok": False, "hsms": [], "partitions": [], "unseen": [], "counts": {"hsms": 0, "slots": 0, "failures": 0}},
     )
 
 

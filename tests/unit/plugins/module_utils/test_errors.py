@@ -17,14 +17,26 @@ TABLE = [
     ("0x80000001", "unexpected data type", "bug"),
     ("0x80000002", "buffer too small", "bug"),
     ("0x80000003", "duplicate entry", "state"),
+    ("0x80000004", "no more keys", "state"),
+    ("0x80000005", "public key not found", "state"),
+    ("0x80000006", "private key not found", "state"),
+    ("0x80000008", "invalid block cipher", "state"),
+    ("0x80000009", "invalid mechanism", "state"),
     ("0x8000000A", "object not found", "state"),
     ("0x8000000B", "login failed, wrong PKCS#11 PIN", "rejected"),
     ("0x8000000C", "user not logged in", "state"),
     ("0x8000000D", "user not found", "config"),
+    ("0x8000000E", "wrong password for the key", "state"),
+    ("0x80000012", "key not found", "state"),
     ("0x80000018", "maximum number of connections exceeded", "transient"),
+    ("0x8000002A", "key import not allowed", "refused"),
     ("0x80000037", "password expired", "expired"),
     ("0x8000003B", "connect timeout", "transient"),
+    ("0x80000058", "EC curve unknown", "state"),
+    ("0x8000005F", "session objects disabled by HSM configuration", "refused"),
     ("0x80000069", "access to the partition disabled by HSM configuration", "refused"),
+    ("0x80000084", "DL group unknown", "state"),
+    ("0x80000085", "PQC mode unknown", "state"),
     ("0x80005001", "no HSM or user configured", "config"),
     ("0x80005002", "HSM or user configuration already exists", "state"),
     ("0x80005003", "primus.cfg not found", "config"),
@@ -45,11 +57,35 @@ TABLE = [
     ("0x80005019", "access to the partition disabled by HSM configuration", "refused"),
 ]
 
-# PKCS #11 v2.40, pkcs11t.h: the return values with which a login judges a PIN.
+# PKCS #11 v2.40, pkcs11t.h: what a provider can give at a login, by what a caller may do next.
 PKCS11 = [
+    ("0x00000002", "CKR_HOST_MEMORY", "state"),
+    ("0x00000003", "CKR_SLOT_ID_INVALID", "config"),
+    ("0x00000005", "CKR_GENERAL_ERROR", "unknown"),
+    ("0x00000006", "CKR_FUNCTION_FAILED", "unknown"),
+    ("0x00000007", "CKR_ARGUMENTS_BAD", "bug"),
+    ("0x00000030", "CKR_DEVICE_ERROR", "unknown"),
+    ("0x00000031", "CKR_DEVICE_MEMORY", "unknown"),
+    ("0x00000032", "CKR_DEVICE_REMOVED", "unknown"),
+    ("0x00000054", "CKR_FUNCTION_NOT_SUPPORTED", "bug"),
     ("0x000000A0", "CKR_PIN_INCORRECT", "rejected"),
+    ("0x000000A1", "CKR_PIN_INVALID", "rejected"),
+    ("0x000000A2", "CKR_PIN_LEN_RANGE", "rejected"),
     ("0x000000A3", "CKR_PIN_EXPIRED", "expired"),
     ("0x000000A4", "CKR_PIN_LOCKED", "refused"),
+    ("0x000000B0", "CKR_SESSION_CLOSED", "unknown"),
+    ("0x000000B1", "CKR_SESSION_COUNT", "transient"),
+    ("0x000000B3", "CKR_SESSION_HANDLE_INVALID", "unknown"),
+    ("0x000000E0", "CKR_TOKEN_NOT_PRESENT", "transient"),
+    ("0x000000E1", "CKR_TOKEN_NOT_RECOGNIZED", "state"),
+    ("0x00000100", "CKR_USER_ALREADY_LOGGED_IN", "state"),
+    ("0x00000101", "CKR_USER_NOT_LOGGED_IN", "state"),
+    ("0x00000102", "CKR_USER_PIN_NOT_INITIALIZED", "state"),
+    ("0x00000103", "CKR_USER_TYPE_INVALID", "bug"),
+    ("0x00000104", "CKR_USER_ANOTHER_ALREADY_LOGGED_IN", "state"),
+    ("0x00000190", "CKR_CRYPTOKI_NOT_INITIALIZED", "unknown"),
+    ("0x00000191", "CKR_CRYPTOKI_ALREADY_INITIALIZED", "bug"),
+    ("0x00000200", "CKR_FUNCTION_REJECTED", "refused"),
 ]
 
 
@@ -74,7 +110,7 @@ def test_no_other_code_is_known():
         ("0xC0000001", "HSM system error"),
         ("0xCFFFFFFF", "HSM system error"),
         ("0x80005016", "not in the vendor's list"),
-        ("0x00000005", "not in the vendor's list"),
+        ("0x00000099", "not in the vendor's list"),
     ],
 )
 def test_unlisted_code(code, kind):
@@ -165,6 +201,34 @@ def test_find_no_code(text):
 
 def test_the_first_code_is_found():
     assert find_code("0x00000000\n0x80005017\n0x80005018") == "0x80005017"
+
+
+@pytest.mark.parametrize(("code", "name", "cls"), PKCS11)
+@pytest.mark.parametrize("form", ["{}", "Error: {}", "login failed ({})", "rv={},", "\t{}\r\n", "0x80005015 {}: again"])
+def test_find_a_return_value_by_its_name(code, name, cls, form):
+    expected = "0x80005015" if cls == "transient" and "0x80005015" in form else code
+    assert find_code(form.format(name)) == expected
+    assert find_code(form.format(name.lower())) == expected
+
+
+@pytest.mark.parametrize("text", ["CKR_OK", "CKR_PIN", "CKR_PIN_INCORRECTLY", "XCKR_PIN_INCORRECT", "PIN_INCORRECT"])
+def test_no_other_name_is_found(text):
+    assert find_code(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("0x80005010 failed to update, 0x80005017", "0x80005017"),
+        ("CKR_GENERAL_ERROR 0x8000000B", "0x8000000B"),
+        ("0x8000000A CKR_FUNCTION_FAILED", "0x8000000A"),
+        ("CKR_TOKEN_NOT_PRESENT CKR_DEVICE_REMOVED", "0x00000032"),
+        ("0x80005012 0x8000000A", "0x80005012"),
+        ("CKR_TOKEN_NOT_PRESENT, 0xC0000001", "0xC0000001"),
+    ],
+)
+def test_of_several_codes_the_one_that_says_most(text, code):
+    assert find_code(text) == code
 
 
 @pytest.mark.parametrize("code", ["0x80005017", "0x8000000B", "0x80001234"])

@@ -261,6 +261,9 @@ def test_state_words_in_any_case(state):
         "[01] service/proxy user 'A' permanent secret: not MISSING",
         "[01] service/proxy user 'A' permanent secret:",
         "[01] something else 'A' permanent secret: Configured",
+        "[01] slot-id 0: user 'A'",
+        "[01] Slot-ID 0",
+        "[01] service/proxy user 'A'",
     ],
 )
 def test_a_line_that_is_not_understood_is_not_skipped(line):
@@ -298,7 +301,6 @@ def test_indices(index, number):
         "Usage: ppin [-c FILE] [-s FILE] -l",
         "Primus HSM PKCS#11 2.2.4",
         "slot-id 0: user 'A' permanent secret: Configured",
-        "[01] slot-id 0: user 'A'",
         "user 'A' permanent secret: Configured",
         "permanent secret: Configured",
         "see [01] slot-id 0: user 'A' permanent secret: Configured",
@@ -323,9 +325,9 @@ NOISE = "".join(
         "2021 Apr  1 09:31:28 UTC NUFENEN info MSCNG Process: 0x2000000e [ok]\n",
         "[%s]\n" % ("0" * 500),
         "[[[[[[[[[[[[[[[[ ''''''''''''''''' ::::::::::::::\r\n",
-        "[01] slot-id 0: user 'A\n",
-        "[01] slot-id 0: user '%s\n" % ("' permanent " * 40),
-        "[01] service/proxy user '%s'\n" % (" " * 500),
+        "slot-id 0: user 'A\n",
+        "[01] user '%s\n" % ("' permanent " * 40),
+        "[01] proxy user '%s'\n" % (" " * 500),
         "\x1b[31m\x1b[\x1b]\x1b\x1b\x07\0\x9b\n",
         "slot0 (id=, user=: OK\n",
         "%s\n" % ("Zürich \u65e5\u672c " * 20),
@@ -336,7 +338,7 @@ TWO_MB = 2 * 1024 * 1024
 
 @pytest.mark.parametrize(
     "noise",
-    [NOISE, "x", " ", "\n", " \n", "'", "[01] ", "[01] slot-id 0: user '", "\x1b[0", "\x1b]"],
+    [NOISE, "x", " ", "\n", " \n", "'", "[01] ", "[01] user '", "\x1b[0", "\x1b]", "hsm", "hsm0", ","],
     ids=lambda noise: repr(noise[:10]),
 )
 def test_two_megabytes_of_noise(noise):
@@ -439,13 +441,55 @@ def test_results():
 
 # ppin --test
 
+PLAIN = """\
+Load config file: '/etc/primus/primus.cfg'
+
+hsm0: Connect to a-api.cloudshsm.com port 2310, firmware: RX-2.20.0-T
+          slot0 (id=0), user=DEMO_PARTITION: OK
+          slot1 (id=1), user=DEMO_PARTITION2: CKR_TOKEN_NOT_PRESENT
+"""
+# What the vendor's pages do not show: white space and case.
+WORDED = {
+    "as published": lambda text: text,
+    "tabs": lambda text: text.replace(" ", "\t"),
+    "wide": lambda text: text.replace(" ", "   ").replace(":", " : ").replace("=", " = "),
+    "close": lambda text: text.replace(", ", ",").replace(": ", ":").replace(" (", "("),
+    "lower case": lambda text: text.lower(),
+    "upper case": lambda text: text.upper(),
+}
+
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_published_test(shape):
     slots = [TestedSlot("slot0", 2, "DEMO-TEST", True, "OK")]
-    hsm = TestedHsm("hsm0", "82.197.162.10", 2411, "RP-2.10.0-T", "firmware: RP-2.10.0-T", slots)
+    hsm = TestedHsm("hsm0", "82.197.162.10", 2411, "RP-2.10.0-T", "", slots)
     assert parse_test(SHAPES[shape](TEST)) == Tested([hsm], 1, 0)
     assert hsm.connected and hsm.error is None and slots[0].error is None
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_published_plain_test(shape):
+    tested = parse_test(SHAPES[shape](PLAIN))
+    slots = [
+        TestedSlot("slot0", 0, "DEMO_PARTITION", True, "OK"),
+        TestedSlot("slot1", 1, "DEMO_PARTITION2", False, "CKR_TOKEN_NOT_PRESENT"),
+    ]
+    assert tested == Tested([TestedHsm("hsm0", "a-api.cloudshsm.com", 2310, "RX-2.20.0-T", "", slots)], None, None)
+    assert tested.hsms[0].connected
+    assert (slots[1].error.code, slots[1].error.cls, slots[1].may_be_judged) == ("0x000000E0", "transient", False)
+
+
+@pytest.mark.parametrize("wording", WORDED)
+@pytest.mark.parametrize("form", [TEST, PLAIN], ids=["quoted", "plain"])
+def test_either_form_in_other_words(form, wording):
+    def facts(text):
+        return [
+            (hsm.hsm, hsm.host.lower(), hsm.port, hsm.connected, hsm.firmware.lower())
+            + tuple((slot.slot, slot.slot_id, slot.user_name.lower(), slot.ok) for slot in hsm.slots)
+            for hsm in parse_test(text).hsms
+        ], parse_test(text)[1:]
+
+    assert facts(WORDED[wording](form)) == facts(form)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "test"])
@@ -482,6 +526,101 @@ Number of failures: 3
     assert [hsm.error and hsm.error.code for hsm in tested.hsms] == [None, "0x80005015", None]
 
 
+@pytest.mark.parametrize(
+    ("line", "host", "port", "connected", "code"),
+    [
+        # without a slot under it, an HSM is reached only when its line tells of a firmware and of nothing else
+        ("Connect to b.example.com port 2310, firmware: RX-3.1.0", "b.example.com", 2310, True, None),
+        ("Connect to b.example.com port 2310, firmware: RX-3.1.0, serial: 17", "b.example.com", 2310, True, None),
+        ("Connect to 2001:db8::1 port 2310, firmware: RX-3.1.0", "2001:db8::1", 2310, True, None),
+        (
+            "Connect to https://p.example.com:443/x port 443, firmware: 2.1",
+            "https://p.example.com:443/x",
+            443,
+            True,
+            None,
+        ),
+        ("Connect to b.example.com on port 2310, firmware: RX-3.1.0", "b.example.com", 2310, True, None),
+        ("Connect to 'b.example.com' port 2310 : OK, firmware: RX-3.1.0", "b.example.com", 2310, True, None),
+        ('connect to "b.example.com", port 2310, Firmware: RX-3.1.0', "b.example.com", 2310, True, None),
+        ("Connect to b.example.com port 2310", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310 failed", "b.example.com", 2310, False, None),
+        ("Connect to 'b.example.com' on port 2310 failed", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310 failed: 0x80005015", "b.example.com", 2310, False, "0x80005015"),
+        ("Connect to 'b.example.com' on port 2310: FAILED (0x8000003b)", "b.example.com", 2310, False, "0x8000003B"),
+        ("Connect to b.example.com port 2310: CKR_TOKEN_NOT_PRESENT", "b.example.com", 2310, False, "0x000000E0"),
+        ("Connect to b.example.com port 2310, error: 0xE0", "b.example.com", 2310, False, "0x000000E0"),
+        ("Connect to b.example.com port 2310, firmware: unknown", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310, firmware:", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310, firmware: RX-3.1.0, login failed", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310 (timeout)", "b.example.com", 2310, False, None),
+        ("Connect to b.example.com port 2310 - no route to host", "b.example.com", 2310, False, None),
+        # not understood
+        ("Connection refused", "", 0, False, None),
+        ("Connect to b.example.com:2310, firmware: RX-3.1.0", "", 0, False, None),
+        ("Connect to b.example.com port http, firmware: RX-3.1.0", "", 0, False, None),
+        ("Verbindung mit b.example.com Port 2310, Firmware: RX-3.1.0", "", 0, False, None),
+        ("OK", "", 0, False, None),
+        ("firmware: RX-3.1.0", "", 0, False, None),
+        ("", "", 0, False, None),
+    ],
+)
+def test_line_of_an_hsm(line, host, port, connected, code):
+    (hsm,) = parse_test("hsm7: %s\n" % line).hsms
+    assert (hsm.hsm, hsm.host, hsm.port, hsm.connected) == ("hsm7", host, port, connected)
+    assert (hsm.error is None) == connected
+    assert connected or hsm.error.code == code
+
+
+@pytest.mark.parametrize(
+    ("line", "verdict", "connected"),
+    [
+        ("Connect to 'b' on port 2310", "OK", True),
+        ("Connect to 'b' on port 2310", "CKR_PIN_INCORRECT", True),
+        ("Connect to 'b' on port 2310", "CKR_TOKEN_NOT_PRESENT", False),
+        ("Connect to 'b' on port 2310", "FAILED (0x80005015)", False),
+        ("Connect to b port 2310, firmware: unknown", "OK", True),
+        ("Connect to b port 2310 failed", "CKR_TOKEN_NOT_PRESENT", False),
+        ("Something that nobody knows", "OK", False),
+        ("Connect to b port 2310 and more words", "OK", False),
+    ],
+)
+def test_what_a_login_says_of_its_hsm(line, verdict, connected):
+    (hsm,) = parse_test("hsm0: %s\n slot0 (id=0), user=P: %s\n" % (line, verdict)).hsms
+    assert hsm.connected == connected
+    assert [slot.ok for slot in hsm.slots] == [verdict == "OK"]
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "expected"),
+    [
+        ("user=A:B: OK", [], ("A:B", "OK")),
+        ("user=A:B: OK", ["A"], ("A:B", "OK")),
+        ("user=A:B: CKR_PIN_INCORRECT", ["A:B", "A"], ("A:B", "CKR_PIN_INCORRECT")),
+        ("user=A:B : failed: CKR_PIN_INCORRECT", ["A:B"], ("A:B", "failed: CKR_PIN_INCORRECT")),
+        ("user=A: failed: 0x80005017", ["A", "B"], ("A", "failed: 0x80005017")),
+        ("user=A: failed: 0x80005017", [], ("A", "failed: 0x80005017")),
+        ("user = A : CKR_OK", [], ("A", "CKR_OK")),
+        ("user=id=0x00000001: CKR_PIN_INCORRECT", [], ("id=0x00000001", "CKR_PIN_INCORRECT")),
+    ],
+)
+def test_names_with_colons(line, names, expected):
+    (slot,) = parse_test("slot0 (id=0x00000001), " + line, names).slots
+    assert (slot.user_name, slot.said) == expected
+    assert slot.ok == (expected[1] in ("OK", "CKR_OK"))
+
+
+@given(
+    st.lists(
+        st.sampled_from(["hsm0", ":", " ", "Connect to ", "'", "b.example", " on", " port ", "2310", ", ", "firmware"])
+    ),
+    st.lists(st.text(max_size=8), max_size=2),
+)
+def test_an_hsm_is_never_reached_by_chance(words, noise):
+    for hsm in parse_test("".join(words + noise)).hsms:
+        assert not hsm.connected or (hsm.firmware and hsm.port)
+
+
 def test_a_slot_without_an_hsm():
     tested = parse_test("slot0 (id=0), user=P1: OK\n")
     assert [(hsm.hsm, len(hsm.slots)) for hsm in tested.hsms] == [("", 1)]
@@ -514,7 +653,12 @@ def test_tested_slot(line, expected):
         ("login failed, error 0x8000000b", "0x8000000B", "rejected"),
         ("CKR_PIN_LOCKED", "0x000000A4", "refused"),
         ("error 0xa0", "0x000000A0", "rejected"),
-        ("CKR_GENERAL_ERROR", None, "unknown"),
+        ("CKR_GENERAL_ERROR", "0x00000005", "unknown"),
+        ("ckr_token_not_present", "0x000000E0", "transient"),
+        ("rv=0xE0", "0x000000E0", "transient"),
+        ("CKR_TOKEN_NOT_PRESENT (0x000000e0)", "0x000000E0", "transient"),
+        ("CKR_FUNCTION_FAILED, error 0x80005017", "0x80005017", "rejected"),
+        ("CKR_NO_SUCH_NAME", None, "unknown"),
         ("error 0x05", "0x00000005", "unknown"),
         ("failed", None, "unknown"),
     ],
@@ -525,6 +669,6 @@ def test_what_is_said_of_a_failed_login(said, code, cls):
     assert slot.error.msg == said
 
 
-@pytest.mark.parametrize("text", ["", "\r\n", "OK", "user=A: OK", "slot0 (id=2), user=A", "hsm0: OK", "slot0: OK"])
+@pytest.mark.parametrize("text", ["", "\r\n", "OK", "user=A: OK", "slot0 (id=2), user=A", "hsm: OK", "slot0: OK"])
 def test_no_tested_slot(text):
     assert parse_test(text) == Tested([], None, None)
