@@ -7,7 +7,13 @@ from __future__ import annotations
 import typing as t
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
+    LIFESPAN_ARGUMENT,
+    check_lifespan,
+    validity,
+)
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import LABELS, when
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, open_store
 
@@ -16,6 +22,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "kind": {"type": "str", "choices": list(LABELS)},
     "clear": {"type": "bool", "default": False},
     "gate_store": GATE_ARGUMENTS["gate_store"],
+    "setup_password_lifespan": LIFESPAN_ARGUMENT,
 }
 
 
@@ -26,14 +33,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(argument_spec=ARGUMENTS)
         try:
+            check_lifespan(options["setup_password_lifespan"])
             store = open_store(options["gate_store"])
             found = [(key, record) for key, record in store.items() if _asked(record, options)]
             if options["clear"] and not self._task.check_mode:
                 for key, _record in found:
                     store.remove(key)
+        except PpinError as exc:
+            return {"failed": True, **exc.failure()}
         except GateError as exc:
             return {"failed": True, "msg": str(exc)}
-        entries = [_shown(record) for _key, record in sorted(found, key=lambda item: str(item[1]["time"]))]
+        lifespan = options["setup_password_lifespan"]
+        entries = [_shown(record, lifespan) for _key, record in sorted(found, key=lambda item: str(item[1]["time"]))]
         return {"changed": bool(options["clear"] and found), "entries": entries}
 
 
@@ -41,7 +52,9 @@ def _asked(record: Record, options: t.Mapping[str, t.Any]) -> bool:
     return all(options[key] is None or record[key] == options[key] for key in ("name", "kind"))
 
 
-def _shown(record: Record) -> t.Dict[str, t.Any]:
+def _shown(record: Record, lifespan: t.Optional[int]) -> t.Dict[str, t.Any]:
     shown = {key: record.get(key) for key in ("name", "kind", "verdict", "host", "code", "meaning")}
     unclear = [when(moment) for moment in record.get("unclear", [])]
-    return {**shown, "time": when(record["time"]), "unclear": unclear}
+    first_used = record.get("first_used")
+    valid = validity(when(first_used), lifespan) if first_used else None
+    return {**shown, "time": when(record["time"]), "unclear": unclear, "setup_password_validity": valid}

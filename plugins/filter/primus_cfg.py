@@ -86,13 +86,18 @@ options:
         type: dict
         suboptions:
           file:
-            description: Path of the log file.
+            description:
+              - Path of the log file. The users of the provider must be able to write it.
+              - Without it the provider writes V(/tmp/primus.log), unless
+                O(_input.log.write_log_file=false).
             type: str
           write_log_file:
-            description: Whether to write to the log file.
+            description: Whether to write to the log file. The provider's default is true. Provider 2.2.2 and later.
             type: bool
           write_syslog:
-            description: Whether to write to syslog. Provider 2.2.2 and later.
+            description:
+              - Whether to write to syslog, with the facility LOCAL1 and under the name of the application.
+              - Provider 2.2.2 and later.
             type: bool
           trace_linenumber:
             description: Whether a line tells its place in the source.
@@ -116,13 +121,15 @@ options:
             description: From V(0x00) to V(0x07), the sum of V(0x01), V(0x02) and V(0x04).
             type: int
           trace_level:
-            description: From 0 to 7.
+            description: From 0 to 7. The vendor recommends 4 for production.
             type: int
       wait_delay:
-        description: Milliseconds between two tries to connect. The provider's default is 250.
+        description: Milliseconds to wait when incomplete data was received. The provider's default is 250.
         type: int
       wait_max_tries:
-        description: Number of tries to connect. The provider's default is 5.
+        description:
+          - Number of tries for the completion of data, and for the fallback to the next HSM. The provider's default is
+            5.
         type: int
       connect_on_init:
         description: Whether to connect as soon as the library is initialised. The provider's default is true.

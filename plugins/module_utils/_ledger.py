@@ -16,20 +16,20 @@ import time
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 
 ITERATIONS = 100000
 """PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""
 
 VERSION = 1
 
-TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
-
 
 class Ledger:
     """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
 
     ``{"version": 1, "partitions": {NAME: {salt, iterations, hash, since}}, "service_users": {the same}}``; salt and
-    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``. Beside them ``"rejected": {NAME: time}``, when a login
+    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``; first_used the same, where the password was used before
+    since. Beside them ``"rejected": {NAME: time}``, when a login
     with the permanent secret of a partition was rejected. A lost or damaged file counts as empty: see problem.
     """
 
@@ -66,6 +66,11 @@ class Ledger:
         entry = self._data[kind].get(name)
         return entry["since"] if entry else None
 
+    def first_used(self, kind: str, name: str) -> t.Optional[str]:
+        """When this client first used the password that made the present credential, or None when it is not known."""
+        entry = self._data[kind].get(name)
+        return entry.get("first_used", entry["since"]) if entry else None
+
     def set_before(self, kind: str, name: str, seconds: float) -> bool:
         """Whether the present credential was set earlier than so many seconds ago; also if that is not known."""
         try:
@@ -92,6 +97,7 @@ class Ledger:
 
     def remember(self, kind: str, name: str, password: str) -> None:
         """Note that this password made the credential. :raises OSError: when the file cannot be written."""
+        first_used = self.first_used(kind, name) if self.same(kind, name, password) else None
         salt = os.urandom(16)
         self._data[kind][name] = {
             "salt": base64.b64encode(salt).decode("ascii"),
@@ -99,6 +105,8 @@ class Ledger:
             "hash": base64.b64encode(_hash(password, salt, ITERATIONS)).decode("ascii"),
             "since": _now(),
         }
+        if first_used:
+            self._data[kind][name]["first_used"] = first_used
         if kind == "partitions":
             self._data["rejected"].pop(name, None)
         self._write()
@@ -125,7 +133,7 @@ def _check(data: t.Mapping[str, t.Any]) -> None:
         iterations = entry["iterations"]
         if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS:
             raise ValueError("an entry is damaged")
-        if not isinstance(entry["since"], str):
+        if not isinstance(entry["since"], str) or not isinstance(entry.get("first_used", ""), str):
             raise ValueError("an entry is damaged")
     if not all(isinstance(when, str) for when in data["rejected"].values()):
         raise ValueError("an entry is damaged")

@@ -40,6 +40,11 @@ options:
     description:
       - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret).
     type: str
+  setup_password_lifespan:
+    description:
+      - How many hours a setup password is valid from its first use, for RV(entries[].setup_password_validity); 0 for a
+        one-time password. By default 72, as with an HSM on premises; with CloudHSM it is 168 (7 days).
+    type: int
 attributes:
   check_mode:
     support: full
@@ -97,6 +102,11 @@ entries:
       description: When logins were made, in UTC, whose verdict is not known.
       type: list
       elements: str
+    setup_password_validity:
+      description:
+        - Until when a setup password that was accepted may be valid, C(valid_until) in UTC, with C(first_used) and the
+          C(assumption) that this rests on. Null for other entries.
+      type: dict
   sample:
     - name: PARTITION1
       kind: secret
@@ -106,4 +116,5 @@ entries:
       code: "0x80005017"
       meaning: login to the HSM failed with the credentials given (setup password)
       unclear: []
+      setup_password_validity: null
 """

@@ -16,6 +16,7 @@ description:
     module tries it once, and not at all when O(dest) has the string already.
   - The C(.secrets.cfg) of the host stays as it is. C(ppin) is given a copy.
   - C(ppin) has this since version 2.2.4 of the provider.
+  - A FortiGate takes a string of 3 kB at most. The module warns when this one is longer.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
@@ -97,6 +98,11 @@ users:
   type: list
   elements: str
   sample: [PARTITION1]
+length:
+  description: Bytes of the string.
+  returned: when there is a string
+  type: int
+  sample: 412
 dest:
   description: The file.
   returned: with O(dest)
@@ -139,6 +145,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import S
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
 
 PASSWORDS = ("setup_password", "pkcs11_password")
+
+FORTIGATE_LIMIT = 3000
+"""Bytes of a secrets string, of which the vendor says that a FortiGate takes 3 kB at most."""
 
 
 def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
@@ -231,7 +240,12 @@ def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> Secr
 
 
 def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: SecretsString) -> None:
-    result["users"] = made.users
+    result.update(users=made.users, length=len(made.text))
+    if result["length"] > FORTIGATE_LIMIT:
+        module.warn(
+            "The secrets string of '%s' has %d bytes, and a FortiGate takes 3 kB at most: it is to be expected that it "
+            "refuses the string." % (module.params["user_name"], result["length"])
+        )
     if module.params["return_content"]:
         result["content"] = made.text
 

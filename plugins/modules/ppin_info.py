@@ -27,6 +27,12 @@ options:
       - The group whose members may use the provider, for RV(group).
     type: str
     default: primus
+  setup_password_lifespan:
+    description:
+      - How many hours a setup password is valid from its first use, the HSM's setting C(lifespan_setup_pwd), for
+        RV(partitions[].setup_password_validity). 0 is for a one-time password.
+      - By default 168 (7 days) for a partition behind a service proxy, as with CloudHSM, and 72 for others.
+    type: int
 extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.attributes
@@ -139,6 +145,13 @@ partitions:
     rejected:
       description: When a login of this collection with the present secret was rejected, in UTC, or null.
       type: str
+    setup_password_validity:
+      description:
+        - Until when the setup password that fetched the present secret may be valid. C(valid_until) is the time in UTC,
+          C(first_used) is when this client first used it, and C(assumption) is what this rests on.
+        - The first use on another client may have been earlier.
+        - Null when that is not known.
+      type: dict
   sample:
     - user_name: PARTITION1
       configured: true
@@ -147,6 +160,11 @@ partitions:
       proxy_users: [eqabxrfnqqos]
       since: "2026-01-31T12:00:00Z"
       rejected: null
+      setup_password_validity:
+        first_used: "2026-01-31T12:00:00Z"
+        valid_until: "2026-02-07T12:00:00Z"
+        assumption: >-
+          7 days from the first use (CloudHSM); Economy Certified counts from the issuance, so it ends earlier
 service_users:
   description: The service users that C(ppin -l) lists.
   returned: always
@@ -229,6 +247,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
+    LIFESPAN_ARGUMENT,
+    check_lifespan,
+    validity,
+)
 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
@@ -268,6 +291,7 @@ def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
 
 
 def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
+    check_lifespan(module.params["setup_password_lifespan"])
     paths = find_paths(module.params, module.get_bin_path)
     ppin = Ppin(paths, module.params["timeout"])
     ledger = Ledger(paths.secrets)
@@ -294,17 +318,23 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
     slots = ppin.slots() if facts["config"]["exists"] else []
-    facts["partitions"] = [
-        dict(
-            credential_facts(entries),
-            user_name=name,
-            hsms=_unique(slot.hsm for slot in slots if slot.user_name == name),
-            proxy_users=_unique(slot.proxy_user for slot in slots if slot.user_name == name and slot.proxy_user),
-            since=ledger.since("partitions", name),
-            rejected=ledger.rejected(name),
+    facts["partitions"] = []
+    for name, entries in listing.partitions.items():
+        own = [slot for slot in slots if slot.user_name == name]
+        proxy_users = _unique(slot.proxy_user for slot in own if slot.proxy_user)
+        facts["partitions"].append(
+            dict(
+                credential_facts(entries),
+                user_name=name,
+                hsms=_unique(slot.hsm for slot in own),
+                proxy_users=proxy_users,
+                since=ledger.since("partitions", name),
+                rejected=ledger.rejected(name),
+                setup_password_validity=validity(
+                    ledger.first_used("partitions", name), module.params["setup_password_lifespan"], bool(proxy_users)
+                ),
+            )
         )
-        for name, entries in listing.partitions.items()
-    ]
     facts["service_users"] = [
         dict(credential_facts(entries), name=name, since=ledger.since("service_users", name))
         for name, entries in listing.service_users.items()
@@ -322,6 +352,7 @@ def main() -> None:
             ARGUMENTS,
             files={"type": "list", "elements": "path", "default": []},
             group={"type": "str", "default": "primus"},
+            setup_password_lifespan=LIFESPAN_ARGUMENT,
         ),
         supports_check_mode=True,
     )

@@ -13,6 +13,8 @@ description:
     it to a file.
   - B(This is one login) with the permanent secret of the partition, and the HSM logs it too. A secret that the HSM no
     longer accepts costs one wrong attempt, which counts towards the lock-out of the partition for all its clients.
+  - The HSM gives its log to clients only with C(client_log=true) in its security configuration, which its security
+    officer sets. The module says so when the log is refused or has no entries.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
@@ -153,7 +155,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import TIME_FORMAT, Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, parse_log
 from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     ARGUMENTS,
@@ -162,6 +164,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     run_login_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import PARTITION_ARGUMENTS, Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
+
+CLIENT_LOG = (
+    "A client gets the log only when the HSM's security configuration has client_log=true, which its security officer "
+    "sets."
+)
 
 
 def since_time(text: str) -> str:
@@ -189,15 +197,20 @@ def log(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t
     except PpinError as exc:
         verified = False if exc.rejects else None
         tell(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
+        if exc.cls == "refused":
+            exc.hint += " " + CLIENT_LOG
         raise
     tell(module, ledger, result, {"verified": True, "logins": 1, "error": None})
     with open(out, "rb") as file:
         content = file.read()
     result["size"] = len(content)
+    entries, other_lines = parse_log(content.decode("utf-8", "replace"))
+    if not entries:
+        module.warn("The log of '%s' from %s has no entries. %s" % (params["user_name"], params["hsm"], CLIENT_LOG))
     if params["dest"]:
         result.update(dest=params["dest"], changed=write_dest(module, content))
         return
-    entries, result["other_lines"] = parse_log(content.decode("utf-8", "replace"))
+    result["other_lines"] = other_lines
     result["entries"] = [
         entry._asdict()
         for entry in entries

@@ -236,7 +236,12 @@ class Gate:
         unclear: t.List[float],
         moment: t.Optional[float] = None,
     ) -> None:
+        # When the password was first accepted, as its validity begins then.
+        first_used = (self.store.read(key) or {}).get("first_used") if kind == SECRET else None
+        if kind == SECRET and verdict == ACCEPTED:
+            first_used = first_used or time.time()
         record: Record = {
+            "first_used": first_used,
             "verdict": verdict,
             "kind": kind,
             "name": self.name,

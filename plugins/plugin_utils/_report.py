@@ -20,8 +20,8 @@ import unicodedata
 from pathlib import Path
 
 import jinja2
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import TIME_FORMAT
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 from markupsafe import Markup
 
 SHOWN_LIMIT = 400
@@ -237,6 +237,7 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
             "hsms": [_clean(hsm) for hsm in partition["hsms"]],
             "service_users": [_clean(user) for user in partition["proxy_users"]],
             "rejected": _time(partition["rejected"]),
+            "setup_password_validity": _validity(partition["setup_password_validity"]),
         }
         for partition in look["partitions"]
     ]
@@ -259,7 +260,7 @@ def _file(facts: t.Mapping[str, t.Any]) -> Data:
 
 
 def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> Data:
-    """What is known of it. since is also when its setup password was used, from when on that counts as spent."""
+    """What is known of it. since is when it was set."""
     configured = bool(credential["configured"])
     since = _time(credential["since"]) if configured else None
     moment = _moment(since)
@@ -270,6 +271,11 @@ def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> D
         # The clocks of a client and of the controller differ.
         "age_days": None if moment is None else max(0, int(now - moment) // DAY),
     }
+
+
+def _validity(facts: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[Data]:
+    until = _time(facts["valid_until"]) if facts else None
+    return {"valid_until": until, "assumption": _clean(facts["assumption"])} if facts and until else None
 
 
 def _moment(text: t.Optional[str]) -> t.Optional[int]:
@@ -470,6 +476,10 @@ def to_prometheus(data: Data) -> str:
             since = _moment(partition["since"])
             if since is not None:
                 add("partition_secret_timestamp_seconds", "When the permanent secret was fetched.", since, **which)
+            until = _moment((partition["setup_password_validity"] or {}).get("valid_until"))
+            if until is not None:
+                help_text = "Until when the setup password that fetched the secret may be valid at most."
+                add("partition_setup_password_valid_until_timestamp_seconds", help_text, until, **which)
         for user in host["service_users"]:
             which = {"service_user": user["name"], **on}
             add("service_user_configured", "Whether the service proxy password is there.", user["configured"], **which)

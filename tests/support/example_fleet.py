@@ -11,6 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from ansible_collections.hsmops.primus.plugins.module_utils._validity import validity
+
 NOW = 1795518000
 DAY = 24 * 60 * 60
 
@@ -35,6 +37,7 @@ def partition(name, slot_id=0, configured=True, since=RECENTLY, proxy_users=("sv
         "proxy_users": list(proxy_users),
         "since": since,
         "rejected": None,
+        "setup_password_validity": validity(since, None, bool(proxy_users)),
     }
 
 

@@ -23,3 +23,26 @@ def test_shows_and_clears(new_fleet):
     assert entries(fleet, name="P2", clear=True) == (False, set())
     fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP))
     assert fleet.verdicts("setup") == {"ok": 3, REJECTED: 2}
+
+
+def test_until_when_a_setup_password_may_be_valid(new_fleet):
+    """The entry keeps the first use, whoever uses the password after that."""
+    fleet = new_fleet(2)
+    fleet.run(fleet.secret("P2"))
+
+    def validity(**options):
+        (result,) = fleet.run({"name": "gate", "hsmops.primus.gate": options}).results().values()
+        assert not result.get("failed"), result
+        return [entry["setup_password_validity"] for entry in result["entries"]]
+
+    (first,) = validity()
+    assert first["assumption"] == "72 hours from the first use (default of an HSM on premises)"
+    assert first["valid_until"] > first["first_used"]
+    fleet.run(fleet.secret("P2", state="updated", force=True))
+    assert validity() == [first]
+    (one_time,) = validity(setup_password_lifespan=0)
+    assert one_time["valid_until"] == first["first_used"]
+    fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP, state="updated"))
+    assert validity() == [first, None]
+    run = fleet.run({"name": "gate", "hsmops.primus.gate": {"setup_password_lifespan": -1}})
+    assert "not in 0 to 87600 hours" in str(run.failures())

@@ -403,3 +403,21 @@ def test_set_before(secrets_path):
     ledger.remember("partitions", "P1", PASSWORD)
     assert not ledger.set_before("partitions", "P1", 3600)
     assert ledger.set_before("partitions", "P1", -1)
+
+
+def test_the_first_use_of_a_password_is_kept(secrets_path):
+    """Its validity began then. Another password has a first use of its own."""
+    ledger = Ledger(secrets_path)
+    assert ledger.first_used("partitions", "P1") is None
+    ledger.remember("partitions", "P1", PASSWORD)
+    content = json.loads(Path(ledger.path).read_text())
+    content["partitions"]["P1"]["since"] = "2026-01-31T12:00:00Z"
+    Path(ledger.path).write_text(json.dumps(content))
+    ledger = Ledger(secrets_path)
+    for _time in range(2):
+        ledger.remember("partitions", "P1", PASSWORD)
+        assert Ledger(secrets_path).first_used("partitions", "P1") == "2026-01-31T12:00:00Z"
+        assert Ledger(secrets_path).since("partitions", "P1") > "2026-02"
+    ledger.remember("partitions", "P1", OTHER)
+    ledger = Ledger(secrets_path)
+    assert ledger.first_used("partitions", "P1") == ledger.since("partitions", "P1")

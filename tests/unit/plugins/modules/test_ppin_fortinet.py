@@ -178,3 +178,20 @@ def test_a_string_on_several_lines(client):
     result = fortinet(client, return_content=True)
     assert not result.get("failed"), result
     assert "\n" not in result["content"] and result["users"] == ["P2"]
+
+
+@pytest.mark.parametrize(("padding", "warned"), [(0, False), (1500, False), (2500, True)])
+def test_a_string_that_is_too_long_for_a_fortigate(client, tmp_path, padding, warned):
+    """What is fetched is written in any case: the setup password may not serve a second time."""
+    add = f"base64 -d | sed 's|^version|// {'x' * padding}\\nversion|' | base64 -w 0"
+    wrap_ppin(
+        client.ppin,
+        f'case "$*" in *--fortinet*) "$0.real" "$@" | tee /dev/stderr | tail -n 1 | {add};;\n'
+        '*) exec "$0.real" "$@";; esac',
+    )
+    result = fortinet(client, dest=tmp_path / "string")
+    assert not result.get("failed"), result
+    assert result["length"] == len((tmp_path / "string").read_text().strip()) > padding
+    assert bool(result.get("warnings")) == warned
+    if warned:
+        assert "a FortiGate takes 3 kB at most" in str(result["warnings"])

@@ -84,3 +84,24 @@ def test_a_ppin_that_is_not_executable(client):
     info = client.info()
     assert not info.get("failed") and info["version"] is None
     assert "cannot be" in info["error"]["msg"] and info["error"]["hint"]
+
+
+def test_until_when_the_setup_password_may_be_valid(configured, client, hsm):
+    def validity(**options):
+        partitions = client.info(**options)["partitions"]
+        return {entry["user_name"]: entry["setup_password_validity"] for entry in partitions}
+
+    known = validity()
+    assert known["P1"]["assumption"].startswith("7 days from the first use (CloudHSM)")
+    assert known["P2"]["assumption"].startswith("72 hours from the first use")
+    assert known["P1"]["valid_until"] > known["P2"]["valid_until"] > known["P2"]["first_used"]
+    assert {fact["assumption"] for fact in validity(setup_password_lifespan=24).values()} == {
+        "24 hours from the first use (setup_password_lifespan)"
+    }
+    assert client.secret(state="updated", force=True)["changed"]
+    assert validity()["P2"] == known["P2"], "it was used before"
+    assert client.secret(state="updated", setup_password=hsm.new_setup_password("P2"))["changed"]
+    assert validity()["P2"]["first_used"] >= known["P2"]["first_used"]
+    client.ledger.unlink()
+    assert set(validity().values()) == {None}
+    assert "not in 0 to 87600 hours" in client.info(setup_password_lifespan=-1)["msg"]

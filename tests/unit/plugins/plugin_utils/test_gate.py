@@ -132,7 +132,7 @@ def test_nothing_of_a_password_is_kept(gate, tmp_path):
     assert not any("right" in text or "pin" in text for text in texts)
     (path,) = (tmp_path / "gate").glob("*.json")
     assert set(json.loads(path.read_text())) == {
-        *("class", "code", "host", "kind", "meaning", "name", "time", "unclear", "verdict"),
+        *("class", "code", "first_used", "host", "kind", "meaning", "name", "time", "unclear", "verdict"),
     }
 
 

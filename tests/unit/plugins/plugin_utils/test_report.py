@@ -355,7 +355,9 @@ def test_metrics():
     assert series["hsmops_primus_findings", (("kind", "secret_missing"), ("severity", "problem"))] == 1
     assert series["hsmops_primus_findings", (("kind", "interrupted"), ("severity", "attention"))] == 0
     assert series["hsmops_primus_partition_configured", (("host", "a"), ("partition", "P2"))] == 0
-    fetched = series["hsmops_primus_partition_secret_timestamp_seconds", (("host", "a"), ("partition", "P1"))]
+    on_p1 = (("host", "a"), ("partition", "P1"))
+    fetched = series["hsmops_primus_partition_secret_timestamp_seconds", on_p1]
+    assert series["hsmops_primus_partition_setup_password_valid_until_timestamp_seconds", on_p1] == fetched + 7 * 86400
     assert NOW - fetched == 2 * 24 * 3600 + 3600
     which = (("host", "a"), ("hsm", "hsm0"), ("partition", "P1"), ("slot_id", "0"))
     assert series["hsmops_primus_login_ok", which] == 1
@@ -373,3 +375,20 @@ def test_metrics_of_hostile_names(text):
 def test_a_partition_that_comes_twice_does_not_break_the_metrics():
     series = samples(build({"h": look(partitions=[partition("P1"), partition("P1")])}, now=NOW))
     assert ("hsmops_primus_partition_configured", (("host", "h"), ("partition", "P1"))) in series
+
+
+def test_until_when_a_setup_password_may_be_valid():
+    partitions = [
+        partition("P1", since="2026-11-20T10:00:00Z"),
+        partition("P2", since="2026-11-20T10:00:00Z", proxy_users=()),
+        partition("P3", since=None),
+        {**partition("P4"), "setup_password_validity": {"valid_until": "<b>soon", "assumption": "lie"}},
+    ]
+    data = build({"h": look(partitions=partitions)}, now=NOW)
+    facts = [entry["setup_password_validity"] for entry in data["hosts"][0]["partitions"]]
+    untils = [fact and fact["valid_until"] for fact in facts]
+    assert untils == ["2026-11-27T10:00:00Z", "2026-11-23T10:00:00Z", None, None]
+    page = to_html(data)
+    assert "2026-11-27 10:00 UTC <small>7 days from the first use (CloudHSM)" in page
+    assert "2026-11-23 10:00 UTC <small>72 hours from the first use (default of an HSM on premises)" in page
+    assert "soon" not in page

@@ -117,7 +117,7 @@ def test_keys_sort(show):
     shown = column(page, "Partitions", 8)
     assert shown[0] == "411 days" and shown[-1] == "–"  # what is not known stays at the end
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Setup password"
+    assert page.evaluate("document.activeElement.textContent") == "Setup password valid until"
 
 
 def test_numbers_are_sorted_as_numbers(show):
