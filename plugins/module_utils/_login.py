@@ -29,7 +29,7 @@ class Refused(PpinError):
         super().__init__(
             msg,
             cls="rejected",
-            hint="No login was made. Fetch a new secret with hsmops.primus.ppin_secret, or set force to true if the "
+            hint="No login was made. Fetch the valid secret with hsmops.primus.ppin_secret, or set force to true if the "
             "HSM accepts this one after all, for example because the partition was locked.",
         )
         self.names = names

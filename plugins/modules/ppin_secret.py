@@ -30,7 +30,8 @@ options:
       - V(present) fetches the permanent secret when it is MISSING. A secret that is there stays, unless
         O(verify=always) finds that the HSM no longer accepts it.
       - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
-        so running it twice with the same setup password changes nothing the second time.
+        so running it twice with the same setup password changes nothing the second time. What it fetches is the secret
+        that is valid now; it is not documented whether that is another one than before.
       - V(absent) removes it. That of a partition that C(primus.cfg) does not name counts as absent, as C(ppin)
         neither lists nor removes it.
     type: str
@@ -43,7 +44,7 @@ options:
       - V(changed) does so after a secret was fetched. A login that is rejected fails the module, what was fetched
         stays. An HSM that cannot be reached is a warning.
       - V(always) does so also when nothing is to be changed, in check mode too. It finds a secret that the HSM no
-        longer accepts, which costs one wrong attempt, and fetches a new one with O(setup_password).
+        longer accepts, which costs one wrong attempt, and fetches the one that is valid now with O(setup_password).
       - V(never) does not.
     type: str
     choices: [changed, always, never]
@@ -67,7 +68,7 @@ EXAMPLES = r"""
     setup_password: "{{ vault_partition1_setup_password }}"
     pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
 
-- name: The permanent secret is the one that the new setup password gives
+- name: Fetch the permanent secret that is valid now, with a new setup password
   hsmops.primus.ppin_secret:
     user_name: PARTITION1
     state: updated
@@ -160,7 +161,9 @@ error:
     name: setup password expired
     class: expired
     hint: >-
-      Have the HSM's security officer make a new setup password (hsm_sec_new_setup_pass), then run again with it.
+      Get a new setup password, then run again with it. On premises the HSM's security officer makes it
+      (hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own), for CloudHSM
+      the vendor's support (a ticket).
 """
 
 import typing as t
