@@ -198,7 +198,9 @@ def prepare() -> dict[str, str]:
     passwords["vault_service_proxy_password"] = secrets.token_urlsafe(12)
     partitions = {name: {"pkcs11_password": passwords[f"vault_{name.lower()}_pkcs11_password"]} for name in PARTITIONS}
     service_users = {SERVICE_USER: passwords["vault_service_proxy_password"]}
-    write_private(HSM_CONFIG, {"partitions": partitions, "service_users": service_users})
+    # The wrong trial is counted at the end, so it is not to be forgotten on the way there.
+    limits = {"attempt_reset_time": 3600}
+    write_private(HSM_CONFIG, {"partitions": partitions, "service_users": service_users, "limits": limits})
     return passwords
 
 

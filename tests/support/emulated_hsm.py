@@ -21,9 +21,12 @@ SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-E
 PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
 PROXY_PASSWORD = "password-of-svc1"
 WRONG_SETUP = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
+LIMITS = {"login_attempt_threshold": 5, "login_lockout_time": 1800, "attempt_reset_time": 1800}
+"""Few trials, which last: so a test that spends more than it says notices. The emulator's own are 100, 300 and 300."""
 CONFIG = {
     "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
     "service_users": {"svc1": PROXY_PASSWORD},
+    "limits": LIMITS,
 }
 
 REJECTED = "0x80005017"

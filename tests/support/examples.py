@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import yaml
-from emulated_hsm import COLLECTION, COLLECTIONS, Hsm
+from emulated_hsm import COLLECTION, COLLECTIONS, LIMITS, Hsm
 from primus_emulator.client import install
 
 EXAMPLES = COLLECTION / "docs/examples"
@@ -37,6 +37,7 @@ def example_hsm(folder: Path) -> Hsm:
             "ARCHIVE": _partition("ARCHIVE", ON_PREMISES),
         },
         "service_users": {"svc_example": CLOUDHSM["vault_svc_example_password"]},
+        "limits": LIMITS,
     }
     return Hsm(folder, config)
 

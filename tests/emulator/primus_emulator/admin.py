@@ -34,7 +34,7 @@ COMMANDS = {
     "disable": ("refuse all access to a partition", [PARTITION]),
     "disable-during": ("refuse it from the next login on", [PARTITION]),
     "enable": ("end disable", [PARTITION]),
-    "lock": ("lock the API login of a partition for lock_seconds", [PARTITION]),
+    "lock": ("lock the API login of a partition for login_lockout_time", [PARTITION]),
     "unlock": ("forget locks and trials of a partition", [PARTITION]),
     "restart": ("restart the device: forgets locks and trials of all", []),
     "advance": ("move the clock", [("seconds", {"type": float})]),

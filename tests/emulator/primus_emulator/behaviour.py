@@ -16,17 +16,31 @@ SWITCHES = {
     # where things are
     "ca": ("", str, "CA file of the HSM's certificate; empty: not verified"),
     "system_etc": ("/etc/primus", str, "folder of the primary primus.cfg and .secrets.cfg"),
-    "version": ("", str, "what -v prints; empty: share/VERSION of PRIMUS_HOME, else 2.2.4"),
+    "version": ("", str, "of the provider, decides what ppin knows; empty: share/VERSION of PRIMUS_HOME, else 2.2.4"),
+    "default_log_file": ("", str, "the provider's log where primus.cfg has no log.file; empty: no log at all"),
     "timeout": (10.0, float, "seconds without an answer of the HSM until 0x8000003B"),
     # output
     "output_stream": ("stdout", ("stdout", "stderr"), "where headers, listings and prompts on stdin go"),
     "message_stream": ("stderr", ("stdout", "stderr"), "where error messages go"),
     "error_text": ("code", ("code", "meaning", "paren", "trailing"), "wording around an error code"),
     "error_hex": ("upper", ("upper", "lower"), "digits of an error code: 0x8000000B or 0x8000000b"),
-    "test_failure": ("paren", ("paren", "colon", "text"), "wording of a failed line of --test"),
+    "test_form": ("quoted", ("quoted", "plain"), "which of the published forms --test prints"),
+    "test_failure": (
+        "form",
+        ("form", "paren", "colon", "text", "ckr", "token_not_present"),
+        "wording of a failed slot of --test; form: paren in the quoted one, ckr in the plain one",
+    ),
+    "test_hsm_failure": (
+        "colon_code",
+        ("colon_code", "bare", "code_paren", "name", "no_line", "firmware_none", "firmware_unknown"),
+        "what --test prints of an HSM without a connection",
+    ),
+    "test_counters": ("form", ("form", "on", "off"), "counts at the end of --test; form: only the quoted one has them"),
     "exit_success": (0, int, "exit status of success"),
     "exit_failure": (1, int, "exit status of failure"),
     "listing": ("add", ("add", "proxy_add", "three"), "white space of a listing, as in the transcript of this name"),
+    "slot_id_format": ("decimal", ("decimal", "hex"), "slot ids of a listing and of --test: 1 or 0x00000001"),
+    "proxy_remove_listing": ("proxies", ("proxies", "all"), "what -x lists at its end"),
     "trailing_spaces": (0, int, "number of spaces at the end of each line"),
     "crlf": (False, bool, "lines end with CR LF"),
     "escape_sequences": (False, bool, "lines and prompts are bold, by terminal escape sequences"),
@@ -40,6 +54,12 @@ SWITCHES = {
     "reprompt": (0, int, "how often a rejected password is asked for again"),
     "extra_question": ("", str, "text of a question that nobody knows"),
     "extra_question_at": ("before", ("before", "after"), "before or after the passwords"),
+    # the command line
+    "fortinet_proxy_option": (
+        "both",
+        ("both", "proxypwd", "proxypassword"),
+        "the option of --fortinet for the service proxy password; the usage text has proxypwd, another page the other",
+    ),
     # what the documentation leaves open about the secrets file
     "proxy_existing": (
         "overwrite",

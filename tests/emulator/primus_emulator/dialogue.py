@@ -5,6 +5,7 @@
 import sys
 import time
 
+from . import codes
 from .codes import PpinError
 
 STARS = "*" * 20
@@ -44,6 +45,15 @@ class Output:
     def header(self):
         for text in (STARS, "Primus Permanent PIN", STARS):
             self.line(text)
+
+    def code(self, code):
+        """Return the text of an error code."""
+        text = codes.text(code)
+        return text if self._switches.error_hex == "upper" else text.lower()
+
+    def slot_id(self, number):
+        """Return the text of a slot id."""
+        return ("%d" if self._switches.slot_id_format == "decimal" else "0x%08x") % number
 
     def _bold(self, text):
         return "\x1b[1m%s\x1b[0m" % text if self._switches.escape_sequences and text else text

@@ -22,17 +22,23 @@ FIRMWARE = "RP-2.10.0-T"
 NODE_NAMES = ("NUFENEN", "GRIMSEL")
 
 DEFAULT_LIMITS = {
-    "max_trials": 5,  # wrong trials that lock
-    "lock_seconds": 1800,
-    "reset_seconds": 1800,  # without a wrong trial, after which they are forgotten
-    "setup_validity_seconds": 259200,  # from the first use
+    # The vendor's names, and the values of its published reference configuration:
+    "login_attempt_threshold": 100,  # wrong trials within attempt_reset_time that lock
+    "attempt_reset_time": 300,  # seconds
+    "login_lockout_time": 300,  # seconds
+    "lifespan_setup_pwd": 72,  # hours, fractions allowed; 0: serves one client
+    "lifespan_from": "first_use",  # or issuance, as CloudHSM Economy Certified has it
+    "client_log": True,  # may clients fetch the log?
     # The vendor's documentation does not say these:
+    "client_log_off": "refused",  # what a client gets without client_log
+    "client_log_code": "0x80000069",
     "success_resets": False,  # does a successful login forget the wrong trials?
     "expiry_counts": False,  # is an expired setup password a wrong trial?
     "locked_code": "0x80005017",
     "disabled_code": "0x80005019",
     "expired_code": "0x80005018",
 }
+LIMIT_CHOICES = {"lifespan_from": ("first_use", "issuance"), "client_log_off": ("refused", "empty")}
 
 
 class UnknownName(Exception):
@@ -40,25 +46,36 @@ class UnknownName(Exception):
 
 
 def random_setup_password() -> str:
-    """Return a new setup password: five groups of five of A-Z and 0-9, joined by dashes."""
-    alphabet = string.ascii_uppercase + string.digits
+    """Return a new setup password: five groups of five letters of both cases and digits, joined by dashes."""
+    alphabet = string.ascii_letters + string.digits
     return "-".join("".join(secrets.choice(alphabet) for _char in range(5)) for _group in range(5))
 
 
+def change_limits(limits: dict, changes: dict) -> dict:
+    """Return limits with changes to some of them. Raises ValueError for an unknown name or choice."""
+    unknown = set(changes) - set(DEFAULT_LIMITS)
+    if unknown:
+        raise ValueError("unknown limit: " + ", ".join(sorted(unknown)))
+    changed = {**limits, **changes}
+    for name, choices in LIMIT_CHOICES.items():
+        if changed[name] not in choices:
+            raise ValueError("%s: %r is not one of %s" % (name, changed[name], ", ".join(choices)))
+    return changed
+
+
 class TrialCounter:
-    """Counts wrong trials, locks after too many, forgets both in time. Times are epoch seconds."""
+    """Counts wrong trials within attempt_reset_time, locks at too many for a time. Times are epoch seconds."""
 
     def __init__(self, limits: dict):
         self._limits = limits
         self.clear()
 
     def clear(self):
-        self._trials = 0
-        self._last_wrong = 0.0
+        self._wrong = []  # when
         self._locked_until = None
 
     def lock(self, now: float):
-        self._locked_until = now + self._limits["lock_seconds"]
+        self._locked_until = now + self._limits["login_lockout_time"]
 
     def locked(self, now: float) -> bool:
         if self._locked_until is not None and now >= self._locked_until:
@@ -67,14 +84,14 @@ class TrialCounter:
 
     def trials(self, now: float) -> int:
         """Return the wrong trials that count at this time."""
-        if not self.locked(now) and self._trials and now - self._last_wrong >= self._limits["reset_seconds"]:
-            self.clear()
-        return self._trials
+        if not self.locked(now):
+            self._wrong = [when for when in self._wrong if now - when < self._limits["attempt_reset_time"]]
+        return len(self._wrong)
 
     def wrong(self, now: float):
-        self._trials = self.trials(now) + 1
-        self._last_wrong = now
-        if self._trials >= self._limits["max_trials"]:
+        trials = self.trials(now) + 1
+        self._wrong.append(now)
+        if trials >= self._limits["login_attempt_threshold"]:
             self.lock(now)
 
     def right(self):
@@ -83,17 +100,20 @@ class TrialCounter:
 
 
 class SetupPassword:
-    """One setup password; its validity starts with its first use."""
+    """One setup password. Times are epoch seconds."""
 
-    def __init__(self):
+    def __init__(self, issued: float):
+        self._issued = issued
         self._first_use = None
         self._expired = False
 
     def expire(self):
         self._expired = True
 
-    def valid(self, now: float, validity: float) -> bool:
-        return not self._expired and (self._first_use is None or now < self._first_use + validity)
+    def valid(self, now: float, limits: dict) -> bool:
+        lifespan = limits["lifespan_setup_pwd"] * 3600
+        start = self._issued if limits["lifespan_from"] == "issuance" else self._first_use
+        return not self._expired and (not lifespan or start is None or now < start + lifespan)
 
     def use(self, now: float):
         if self._first_use is None:
@@ -101,24 +121,32 @@ class SetupPassword:
 
 
 class Partition:
-    """One partition: its credentials, their counters, and the events an admin command has prepared."""
+    """One partition: its credentials, their counters, and the events an admin command has prepared.
 
-    def __init__(self, settings: dict, limits: dict):
-        unknown = set(settings) - {"setup_password", "pkcs11_password"}
+    settings: as in the config; limits: those of the device, which the partition's own go before; now: epoch seconds.
+    """
+
+    def __init__(self, settings: dict, limits: dict, now: float):
+        unknown = set(settings) - {"setup_password", "pkcs11_password", "limits"}
         if unknown:
             raise ValueError("unknown partition setting: " + ", ".join(sorted(unknown)))
+        self.limits = change_limits(limits, settings.get("limits", {}))
         values = settings.get("setup_password", [])
-        self.setup_passwords = {value: SetupPassword() for value in ([values] if isinstance(values, str) else values)}
+        values = [values] if isinstance(values, str) else values
+        self.setup_passwords = {value: SetupPassword(now) for value in values}
         self.pkcs11_password = settings["pkcs11_password"]
         self.generation = 0
         self.disabled = False
         self.at_next_login = None
-        self.api = TrialCounter(limits)
-        self.pkcs11 = TrialCounter(limits)
+        self.api = TrialCounter(self.limits)
+        self.pkcs11 = TrialCounter(self.limits)
 
     def expire(self):
         for password in self.setup_passwords.values():
             password.expire()
+
+    def code(self, limit: str) -> int:
+        return int(self.limits[limit], 16)
 
 
 class Hsm:
@@ -138,13 +166,12 @@ class Hsm:
         """Return to the initial state. Permanent secrets issued before any rotation stay valid."""
         config = self._config if config is None else config
         unknown = set(config) - {"partitions", "service_users", "limits"}
-        unknown |= set(config.get("limits", {})) - set(DEFAULT_LIMITS)
         if unknown:
             raise ValueError("unknown setting: " + ", ".join(sorted(unknown)))
-        limits = {**DEFAULT_LIMITS, **config.get("limits", {})}
-        partitions = {name: Partition(value, limits) for name, value in config.get("partitions", {}).items()}
+        limits = change_limits(DEFAULT_LIMITS, config.get("limits", {}))
+        now = self._clock()
+        partitions = {name: Partition(value, limits, now) for name, value in config.get("partitions", {}).items()}
         self._config = config
-        self._limits = limits
         self._partitions = partitions
         self._service_users = dict(config.get("service_users", {}))
         self._offset = 0.0
@@ -191,18 +218,18 @@ class Hsm:
             partition.disabled = True
         partition.at_next_login = None
         if partition.disabled:
-            return self._code("disabled_code")
+            return partition.code("disabled_code")
         if partition.api.locked(now):
-            return self._code("locked_code")
+            return partition.code("locked_code")
         if kind == "permanent":
             right = hmac.compare_digest(password.encode(), self.permanent_secret(name).encode())
         else:
             setup = partition.setup_passwords.get(password)
             right = setup is not None
-            if right and not setup.valid(now, self._limits["setup_validity_seconds"]):
-                if self._limits["expiry_counts"]:
+            if right and not setup.valid(now, partition.limits):
+                if partition.limits["expiry_counts"]:
                     partition.api.wrong(now)
-                return self._code("expired_code")
+                return partition.code("expired_code")
             if right:
                 setup.use(now)
         if not right:
@@ -232,16 +259,34 @@ class Hsm:
         self._record("proxy", code, service_user=user, **who)
         return code
 
-    def fetch_secret(self, name: str, *, node: int, client: str, peer: str) -> str:
-        """Issue the permanent secret of a partition."""
+    def fetch_secret(self, name: str, setup_password: str | None, *, node: int, client: str, peer: str) -> dict:
+        """Issue the permanent secret of a partition to a session.
+
+        setup_password: the one it logged in with. Returns ``code`` and, when that is 0, ``secret``.
+        """
+        partition = self.partition(name)
+        setup = partition.setup_passwords.get(setup_password)
+        if setup is not None and partition.limits["lifespan_setup_pwd"] == 0:
+            if not setup.valid(self.now, partition.limits):
+                return {"code": partition.code("expired_code")}  # another client was faster
+            setup.expire()
         text = "Interaction: User: %s, Client: %s@%s, Protocol: pkcs11, Retrieved permanent login credentials"
         self._write(name, node, "notice", "Crypto", text % (name, client, peer))
-        return self.permanent_secret(name)
+        return {"code": codes.OK, "secret": self.permanent_secret(name)}
 
     def permanent_secret(self, name: str) -> str:
         """Return the permanent secret that is valid now."""
         text = "%s/%d" % (name, self.partition(name).generation)
         return hmac.new(self._seed, text.encode(), hashlib.sha256).hexdigest()
+
+    def fetch_log(self, name: str, node: int, since: float = 0.0, reverse: bool = False) -> dict:
+        """Give a client a log. Returns ``code`` and, when that is 0, ``lines``. Arguments as for log_lines."""
+        partition = self.partition(name)
+        if partition.limits["client_log"]:
+            return {"code": codes.OK, "lines": self.log_lines(name, node, since, reverse)}
+        if partition.limits["client_log_off"] == "empty":
+            return {"code": codes.OK, "lines": []}
+        return {"code": partition.code("client_log_code")}
 
     def log_lines(self, name: str, node: int, since: float = 0.0, reverse: bool = False) -> list[str]:
         """Return a node's log of a partition. since: epoch seconds; reverse: newest first."""
@@ -249,13 +294,17 @@ class Hsm:
         for entry in self._log:
             if (entry["partition"], entry["node"]) != (name, node) or entry["time"] < since:
                 continue
-            day = datetime.fromtimestamp(entry["time"], timezone.utc)
-            when = "%s %2d %s UTC" % (day.strftime("%Y %b"), day.day, day.strftime("%H:%M:%S"))
-            head = "%s %s %s %s" % (when, NODE_NAMES[node], entry["level"], entry["facility"])
-            lines.append("%s Process: %s" % (head, entry["text"]))
+            lines.append("%s Process: %s" % (self._log_head(node, entry["time"], entry), entry["text"]))
             if entry["repeated"]:
+                head = self._log_head(node, entry["last"], entry)
                 lines.append("%s message repeated %d times: [ Process: %s]" % (head, entry["repeated"], entry["text"]))
         return lines[::-1] if reverse else lines
+
+    @staticmethod
+    def _log_head(node: int, time: float, entry: dict) -> str:
+        day = datetime.fromtimestamp(time, timezone.utc)
+        when = "%s %2d %s UTC" % (day.strftime("%Y %b"), day.day, day.strftime("%H:%M:%S"))
+        return "%s %s %s %s" % (when, NODE_NAMES[node], entry["level"], entry["facility"])
 
     # What an administrator does
 
@@ -264,7 +313,7 @@ class Hsm:
         passwords = self.partition(partition).setup_passwords
         if not keep:
             passwords.clear()
-        passwords[value] = SetupPassword()
+        passwords[value] = SetupPassword(self.now)
         return value
 
     def rotate_secret(self, partition: str):
@@ -336,9 +385,6 @@ class Hsm:
             for name, partition in self._partitions.items()
         }
 
-    def _code(self, limit: str) -> int:
-        return int(self._limits[limit], 16)
-
     def _time_text(self) -> str:
         return datetime.fromtimestamp(self.now, timezone.utc).isoformat(timespec="milliseconds")
 
@@ -362,6 +408,6 @@ class Hsm:
         entry = {"partition": partition, "node": node, "level": level, "facility": facility, "text": text}
         mine = [e for e in self._log[-len(NODE_NAMES) :] if (e["partition"], e["node"]) == (partition, node)]
         if mine and all(mine[-1][key] == value for key, value in entry.items()):
-            mine[-1]["repeated"] += 1
+            mine[-1].update(repeated=mine[-1]["repeated"] + 1, last=self.now)
         else:
             self._log.append({**entry, "time": self.now, "repeated": 0})

@@ -2,7 +2,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line of ppin."""
 
-USAGE = """\
+import re
+
+# The version of the provider that brought a command.
+SINCE = {"t": (1, 8, 1), "fortinet": (2, 2, 4)}
+
+# (command, or "" for all; text)
+_USAGE = (
+    (
+        "",
+        """\
 Usage: ppin [-c FILE] [-s FILE] COMMAND
   -h                                    this text
   -v                                    version of the provider
@@ -12,15 +21,38 @@ Usage: ppin [-c FILE] [-s FILE] COMMAND
   -r -e USER                            remove a permanent secret
   -p -e SERVICE_USER [PASSWORD]         add a service proxy password
   -x -e SERVICE_USER                    remove a service proxy password
+""",
+    ),
+    (
+        "t",
+        """\
   -t, --test [--user U] [--hsm H] [--slot S] [--slotid N]
                                         log in to every HSM and partition
+""",
+    ),
+    (
+        "",
+        """\
   --fetchlog --user U --hsm H [--reverse] [--since YYYY-MM-DD] [--out FILE]
                                         dump the log of a partition
+""",
+    ),
+    (
+        "fortinet",
+        """\
   --fortinet --user U [SETUP [PIN]] [--proxyuser P [--proxypwd W]]
                                         print the secrets file in base64
+""",
+    ),
+    (
+        "",
+        """\
   -c FILE                               primus.cfg
   -s FILE                               .secrets.cfg
-"""
+""",
+    ),
+)
+PROXY_OPTIONS = ("proxypwd", "proxypassword")
 
 COMMANDS = "hvlaurpxt"
 
@@ -29,13 +61,32 @@ class UsageError(Exception):
     """A command line that ppin does not understand."""
 
 
+class Language:
+    """What one ppin understands. version: of the provider; proxy_option: one of PROXY_OPTIONS, or both."""
+
+    def __init__(self, version, proxy_option):
+        numbers = tuple(map(int, re.findall(r"\d+", version)))
+        self._unknown = {command for command, since in SINCE.items() if numbers < since}
+        self.proxy_options = PROXY_OPTIONS if proxy_option == "both" else (proxy_option,)
+
+    def knows(self, command):
+        return command not in self._unknown
+
+    @property
+    def usage(self):
+        text = "".join(text for command, text in _USAGE if self.knows(command))
+        return text.replace(PROXY_OPTIONS[0], self.proxy_options[0])
+
+
 class Options:
     """A command line: ``command`` is a letter of COMMANDS, fetchlog or fortinet. Raises UsageError."""
 
-    VALUES = ("user", "hsm", "slot", "slotid", "since", "out", "proxyuser", "proxypwd")
+    VALUES = ("user", "hsm", "slot", "slotid", "since", "out", "proxyuser")
 
-    def __init__(self, argv):
+    def __init__(self, argv, language):
+        self._language = language
         self.command = None
+        self.proxypwd = None
         self.config = self.secrets = None
         self.reverse = False
         self.passwords = []
@@ -55,11 +106,13 @@ class Options:
 
     def _long(self, name):
         if name in ("test", "fetchlog", "fortinet"):
-            self._set_command("t" if name == "test" else name)
+            self._set_command("t" if name == "test" else name, "--" + name)
         elif name == "reverse":
             self.reverse = True
         elif name in self.VALUES:
             setattr(self, name, self._value("--" + name))
+        elif name in self._language.proxy_options:
+            self.proxypwd = self._value("--" + name)
         else:
             raise UsageError("unknown option --%s" % name)
 
@@ -68,7 +121,7 @@ class Options:
         if letter in names:
             setattr(self, names[letter], self._value("-" + letter))
         elif letter in COMMANDS:
-            self._set_command(letter)
+            self._set_command(letter, "-" + letter)
         else:
             raise UsageError("unknown option -%s" % letter)
 
@@ -77,7 +130,9 @@ class Options:
             raise UsageError("%s needs a value" % option)
         return self._rest.pop(0)
 
-    def _set_command(self, command):
+    def _set_command(self, command, option):
+        if not self._language.knows(command):
+            raise UsageError("unknown option %s" % option)
         if self.command is not None:
             raise UsageError("more than one command")
         self.command = command

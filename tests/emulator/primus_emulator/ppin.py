@@ -12,8 +12,9 @@ import time
 from . import behaviour, codes, config
 from .codes import PpinError
 from .dialogue import Dialogue, Output, Password
-from .options import USAGE, Options, UsageError
+from .options import Language, Options, UsageError
 from .secrets_file import SecretsFile, cipher, decipher
+from .verdicts import ConnectionTest
 
 DEFAULT_VERSION = "2.2.4"
 # No verdict was given: another node may be tried.
@@ -33,13 +34,9 @@ class Ppin:
 
     def run(self):
         """Run the command; returns whether it succeeded. Raises PpinError."""
-        if self._options.command == "h":
-            self._output.raw(USAGE.encode())
-            return True
-        if self._options.command == "v":
-            self._output.line("Primus HSM PKCS#11 %s" % self._version())
-            return True
         self._hsms = config.read(self._config_path)
+        if self._switches.default_log_file:
+            self._log()
         if self._options.command == "t":
             return self._test()
         if self._options.command == "fortinet":
@@ -67,7 +64,7 @@ class Ppin:
                 if self._switches.lie_configured != "changes" or command not in "aup":
                     raise
                 lie = True
-        self._list(lie)
+        self._list(lie, slots=command != "x" or self._switches.proxy_remove_listing == "all")
         return True
 
     def _find(self, given, variable, name):
@@ -75,28 +72,33 @@ class Ppin:
         fallback = os.path.join(self._home, "etc", name)
         return given or os.environ.get(variable) or (primary if os.path.exists(primary) else fallback)
 
-    def _version(self):
-        try:
-            with open(os.path.join(self._home, "share", "VERSION")) as file:
-                packaged = file.read().strip()
-        except FileNotFoundError:
-            packaged = DEFAULT_VERSION
-        return self._switches.version or packaged
+    def _log(self):
+        """Append a line to the provider's log, unless primus.cfg says that there is none."""
+        import libconf
 
-    def _list(self, lie):
+        with open(self._config_path, encoding="utf-8") as file:
+            log = libconf.loads(file.read())["primus"].get("log", {})
+        if log.get("write_log_file", True):
+            try:
+                with open(log.get("file") or self._switches.default_log_file, "a") as file:
+                    file.write("%s ppin %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), self._options.command))
+            except OSError:
+                pass  # a log that cannot be written stops nothing
+
+    def _list(self, lie, slots):
         # The three published listings differ in white space: after the slot id, and after the name, where the listing
         # of three partitions has one blank more for a slot that is configured.
         wide = self._switches.listing == "three"
         gap = " " if self._switches.listing == "add" else " " * 4
         self._output.header()
-        slots = [slot for hsm in self._hsms for slot in hsm.slots]
-        for number, slot in enumerate(slots, 1):
+        all_slots = [slot for hsm in self._hsms for slot in hsm.slots]
+        for number, slot in enumerate(all_slots if slots else (), 1):
             configured = lie or slot.user in self._secrets.users
             pad = " " * ((2 + configured) if wide else 1)
             state = "Configured" if configured else "MISSING"
-            name = "slot-id %d:%suser '%s'" % (slot.id, gap, slot.user)
+            name = "slot-id %s:%suser '%s'" % (self._output.slot_id(slot.id), gap, slot.user)
             self._output.line("[%02d] %s%spermanent secret: %s" % (number, name, pad, state))
-        for number, slot in enumerate((slot for slot in slots if slot.proxy_user), 1):
+        for number, slot in enumerate((slot for slot in all_slots if slot.proxy_user), 1):
             pad = "  " if wide else " "
             state = "Configured" if lie or slot.proxy_user in self._secrets.proxies else "MISSING"
             name = "service/proxy user '%s'" % slot.proxy_user
@@ -211,7 +213,7 @@ class Ppin:
             except PpinError as error:
                 if error.code not in (codes.LOGIN_REJECTED, codes.WRONG_PKCS11_PASSWORD) or not left:
                     raise
-                self._output.message(failure(error, self._switches))
+                self._output.message(failure(error, self._switches, self._output))
 
     def _ask(self, prompts):
         if self._switches.prompt_order == "pkcs11-first":
@@ -277,34 +279,26 @@ class Ppin:
         raise failed
 
     def _test(self):
-        self._output.line("Load config file: '%s'" % self._config_path)
-        self._output.line()
+        report = ConnectionTest(self._switches, self._output, self._config_path)
         self._secrets = SecretsFile.load(self._secrets_path)
-        hsms = partitions = failures = 0
         for hsm in self._hsms:
             slots = [slot for slot in hsm.slots if self._is_tested(slot)]
             if not slots or self._options.hsm not in (None, hsm.name, hsm.host):
                 continue
-            hsms += 1
-            connect = "%s: Connect to '%s' on port %d" % (hsm.name, hsm.host, hsm.port)
             try:
                 with self._session(hsm, slots[0]) as session:
-                    firmware = session.firmware
+                    report.hsm(hsm, session.firmware)
             except PpinError as error:
-                failures += 1
-                self._output.line("%s failed: %s" % (connect, code_text(error.code, self._switches)))
-                self._output.line()
+                report.hsm_failed(hsm, slots, error)
                 continue
-            self._output.line("%s, firmware: %s " % (connect, firmware))
             for slot in slots:
-                partitions += 1
-                verdict = self._test_slot(hsm, slot)
-                failures += verdict != "OK"
-                self._output.line("    %s (id=%d), user=%s: %s" % (slot.name, slot.id, slot.user, verdict))
-            self._output.line()
-        self._output.line("Number of tested HSMs: %d (number of partitions: %d)" % (hsms, partitions))
-        self._output.line("Number of failures: %d" % failures)
-        return not failures
+                try:
+                    self._test_slot(hsm, slot)
+                except PpinError as error:
+                    report.slot(slot, error)
+                else:
+                    report.slot(slot)
+        return report.end()
 
     def _is_tested(self, slot):
         options = self._options
@@ -315,14 +309,9 @@ class Ppin:
         )
 
     def _test_slot(self, hsm, slot):
-        try:
-            secret = self._stored(self._secrets.users, slot.user)
-            with self._session(hsm, slot) as session:
-                session.login(slot.user, "permanent", secret)
-        except PpinError as error:
-            wording = {"paren": "FAILED (%s)", "colon": "ERROR: %s", "text": "login failed, error %s"}
-            return wording[self._switches.test_failure] % code_text(error.code, self._switches)
-        return "OK"
+        secret = self._stored(self._secrets.users, slot.user)
+        with self._session(hsm, slot) as session:
+            session.login(slot.user, "permanent", secret)
 
     def _fetch_log(self):
         options = self._options
@@ -367,12 +356,7 @@ class Ppin:
         self._output.line(binascii.b2a_base64(self._secrets.text().encode(), newline=False).decode())
 
 
-def code_text(code, switches):
-    text = codes.text(code)
-    return text if switches.error_hex == "upper" else text.lower()
-
-
-def failure(error, switches):
+def failure(error, switches, output):
     """Return the message of a failure in the wording that the switches choose."""
     if error.code is None or switches.fail_without_code:
         return "Error: %s" % error.text
@@ -382,7 +366,17 @@ def failure(error, switches):
         "paren": "Operation failed: {text} ({code})",
         "trailing": "ppin: {text}, error code {code}",
     }[switches.error_text]
-    return wording.format(code=code_text(error.code, switches), text=error.text)
+    return wording.format(code=output.code(error.code), text=error.text)
+
+
+def provider_version(switches, home):
+    if switches.version:
+        return switches.version
+    try:
+        with open(os.path.join(home, "share", "VERSION")) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return DEFAULT_VERSION
 
 
 def make_noise(switches, output):
@@ -400,16 +394,24 @@ def main(argv, home):
         print("ppin: emulator.json: %s" % error, file=sys.stderr)
         return 1
     output = Output(switches)
+    version = provider_version(switches, home)
+    language = Language(version, switches.fortinet_proxy_option)
     try:
-        options = Options(argv)
+        options = Options(argv, language)
         switches.reached("start")
         make_noise(switches, output)
+        if options.command == "h":
+            output.raw(language.usage.encode())
+            return switches.exit_success
+        if options.command == "v":
+            output.line("Primus HSM PKCS#11 %s" % version)
+            return switches.exit_success
         succeeded = Ppin(options, switches, output, home).run()
     except UsageError as error:
-        output.message("ppin: %s\n%s" % (error, USAGE))
+        output.message("ppin: %s\n%s" % (error, language.usage))
         return switches.exit_failure
     except PpinError as error:
-        output.message(failure(error, switches))
+        output.message(failure(error, switches, output))
         return switches.exit_failure
     except KeyboardInterrupt:
         return 130

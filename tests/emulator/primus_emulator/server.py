@@ -202,6 +202,7 @@ class Server:
             partition, kind, source = request["partition"], request["kind"], request["source"]
             code = self._hsm.login(partition, kind, request["password"], source=source, **who)
             session["partition"] = None if code else partition
+            session["setup"] = request["password"] if kind == "setup" else None
             return {"code": code}
         partition = session.get("partition")
         if partition is None:
@@ -213,10 +214,9 @@ class Server:
         if op == "fetch-secret":
             if not session.get("pkcs11"):
                 return {"code": codes.NOT_LOGGED_IN}
-            return {"code": codes.OK, "secret": self._hsm.fetch_secret(partition, **who)}
+            return self._hsm.fetch_secret(partition, session["setup"], **who)
         if op == "fetch-log":
-            lines = self._hsm.log_lines(partition, node, request["since"], request["reverse"])
-            return {"code": codes.OK, "lines": lines}
+            return self._hsm.fetch_log(partition, node, request["since"], request["reverse"])
         raise ValueError(op)
 
     # The admin command

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The state machine as tables: what happens, and the verdict of each login."""
 
+import re
+
 import pytest
 from primus_emulator import codes
-from primus_emulator.hsm import Hsm, TrialCounter, UnknownName
+from primus_emulator.hsm import Hsm, TrialCounter, UnknownName, random_setup_password
 
 OK = codes.OK
 REJECTED = codes.LOGIN_REJECTED
@@ -19,7 +21,12 @@ CONFIG = {
         "Q": {"setup_password": "setup", "pkcs11_password": "pin"},
     },
     "service_users": {"svc": "sesame"},
-    "limits": {"max_trials": 3, "lock_seconds": 100, "reset_seconds": 50, "setup_validity_seconds": 1000},
+    "limits": {
+        "login_attempt_threshold": 3,
+        "login_lockout_time": 100,
+        "attempt_reset_time": 50,
+        "lifespan_setup_pwd": 0.5,
+    },
 }
 WHO = {"node": 0, "client": "c", "peer": "192.0.2.1", "source": "terminal"}
 
@@ -32,7 +39,7 @@ class Bench:
         self.first_secret = self.hsm.permanent_secret("P")
 
     def step(self, action, *args):
-        """Do one step: setup, permanent, pin, proxy and other are logins, the rest are the administrator's."""
+        """Do one step: JUDGED are a client's and have a verdict, the rest are the administrator's."""
         if action == "setup":
             return self.hsm.login("P", "setup", args[0], **WHO)
         if action == "other":
@@ -44,9 +51,12 @@ class Bench:
             return self.hsm.login_pkcs11("P", args[0], **WHO)
         if action == "proxy":
             return self.hsm.login_proxy(*args, **WHO)
+        if action == "fetch":
+            return self.hsm.fetch_secret("P", args[0], node=0, client="c", peer="192.0.2.1")["code"]
         return getattr(self.hsm, action)(*args)
 
 
+JUDGED = ("setup", "other", "permanent", "pin", "proxy", "fetch")
 THREE_WRONG = [("setup", "bad", REJECTED)] * 3
 
 SCENARIOS = {
@@ -63,7 +73,7 @@ SCENARIOS = {
         [("permanent", "bad", REJECTED), ("setup", "bad", REJECTED), ("permanent", "bad", REJECTED)]
         + [("setup", "setup", REJECTED)],
     ),
-    "a lock ends after lock_seconds": (
+    "a lock ends after login_lockout_time": (
         {},
         [*THREE_WRONG, ("advance", 99), ("setup", "setup", REJECTED), ("advance", 1), ("setup", "setup", OK)],
     ),
@@ -75,7 +85,7 @@ SCENARIOS = {
         {},
         [*THREE_WRONG, ("advance", 100), *THREE_WRONG[:2], ("setup", "setup", OK)],
     ),
-    "trials are forgotten after reset_seconds without one": (
+    "trials are forgotten after attempt_reset_time": (
         {},
         [*THREE_WRONG[:2], ("advance", 50), *THREE_WRONG[:2], ("setup", "setup", OK)],
     ),
@@ -83,6 +93,7 @@ SCENARIOS = {
         {},
         [*THREE_WRONG[:2], ("advance", 49), ("setup", "bad", REJECTED), ("setup", "setup", REJECTED)],
     ),
+    "slow trials never lock": ({}, [("setup", "bad", REJECTED), ("advance", 25)] * 6 + [("setup", "setup", OK)]),
     "a success forgets no trial by default": (
         {},
         [*THREE_WRONG[:2], ("setup", "setup", OK), ("setup", "bad", REJECTED), ("setup", "setup", REJECTED)],
@@ -99,19 +110,43 @@ SCENARIOS = {
     ),
     "a setup password does not age before its first use": (
         {},
-        [("advance", 1_000_000), ("setup", "setup", OK), ("advance", 999), ("setup", "setup", OK)],
+        [("advance", 1_000_000), ("setup", "setup", OK), ("advance", 1799), ("setup", "setup", OK)],
     ),
     "its validity runs from the first use, not the last": (
         {},
-        [*[("setup", "setup", OK), ("advance", 500)] * 2, ("setup", "setup", EXPIRED)],
+        [*[("setup", "setup", OK), ("advance", 900)] * 2, ("setup", "setup", EXPIRED)],
+    ),
+    "unless it runs from the issuance, which is a reset": (
+        {"lifespan_from": "issuance"},
+        [("advance", 1799), ("setup", "setup", OK), ("advance", 1), ("setup", "setup", EXPIRED)]
+        + [("setup", "second", EXPIRED), ("reset",), ("setup", "setup", OK)],
+    ),
+    "or a new one": (
+        {"lifespan_from": "issuance"},
+        [("advance", 1000), ("new_setup_password", "P", "new", True), ("advance", 1799)]
+        + [("setup", "setup", EXPIRED), ("setup", "new", OK), ("advance", 1), ("setup", "new", EXPIRED)],
+    ),
+    "a one-time setup password ends at the first fetch, not at a login": (
+        {"lifespan_setup_pwd": 0},
+        [*[("setup", "setup", OK), ("advance", 1_000_000)] * 2, ("fetch", "setup", OK), ("setup", "setup", EXPIRED)]
+        + [("setup", "second", OK), ("permanent", "now", OK)],
+    ),
+    "it serves one of two that have logged in": (
+        {"lifespan_setup_pwd": 0},
+        [("setup", "setup", OK), ("setup", "setup", OK), ("fetch", "setup", OK), ("fetch", "setup", EXPIRED)],
+    ),
+    "one with a lifespan serves any number": ({}, [("setup", "setup", OK), *[("fetch", "setup", OK)] * 3]),
+    "letters of a setup password have a case": (
+        {},
+        [("new_setup_password", "P", "aBcDe"), ("setup", "ABCDE", REJECTED), ("setup", "aBcDe", OK)],
     ),
     "each setup password has a validity of its own": (
         {},
-        [("setup", "setup", OK), ("advance", 1000), ("setup", "setup", EXPIRED), ("setup", "second", OK)],
+        [("setup", "setup", OK), ("advance", 1800), ("setup", "setup", EXPIRED), ("setup", "second", OK)],
     ),
     "a permanent secret outlives the setup password": (
         {},
-        [("setup", "setup", OK), ("advance", 1000), ("setup", "setup", EXPIRED), ("permanent", "first", OK)],
+        [("setup", "setup", OK), ("advance", 1800), ("setup", "setup", EXPIRED), ("permanent", "first", OK)],
     ),
     "an expired setup password is no trial": (
         {},
@@ -135,7 +170,7 @@ SCENARIOS = {
     ),
     "a new setup password starts anew": (
         {},
-        [("setup", "setup", OK), ("advance", 1000), ("new_setup_password", "P", "setup"), ("setup", "setup", OK)],
+        [("setup", "setup", OK), ("advance", 1800), ("new_setup_password", "P", "setup"), ("setup", "setup", OK)],
     ),
     "a rotation makes secrets stale": (
         {},
@@ -189,26 +224,81 @@ SCENARIOS = {
 def test_scenario(limits, steps):
     bench = Bench(limits)
     for number, (action, *args) in enumerate(steps):
-        if action in ("setup", "other", "permanent", "pin", "proxy"):
+        if action in JUDGED:
             *args, verdict = args
             assert bench.step(action, *args) == verdict, "step %d" % number
         else:
             bench.step(action, *args)
 
 
-def test_the_last_trial_counts_from_the_last_wrong_one():
-    limits = {"max_trials": 3, "lock_seconds": 100, "reset_seconds": 50}
-    counter = TrialCounter(limits)
+def test_trials_count_within_a_sliding_window():
+    counter = TrialCounter(CONFIG["limits"])
     counter.wrong(0)
     counter.wrong(40)
-    assert counter.trials(89) == 2
-    assert counter.trials(90) == 0
+    assert [counter.trials(now) for now in (49, 50, 89, 90)] == [2, 1, 1, 0]
     counter.wrong(100)
     counter.wrong(101)
     counter.wrong(102)
     assert counter.locked(201.9)
+    assert counter.trials(201.9) == 3
     assert not counter.locked(202)
     assert counter.trials(202) == 0
+
+
+def test_the_limits_are_those_of_the_published_reference_configuration():
+    hsm = Hsm({"partitions": {"P": {"setup_password": ["used", "unused"], "pkcs11_password": "pin"}}}, lambda: 0)
+
+    def login(password):
+        return hsm.login("P", "setup", password, **WHO)
+
+    assert login("used") == OK
+    assert {login("wrong") for _trial in range(99)} == {REJECTED}
+    assert login("used") == OK
+    login("wrong")
+    assert login("used") == REJECTED
+    hsm.advance(299)
+    assert login("used") == REJECTED
+    hsm.advance(1)
+    assert login("used") == OK
+    hsm.advance(72 * 3600 - 301)
+    assert login("used") == OK
+    hsm.advance(1)
+    assert (login("used"), login("unused")) == (EXPIRED, OK)
+
+
+def test_a_partition_may_have_limits_of_its_own():
+    own = {"login_attempt_threshold": 1, "locked_code": "0x80000069", "lifespan_setup_pwd": 0}
+    partition = {"setup_password": "setup", "pkcs11_password": "pin"}
+    partitions = {"P": {**partition, "limits": own}, "Q": partition}
+    hsm = Hsm({"partitions": partitions, "limits": {"login_attempt_threshold": 2}}, clock=lambda: 0)
+    verdicts = {
+        name: [hsm.login(name, "setup", password, **WHO) for password in ("bad", "setup", "bad", "setup")]
+        for name in partitions
+    }
+    assert verdicts == {"P": [REJECTED, 0x80000069] + [0x80000069] * 2, "Q": [REJECTED, OK, REJECTED, REJECTED]}
+
+
+def test_a_setup_password_has_letters_of_both_cases_and_digits():
+    made = [random_setup_password() for _number in range(100)]
+    assert all(re.fullmatch("[A-Za-z0-9]{5}(-[A-Za-z0-9]{5}){4}", password) for password in made)
+    assert all(any(test(char) for char in "".join(made)) for test in (str.isupper, str.islower, str.isdigit))
+
+
+@pytest.mark.parametrize(
+    ("limits", "code", "lines"),
+    [
+        ({}, OK, 1),
+        ({"client_log": False}, 0x80000069, None),
+        ({"client_log": False, "client_log_code": "0x8000000D"}, 0x8000000D, None),
+        ({"client_log": False, "client_log_off": "empty"}, OK, 0),
+    ],
+)
+def test_a_log_that_clients_may_not_fetch(limits, code, lines):
+    hsm = Bench(limits).hsm
+    hsm.log("P", "a line")
+    fetched = hsm.fetch_log("P", 0)
+    assert fetched["code"] == code
+    assert len(fetched["lines"]) == lines if code == OK else "lines" not in fetched
 
 
 def test_unknown_partition():
@@ -223,12 +313,18 @@ def test_unknown_partition():
     [
         {"partition": {}},
         {"limits": {"trials": 1}},
+        {"partitions": {"P": {"pkcs11_password": "y", "limits": {"trials": 1}}}},
         {"partitions": {"P": {"password": "x", "pkcs11_password": "y"}}},
     ],
 )
 def test_a_config_with_an_unknown_setting_is_refused(config):
     with pytest.raises(ValueError, match="unknown"):
         Hsm(config)
+
+
+def test_a_limit_with_an_unknown_choice_is_refused():
+    with pytest.raises(ValueError, match="lifespan_from: 'delivery' is not one of first_use, issuance"):
+        Hsm({"limits": {"lifespan_from": "delivery"}})
 
 
 def test_report_names_everything_but_the_password():
@@ -252,7 +348,37 @@ def test_report_names_everything_but_the_password():
     }
 
 
-def test_log_has_the_published_form():
+# As published, with other names and addresses.
+PUBLISHED_LOG = [
+    "2021 Apr  1 09:31:28 UTC NUFENEN notice MSCNG Process: Login request: User: P Client: "
+    "SecurosysKspCfg@HOST-1@192.0.2.76@00:00:5e:00:53:7b with setup password over TCP connection 536870926 "
+    "(IP 198.51.100.7:31550)",
+    "2021 Apr  1 09:31:28 UTC NUFENEN info MSCNG Process: Login successful: User: P Client: "
+    "SecurosysKspCfg@HOST-1@192.0.2.76@00:00:5e:00:53:7b over TCP connection 0x2000000e (IP 198.51.100.7:31550)",
+    "2021 Apr  1 09:31:29 UTC NUFENEN notice Crypto Process: Interaction: User: P, Client: "
+    "SecurosysKspCfg@HOST-1@192.0.2.76@00:00:5e:00:53:7b, Protocol: mscng, Retrieved permanent login credentials",
+    "2021 Apr  1 09:35:47 UTC NUFENEN err Crypto Process: Error: Command: CommandGetKeyFlag, User: P, Client: "
+    "hsmcons@HOST-1@192.0.2.76@00:00:5e:00:53:7b, Protocol: mscng, 0x12 (C_GetAttributeValue: Requested attribute "
+    "type is not valid)",
+    "2021 Apr  1 09:35:48 UTC NUFENEN err Crypto message repeated 11 times: [ Process: Error: Command: "
+    "CommandGetKeyFlag, User: P, Client: hsmcons@HOST-1@192.0.2.76@00:00:5e:00:53:7b, Protocol: mscng, 0x12 "
+    "(C_GetAttributeValue: Requested attribute type is not valid)]",
+]
+
+
+def test_log_as_published():
+    hsm = Bench({}).hsm
+    hsm.advance(-1_600_000_000 + 1617269488)
+    for line, seconds in zip(PUBLISHED_LOG[:4], (0, 1, 258, 1)):
+        head, _process, text = line.partition(" Process: ")
+        hsm.log("P", text, *head.split()[-2:])
+        hsm.advance(seconds)
+    for _time in range(11):
+        hsm.log("P", text, *head.split()[-2:])
+    assert hsm.log_lines("P", 0) == PUBLISHED_LOG
+
+
+def test_log_of_logins():
     hsm = Bench({}).hsm
     hsm.advance(-1_600_000_000 + 1617269488)
     hsm.login("P", "setup", "setup", **WHO)

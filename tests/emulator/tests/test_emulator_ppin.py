@@ -3,6 +3,7 @@
 """The real ppin against a running emulator: each command, each documented output, each switch."""
 
 import base64
+import json
 import os
 import re
 import signal
@@ -55,6 +56,14 @@ TRANSCRIPT_THREE = (
     + "[01] service/proxy user 'eqabxrfnqqos'  permanent secret: MISSING\n"
     + "[02] service/proxy user 'eqabxrfnqqos'  permanent secret: MISSING\n"
 )
+TRANSCRIPT_PROXY_REMOVE = HEADER + "[01] service/proxy user 'SERVICE_USER' permanent secret: MISSING\n"
+TRANSCRIPT_TEST_PLAIN = (
+    "Load config file: '%s'\n"
+    "\n"
+    "hsm0: Connect to %s port %s, firmware: RP-2.10.0-T\n"
+    "          slot0 (id=0), user=HSM_USERNAME: OK\n"
+    "          slot1 (id=1), user=OTHER: CKR_TOKEN_NOT_PRESENT\n"
+)
 TRANSCRIPT_TEST = (
     "Load config file: '%s'\n"
     "\n"
@@ -98,6 +107,28 @@ def configured(client):
     return client
 
 
+@pytest.fixture
+def set_limits(admin, state, tmp_path):
+    """Reset the emulator with other limits: set_limits(name=value, …)."""
+    config = json.loads((state / "config.json").read_text())
+
+    def change(**limits):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "limits": limits}))
+        admin.call("reset", config=str(tmp_path / "config.json"))
+
+    yield change
+    admin.call("reset", config=str(state / "config.json"))
+
+
+@pytest.fixture
+def both_secrets(make_client):
+    """The text of a secrets file with the permanent secrets of both partitions."""
+    client = make_client("HSM_USERNAME", "OTHER")
+    for partition in ("HSM_USERNAME", "OTHER"):
+        assert client.run("-a", "-e", partition, SETUP, PKCS11).returncode == 0
+    return client.secrets.read_text()
+
+
 # Documented outputs
 
 
@@ -125,6 +156,13 @@ def test_proxy_add_as_published(make_client):
     assert client.converse("-p", "-e", "SERVICE_USER", answers=[PROXY]) == (TRANSCRIPT_PROXY_ADD, 0)
 
 
+def test_proxy_remove_as_published(make_client):
+    client = make_client("HSM_USERNAME:0:SERVICE_USER")
+    one_node(client)
+    assert client.run("-p", "-e", "SERVICE_USER", PROXY).returncode == 0
+    assert client.converse("-x", "-e", "SERVICE_USER", answers=[]) == (TRANSCRIPT_PROXY_REMOVE, 0)
+
+
 def test_list_three_partitions_as_published(make_client):
     client = make_client("Partition-1:0", "Partition-2:1", listing="three")
     config = libconf.loads(client.config.read_text())
@@ -144,6 +182,14 @@ def test_test_as_published(make_client):
     tested = client.run("--test")
     assert tested.stdout.decode() == TRANSCRIPT_TEST % (client.config, hsm["host"], hsm["port"])
     assert tested.returncode == 0
+
+
+def test_test_as_published_in_the_plain_form(make_client):
+    client = make_client("HSM_USERNAME", "OTHER", test_form="plain", test_failure="token_not_present")
+    assert client.run(*ADD_GIVEN).returncode == 0
+    hsm = one_node(client)
+    tested = client.run("--test")
+    assert tested.stdout.decode() == TRANSCRIPT_TEST_PLAIN % (client.config, hsm["host"], hsm["port"])
 
 
 def test_fetch_log_has_the_published_form(configured, tmp_path):
@@ -171,11 +217,62 @@ def test_fetch_log_knows_an_hsm_by_its_host(configured):
     assert configured.run(*fetch, "hsm0", "--since", "yesterday").returncode == 1
 
 
+@pytest.mark.parametrize("way", ["refused", "empty"])
+def test_a_log_that_clients_may_not_fetch(configured, set_limits, way):
+    set_limits(client_log=False, client_log_off=way)
+    ended = configured.run("--fetchlog", "--user", "HSM_USERNAME", "--hsm", "hsm0")
+    if way == "refused":
+        assert code_of(ended) == 0x80000069
+    else:
+        assert (ended.stdout, ended.returncode) == (b"Fetching log from HSM.\nNumber of slots: 1\n", 0)
+
+
+def test_a_one_time_setup_password_serves_one_client(make_client, set_limits):
+    set_limits(lifespan_setup_pwd=0)
+    first, second = make_client(), make_client()
+    assert code_of(first.run(*ADD, SETUP, "wrong")) == codes.WRONG_PKCS11_PASSWORD
+    assert first.run(*ADD_GIVEN).returncode == 0
+    assert code_of(second.run(*ADD_GIVEN)) == codes.SETUP_PASSWORD_EXPIRED
+    assert first.run("--test").returncode == 0
+
+
 def test_version_and_usage(client):
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 2.2.4\n"
+    usage = client.run("-h").stdout
+    assert usage.startswith(b"Usage: ppin")
+    assert b" --fortinet --user U [SETUP [PIN]] [--proxyuser P [--proxypwd W]]\n" in usage
     client.set(version="1.8.1")
     assert client.run("-v").stdout == b"Primus HSM PKCS#11 1.8.1\n"
-    assert client.run("-h").stdout.startswith(b"Usage: ppin")
+
+
+@pytest.mark.parametrize(
+    ("version", "has_test", "has_fortinet"),
+    [
+        ("1.7.36", False, False),
+        ("1.8.0", False, False),
+        ("1.8.1", True, False),
+        ("1.8.10", True, False),
+        ("1.10.0", True, False),
+        ("2.2.3", True, False),
+        ("2.2.4", True, True),
+        ("2.2.10", True, True),
+        ("10.0", True, True),
+    ],
+)
+def test_commands_of_a_version(configured, version, has_test, has_fortinet):
+    configured.set(version=version)
+    usage = configured.run("-h").stdout
+    fortinet = ("--fortinet", "--user", "HSM_USERNAME", SETUP, PKCS11)
+    commands = (
+        (b"--test", ("--test",), has_test),
+        (b"-t,", ("-t",), has_test),
+        (b"--fortinet", fortinet, has_fortinet),
+    )
+    for word, command, known in commands:
+        assert (word in usage) == known
+        ended = configured.run(*command)
+        assert (ended.returncode == 0) == known
+        assert (b"ppin: unknown option %s\nUsage: ppin" % command[0].encode() in ended.stderr) == (not known)
 
 
 # A wrong command line
@@ -300,6 +397,20 @@ def test_direct_and_proxied_partitions_in_one_config(make_client):
         "[01] service/proxy user 'SERVICE_USER'",
         "[02] service/proxy user 'SERVICE_USER'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("switch", "known"),
+    [("both", ["proxypwd", "proxypassword"]), ("proxypwd", ["proxypwd"]), ("proxypassword", ["proxypassword"])],
+)
+def test_fortinet_knows_its_option_by_either_name(make_client, switch, known):
+    client = make_client("HSM_USERNAME:0:SERVICE_USER", fortinet_proxy_option=switch)
+    command = ("--fortinet", "--user", "HSM_USERNAME", SETUP, PKCS11, "--proxyuser", "SERVICE_USER")
+    for name in ("proxypwd", "proxypassword"):
+        ended = client.run(*command, "--" + name, PROXY)
+        assert (ended.returncode == 0) == (name in known)
+        assert (b"unknown option --%s" % name.encode() in ended.stderr) == (name not in known)
+    assert "[--proxyuser P [--%s W]]" % known[0] in client.run("-h").stdout.decode()
 
 
 def test_fortinet_prints_a_secrets_file(make_client, tmp_path):
@@ -468,11 +579,118 @@ def test_error_wording(client, switches, message):
 
 @pytest.mark.parametrize(
     ("wording", "text"),
-    [("paren", "FAILED (0x8000000A)"), ("colon", "ERROR: 0x8000000A"), ("text", "login failed, error 0x8000000A")],
+    [
+        ("form", {"quoted": "FAILED (0x8000000A)", "plain": "CKR_USER_PIN_NOT_INITIALIZED"}),
+        ("paren", "FAILED (0x8000000A)"),
+        ("colon", "ERROR: 0x8000000A"),
+        ("text", "login failed, error 0x8000000A"),
+        ("ckr", "CKR_USER_PIN_NOT_INITIALIZED"),
+        ("token_not_present", "CKR_TOKEN_NOT_PRESENT"),
+    ],
 )
-def test_failure_wording_of_test(client, wording, text):
-    client.set(test_failure=wording)
+@pytest.mark.parametrize("form", ["quoted", "plain"])
+def test_failure_wording_of_test(client, form, wording, text):
+    client.set(test_form=form, test_failure=wording)
+    text = text if isinstance(text, str) else text[form]
     assert "user=HSM_USERNAME: %s\n" % text in client.run("--test").stdout.decode()
+
+
+@pytest.mark.parametrize(
+    ("command", "args", "name"),
+    [
+        ("rotate-secret", {"partition": "HSM_USERNAME"}, "CKR_PIN_INCORRECT"),
+        ("disable", {"partition": "HSM_USERNAME"}, "CKR_DEVICE_ERROR"),
+        ("busy", {"count": 1}, "CKR_DEVICE_ERROR"),
+    ],
+)
+def test_pkcs11_names_of_test(configured, admin, command, args, name):
+    configured.set(test_failure="ckr")
+    one_node(configured)
+    admin.call(command, **args)
+    assert "user=HSM_USERNAME: %s\n" % name in configured.run("--test").stdout.decode()
+
+
+# What is printed of hsm1, which is down, and the HSMs, partitions and failures that are counted.
+UNREACHABLE = {
+    "colon_code": ("{connect} failed: 0x80005015\n", (2, 2, 1)),
+    "bare": ("{connect} failed\n", (2, 2, 1)),
+    "code_paren": ("{connect} failed (0x80005015)\n", (2, 2, 1)),
+    "name": ("{connect}: CKR_TOKEN_NOT_PRESENT\n", (2, 2, 1)),
+    "no_line": (None, (1, 2, 0)),
+    "firmware_none": ("{connect}\n{slots}", (2, 4, 2)),
+    "firmware_unknown": ("{connect}, firmware: unknown{blank}\n{slots}", (2, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("counters", ["form", "on", "off"])
+@pytest.mark.parametrize("form", ["quoted", "plain"])
+@pytest.mark.parametrize(("way", "printed", "counts"), [(way, *rest) for way, rest in UNREACHABLE.items()])
+def test_an_hsm_that_is_down_in_both_forms(make_client, both_secrets, admin, form, counters, way, printed, counts):
+    client = make_client("HSM_USERNAME:3", "OTHER:9", test_form=form, test_hsm_failure=way, test_counters=counters)
+    client.secrets.write_text(both_secrets)
+    hsms = libconf.loads(client.config.read_text())["primus"]["hsms"]
+    admin.call("network", node=1, state="down")
+    tested = client.run("--test")
+
+    connects = ["%s: Connect to 127.0.0.1 port %s" % (name, hsm["port"]) for name, hsm in hsms.items()]
+    indent, blank = " " * 10, ""
+    if form == "quoted":
+        connects = [line.replace("127.0.0.1", "'127.0.0.1' on") for line in connects]
+        indent, blank = " " * 4, " "
+    slots = [indent + text for text in ("slot0 (id=3), user=HSM_USERNAME: %s\n", "slot1 (id=9), user=OTHER: %s\n")]
+    paragraphs = ["%s, firmware: RP-2.10.0-T%s\n%s" % (connects[0], blank, "".join(slots) % ("OK", "OK"))]
+    if printed:
+        failed = "".join(slots) % (("CKR_TOKEN_NOT_PRESENT",) * 2)
+        paragraphs.append(printed.format(connect=connects[1], slots=failed, blank=blank))
+    if counters == "on" or (counters == "form" and form == "quoted"):
+        numbers = "Number of tested HSMs: %d (number of partitions: %d)\nNumber of failures: %d\n"
+        paragraphs.append(numbers % counts)
+    expected = "Load config file: '%s'\n\n%s" % (client.config, "\n".join(paragraphs))
+    assert (tested.stdout.decode(), tested.returncode) == (expected, 1 if counts[2] else 0)
+
+
+def test_slot_ids_in_hexadecimal(make_client):
+    client = make_client("HSM_USERNAME:1", "OTHER:26", slot_id_format="hex")
+    for command, form in (("-l", r"slot-id (\w+): "), ("--test", r"slot\d \(id=(\w+)\), ")):
+        assert re.findall(form, client.run(command).stdout.decode()) == ["0x00000001", "0x0000001a"] * 2
+
+
+def test_removing_a_proxy_password_may_list_everything(make_client):
+    client = make_client("HSM_USERNAME:0:SERVICE_USER", proxy_remove_listing="all")
+    one_node(client)
+    assert client.run("-p", "-e", "SERVICE_USER", PROXY).returncode == 0
+    removed = client.run("-x", "-e", "SERVICE_USER").stdout.decode()
+    slot = "[01] slot-id 0: user 'HSM_USERNAME' permanent secret: MISSING\n"
+    assert removed == TRANSCRIPT_PROXY_REMOVE.replace("[01] service", slot + "[01] service")
+
+
+@pytest.mark.parametrize(
+    ("settings", "written"),
+    [
+        (None, "default.log"),
+        ({}, "default.log"),
+        ({"file": "own.log"}, "own.log"),
+        ({"file": "own.log", "write_log_file": True}, "own.log"),
+        ({"file": "own.log", "write_log_file": False}, None),
+        ({"write_log_file": False}, None),
+        ({"file": "nowhere/own.log"}, None),
+    ],
+)
+def test_the_log_file_of_the_provider(client, tmp_path, settings, written):
+    config = libconf.loads(client.config.read_text())
+    del config["primus"]["log"]
+    if settings is not None:
+        if "file" in settings:
+            settings = {**settings, "file": str(tmp_path / settings["file"])}
+        config["primus"]["log"] = settings
+    client.config.write_text(libconf.dumps(config))
+    assert client.run("-l").returncode == 0
+    assert list(tmp_path.glob("*.log")) == []
+    client.set(default_log_file=str(tmp_path / "default.log"))
+    for _time in range(2):
+        assert client.run("-l").returncode == 0
+    assert [path.name for path in tmp_path.glob("*.log")] == ([written] if written else [])
+    assert not written or len((tmp_path / written).read_text().splitlines()) == 2
 
 
 def test_streams(client):

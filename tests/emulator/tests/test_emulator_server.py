@@ -131,7 +131,7 @@ def test_nonsense_ends_the_connection_and_nothing_else(state, admin):
 
 
 def test_two_hundred_clients_at_once(state, admin):
-    """All connections are open at the same time; five are judged wrong, then the partition is locked for the rest."""
+    """All connections are open at the same time; a hundred are judged wrong, and lock the partition for the rest."""
     count = 200
     everybody = threading.Barrier(count, timeout=120)
     verdicts = []
@@ -151,7 +151,7 @@ def test_two_hundred_clients_at_once(state, admin):
     summary = admin.call("report-summary")
     assert summary["counts"] == {"setup": {"0x80005017": count}}
     partition = summary["partitions"]["HSM_USERNAME"]
-    assert (partition["trials"], partition["locked"]) == (5, True)
+    assert (partition["trials"], partition["locked"]) == (100, True)
 
 
 def test_who_leaves_a_hanging_hsm_is_not_judged(state, admin):
@@ -320,11 +320,12 @@ def test_wrong_switches(cli, state, admin, tmp_path, text, reason):
     assert (tmp_path / "etc/emulator.json").read_text() == before
 
 
-def test_the_readme_has_every_command_and_switch():
+def test_the_readme_has_every_command_switch_and_limit():
     from primus_emulator.admin import COMMANDS
+    from primus_emulator.hsm import DEFAULT_LIMITS
 
     readme = (EMULATOR / "README.md").read_text()
-    missing = [name for name in [*COMMANDS, *SWITCHES] if "`%s" % name not in readme]
+    missing = [name for name in [*COMMANDS, *SWITCHES, *DEFAULT_LIMITS] if "`%s" % name not in readme]
     assert missing == []
 
 
