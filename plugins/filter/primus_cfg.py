@@ -26,11 +26,16 @@ options:
     suboptions:
       hsms:
         description:
-          - The HSMs, or the service proxies before them, which become C(hsm0), C(hsm1) and so on.
+          - The HSMs, or the service proxies before them, in the order in which they are written.
         type: list
         elements: dict
         required: true
         suboptions:
+          key:
+            description:
+              - What C(primus.cfg) calls the HSM, C(hsm) and a number, such as C(hsm3).
+              - By default C(hsm) and its place in O(_input.hsms), which begins with C(hsm0).
+            type: str
           host:
             description: Name, address or proxy URL.
             type: str
@@ -59,15 +64,21 @@ options:
               - Required unless O(_input.partitions[].state) is V(absent).
             type: raw
           client_id:
-            description: Free text, seen in the log of the HSM.
-            type: str
+            description:
+              - Free text, seen in the log of the HSM.
+              - Either a string, for every HSM that the partition is on, or a dictionary from HSMs, named as in
+                O(_input.partitions[].hsms), to strings. An HSM that is not in the dictionary has none.
+            type: raw
           proxy_user:
-            description: The service user that stands before the partition (CloudHSM).
-            type: str
+            description:
+              - The service user that stands before the partition (CloudHSM).
+              - A string or a dictionary, as O(_input.partitions[].client_id).
+            type: raw
           hsms:
             description:
-              - The HSMs that the partition is on, each by its O(_input.hsms[].host) or as C(hsm0), C(hsm1) and so on by
-                its place in O(_input.hsms). By default all.
+              - The HSMs that the partition is on. By default all.
+              - Each is named by its O(_input.hsms[].host), as C(host:port), or by its O(_input.hsms[].key). A name that
+                is a host means all HSMs of that host, and never another HSM that has it as its key.
             type: list
             elements: str
           state:

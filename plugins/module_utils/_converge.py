@@ -21,6 +21,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
     not_listed,
+    quoted,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
@@ -119,12 +120,12 @@ class _Run:
         }
         if credential.kind == "partitions":
             self.result["verified"] = None
-        self.proxy_user: t.Optional[str] = None  # which stands before the partition
+        self.proxy_users: t.List[str] = []  # which stand, or may stand, before the partition
 
     def fail(self, exc: PpinError) -> None:
         left = ""
-        if exc.cls == "rejected" and self.proxy_user:
-            exc.hint += " Or the service proxy rejected the password of '%s', which stands before it." % self.proxy_user
+        if exc.cls == "rejected" and self.proxy_users:
+            exc.hint += " Or the service proxy rejected the password of %s." % quoted(self.proxy_users)
         if self.result["rolled_back"]:
             left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
@@ -182,7 +183,10 @@ class _Run:
         password = self.params[credential.passwords[0]]
         slots = ppin.slots() if credential.kind == "partitions" and state != "absent" else []
         missing_proxy = credential.missing_proxy(listing, slots)
-        self.proxy_user = next((slot.proxy_user for slot in slots if slot.user_name == credential.name), None)
+        own = [slot for slot in slots if slot.user_name == credential.name]
+        self.proxy_users = list({slot.proxy_user for slot in own if slot.proxy_user})
+        if ppin.config_problem:
+            self.proxy_users = list(listing.service_users)
 
         def observe(login: t.Optional[str]) -> Observed:
             # The fingerprint costs some 20 ms: only when the plan asks for it.
@@ -193,7 +197,10 @@ class _Run:
         seen = observe(None)
         action = plan(state, self.params["force"], seen)
         failure = None
-        if action == _plan.NONE and wanted and credential.verify == "always":
+        look = action == _plan.NONE and wanted and credential.verify == "always"
+        if credential.kind == "partitions" and (look or action in (_plan.ADD, _plan.UPDATE)):
+            self.check_config(ppin, own)
+        if look:
             failure = self.known_stale(ledger)
             login = "rejected"
             if failure is None:
@@ -203,6 +210,27 @@ class _Run:
             action = plan(state, self.params["force"], seen)
         self.explain(action, listing, missing_proxy, failure)
         return action, seen
+
+    def check_config(self, ppin: Ppin, own: t.Sequence[Slot]) -> None:
+        """Say what it costs that primus.cfg is not understood.
+
+        :arg own: the slots of the partition in primus.cfg.
+        :raises PpinError: when it is, and a login will be needed, and it does not tell where.
+        """
+        name, verify = self.credential.name, self.credential.verify != "never"
+        if ppin.config_problem:
+            self.module.warn(
+                "primus.cfg is not understood: %s. So it is not checked whether a service proxy password that '%s' "
+                "needs is missing%s."
+                % (ppin.config_problem, name, ", and the login is tried at each of its HSMs" if verify else "")
+            )
+        elif verify and not own:
+            raise PpinError(
+                "primus.cfg does not tell at which HSM '%s' is, which ppin lists" % name,
+                cls="config",
+                hint="No login was spent. Check that %s is the file that ppin reads and names the partition as ppin "
+                "lists it, or set verify to never." % ppin.paths.config,
+            )
 
     def known_stale(self, ledger: Ledger) -> t.Optional[PpinError]:
         """What another client's login has told of the credential here, or None when it does not apply to it."""
@@ -340,16 +368,20 @@ class _Run:
         )
 
     def login(self, ppin: Ppin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:
-        """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said."""
+        """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said.
+
+        Where primus.cfg is not understood, it is one at each HSM of the partition.
+        """
         name = self.credential.name
-        failure: t.Optional[PpinError] = PpinError("primus.cfg does not tell at which HSM '%s' is" % name)
-        own = [slot for slot in slots if slot.user_name == name]
-        first_slots: t.Dict[str, Slot] = {}
-        for slot in own:
-            first_slots.setdefault(slot.hsm, slot)
-        for hsm, slot in first_slots.items():
-            several = [other.hsm for other in own].count(hsm) > 1
-            failure = ppin.login(name, hsm, slot.slot_id if several else None)
+        slot_ids: t.Dict[t.Optional[str], t.List[t.Optional[int]]] = {}
+        for slot in slots:
+            if slot.user_name == name:
+                slot_ids.setdefault(slot.hsm, []).append(slot.slot_id)
+        if not slot_ids:  # the listing has a line for each slot at each HSM
+            slot_ids[None] = list(dict.fromkeys(entry["slot_id"] for entry in self.result["entries"]))
+        failure: t.Optional[PpinError] = None
+        for hsm, ids in slot_ids.items():
+            failure = ppin.login(name, hsm, ids[0] if len(ids) > 1 else None)
             if failure is None:
                 return "ok", None
             if failure.rejects:

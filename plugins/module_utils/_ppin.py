@@ -23,9 +23,11 @@ import urllib.parse
 
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
+from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT, NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     Tested,
+    TestedSlot,
     parse_listing,
     parse_test,
     printable,
@@ -91,6 +93,17 @@ SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "setup_password_format_check": {"type": "bool", "default": True, "no_log": False},
 }
 """The options of the doc fragment C(ppin.setup)."""
+
+
+class ConfigProblem(t.NamedTuple):
+    """Why primus.cfg is not understood. line is None when file cannot be read at all."""
+
+    file: str
+    line: t.Optional[int]
+    reason: str
+
+    def __str__(self) -> str:
+        return "%s%s: %s" % (self.file, "" if self.line is None else ", line %d" % self.line, self.reason)
 
 
 class Paths(t.NamedTuple):
@@ -188,6 +201,7 @@ class Ppin:
     :raises PpinError: when the timeout can be none.
     :ivar logins: how many credentials the HSM or the proxy may have judged so far.
     :ivar secrets_path: the secrets file that it works on.
+    :ivar config_problem: why slots() could not read primus.cfg, or None.
     """
 
     def __init__(self, paths: Paths, timeout: int) -> None:
@@ -196,6 +210,7 @@ class Ppin:
         self.timeout = timeout
         self.logins = 0
         self.secrets_path = paths.secrets
+        self.config_problem: t.Optional[ConfigProblem] = None
         self._ended_by = 0
         self._secrets: t.Set[str] = set()  # what was to be typed so far, and may show nowhere
 
@@ -232,22 +247,30 @@ class Ppin:
                 raise PpinError("%s cannot be read" % path, cls="permission")
 
     def slots(self) -> t.List[Slot]:
-        """The slots of primus.cfg; none when it has more syntax than this collection reads. ppin is its judge."""
+        """The slots of primus.cfg. None when it is not understood, of which config_problem is the reason then.
+
+        It is no error, as ppin is the judge of primus.cfg.
+        """
+        path = self.paths.config
+        self.config_problem = None
         try:
-            return read_slots(self._config())
-        except (OSError, ValueError):
-            return []
+            return read_slots(self._config(), path)
+        except NotUnderstood as exc:
+            self.config_problem = ConfigProblem(exc.file or path, exc.line, exc.reason)
+        except OSError as exc:
+            self.config_problem = ConfigProblem(path, None, "it cannot be read: %s" % exc.strerror)
+        return []
 
     def passwords_in_clear(self) -> t.Optional[t.List[str]]:
         """The settings of primus.cfg that hold a password; None when it cannot be read."""
         try:
-            return find_passwords(self._config())
-        except (OSError, ValueError):
+            return find_passwords(self._config(), self.paths.config)
+        except (OSError, NotUnderstood):
             return None
 
     def _config(self) -> str:
         with open(self.paths.config, "rb") as config:
-            return config.read().decode("utf-8", "replace")
+            return config.read(SIZE_LIMIT + 1).decode("utf-8", "replace")
 
     # What ppin does
 
@@ -297,27 +320,27 @@ class Ppin:
         if find_code(output) or self._parse(output) is None:
             raise self._failure(output, doing)
 
-    def login(self, user_name: str, hsm: str, slot_id: t.Optional[int] = None) -> t.Optional[PpinError]:
+    def login(self, user_name: str, hsm: t.Optional[str], slot_id: t.Optional[int] = None) -> t.Optional[PpinError]:
         """Log in once with the permanent secret. None when it worked, else what ppin said.
 
+        :arg hsm: where; None: once at each HSM of the partition. It worked when all that judged the secret accepted it.
         :arg slot_id: to test this slot only; a partition with several would be logged in to once per slot.
         """
-        args = ["--test", "--user", user_name, "--hsm", hsm]
-        doing = "The login of '%s' at %s" % (user_name, hsm)
+        args = ["--test", "--user", user_name] + ([] if hsm is None else ["--hsm", hsm])
+        doing = "The login of '%s' at %s" % (user_name, hsm or "every HSM")
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
         tested = parse_test(output, [user_name])
-        failure = self._login_failure(tested, output, doing)
-        if failure and tested.slots and failure.code in (NO_ANSWER, CONNECTION_FAILED):
+        judged = [slot for slot in tested.slots if not _was_not_reached(slot)]
+        failure = None if judged and all(slot.ok for slot in judged) else self._login_failure(tested, output, doing)
+        if failure and judged and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
-        if tested.slots and (failure is None or failure.cls != "transient"):
-            self.logins += len(tested.slots)
+        if failure is None or failure.cls != "transient":
+            self.logins += len(judged)
         return failure
 
-    def _login_failure(self, tested: Tested, output: str, doing: str) -> t.Optional[PpinError]:
+    def _login_failure(self, tested: Tested, output: str, doing: str) -> PpinError:
         """What went wrong with the logins of a test: a rejection before all else, then what is not known to be none."""
         failed = [slot.error for slot in tested.slots if slot.error]
-        if tested.slots and not failed:
-            return None
         if not tested.slots and not any(hsm.connected for hsm in tested.hsms):
             failed = [hsm.error for hsm in tested.hsms if hsm.error]
         errors = sorted(failed, key=lambda error: (not error.rejects, not error.may_be_judged))
@@ -573,6 +596,12 @@ _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
 _LOGINS = ("--test", "--fetchlog")  # what uses a credential without asking for one
 
 _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
+
+
+def _was_not_reached(slot: TestedSlot) -> bool:
+    """Whether the secret cannot have been judged. After a connection that failed, it may have been."""
+    error = slot.error
+    return error is not None and error.cls == "transient" and error.code not in (NO_ANSWER, CONNECTION_FAILED)
 
 
 def _last_line(text: str) -> str:

@@ -4,8 +4,7 @@
 """Reads primus.cfg: which HSMs there are, which service user stands before which partition, and where passwords stand;
 and .secrets.cfg: whose secrets are in it.
 
-The listing of ppin does not tell what primus.cfg tells. This reads the libconfig syntax
-(https://hyperrealm.github.io/libconfig/), but for @include; ppin remains the judge of whether a file is valid.
+The listing of ppin does not tell what primus.cfg tells. ppin remains the judge of whether a file is valid.
 """
 
 import base64
@@ -14,19 +13,12 @@ import typing as t
 import unicodedata
 
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import find_code
+from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import UNSURE, Group, NotUnderstood, read
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 NAME_LIMIT = 255
 """Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
 
-_TOKEN = re.compile(
-    r"""\s+|(?:\#|//)[^\n]*|/\*.*?\*/
-    |(?P<string>"(?:[^"\\]|\\.)*")
-    |(?P<name>[A-Za-z*][-A-Za-z0-9_*]*)
-    |(?P<number>[-+]?(?:0[xX][0-9A-Fa-f]+|[0-9.][0-9.eE+-]*)L{0,2})
-    |(?P<sign>[=:{}()\[\],;])""",
-    re.S | re.X,
-)
 VENDOR_PASSWORDS = ("pin", "proxy_password")
 """The settings in which the vendor lets a password stand in clear."""
 
@@ -35,8 +27,6 @@ _WORD = re.compile(r"[-A-Za-z0-9_*]+")
 _STRINGS = re.compile(r"""\s*[=:]\s*((?:"(?:[^"\\]|\\.)*"(?:\s+|(?:\#|//)[^\n]*|/\*.*?\*/)*)+)""", re.S)
 _SETS = re.compile(r"\s*(?:[=:#]|//|/\*)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
-_ESCAPE = re.compile(r"\\(x[0-9A-Fa-f]{2}|.)", re.S)
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "b": "\b", "a": "\a"}
 
 
 def name_problem(name: str) -> t.Optional[str]:
@@ -64,37 +54,56 @@ class Slot(t.NamedTuple):
     port: str
 
 
-def read_slots(text: str) -> t.List[Slot]:
-    """The slots of a primus.cfg, in its order. :raises ValueError: when it cannot be read."""
+def read_slots(text: str, path: t.Optional[str] = None) -> t.List[Slot]:
+    """The slots of a primus.cfg, in its order.
+
+    :arg path: the file that the text is in, and which may include others.
+    :raises NotUnderstood: when it cannot be read, or a slot is not the same for all versions of libconfig.
+    """
     slots = []
-    try:
-        hsms = _Reader(text).read()["primus"]["hsms"]
-        for hsm_key, hsm in hsms.items():
-            host, port = str(hsm.get("host", "")), str(hsm.get("port", ""))
-            for slot_key, settings in hsm.get("slots", {}).items():
-                proxy_user = settings.get("proxy_user") or None
-                slot = Slot(hsm_key, settings["user_name"], settings.get("id"), proxy_user, slot_key, host, port)
-                if not isinstance(slot.user_name, str) or not isinstance(slot.proxy_user, (str, type(None))):
-                    raise TypeError("a name is not a string")
-                if type(slot.slot_id) not in (int, type(None)):
-                    raise TypeError("a slot id is not an integer")
-                slots.append(slot)
-    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise ValueError("not the structure of a primus.cfg: %s" % exc) from exc
+    hsms = _setting(_setting(read(text, path), "primus", Group), "hsms", Group)
+    for key in hsms:
+        hsm = _of_kind(hsms, key, Group, "an HSM")
+        host, port = str(hsm.get("host", "")), str(hsm.get("port", ""))  # only to be compared with what ppin prints
+        slots_there = _setting(hsm, "slots", Group, Group(hsm.where))
+        for name in slots_there:
+            settings = _of_kind(slots_there, name, Group, "a slot")
+            user_name, slot_id = _setting(settings, "user_name", str), _setting(settings, "id", int, None)
+            proxy_user = _setting(settings, "proxy_user", str, None)
+            slots.append(Slot(key, user_name, slot_id, proxy_user or None, name, host, port))
     return slots
 
 
-def find_passwords(text: str) -> t.List[str]:
+_NEEDED = object()
+_KINDS = {Group: "a group", str: "a string", int: "an integer"}
+
+
+def _setting(group: Group, name: str, kind: t.Type[t.Any], default: t.Any = _NEEDED) -> t.Any:
+    if name not in group:
+        if default is _NEEDED:
+            raise NotUnderstood(group.where, "there is no setting %s in this group" % name)
+        return default
+    return _of_kind(group, name, kind, name)
+
+
+def _of_kind(group: Group, name: str, kind: t.Type[t.Any], what: str) -> t.Any:
+    value = group[name]
+    if value is UNSURE:
+        raise NotUnderstood(group.places[name], "the value of %s depends on the version of libconfig" % what)
+    if type(value) is not kind:
+        raise NotUnderstood(group.places[name], "%s is not %s" % (what, _KINDS[kind]))
+    return value
+
+
+def find_passwords(text: str, path: t.Optional[str] = None) -> t.List[str]:
     """The settings of a primus.cfg that hold a password, such as C(primus.hsms.hsm0.pin), and never what they hold.
 
-    Those are the vendor's, and any name with password in it, which somebody has made up.
+    Those are the vendor's, and any name with password in it, which somebody has made up. Included files count.
 
-    :raises ValueError: when it cannot be read.
+    :arg path: as for read_slots.
+    :raises NotUnderstood: when it cannot be read.
     """
-    try:
-        return list(_passwords_in(_Reader(text).read(), ""))
-    except RecursionError as exc:
-        raise ValueError("too deep for a primus.cfg") from exc
+    return list(_passwords_in(read(text, path), ""))
 
 
 def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
@@ -128,14 +137,9 @@ def hide_passwords(text: str) -> t.Optional[str]:
 
 
 def read_secret_users(text: str) -> t.List[str]:
-    """The partitions whose secrets are in a secrets file. :raises ValueError: when it cannot be read."""
-    try:
-        names = [user["name"] for user in _Reader(text).read()["primus"]["users"].values()]
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("a name is not a string")
-        return names
-    except (KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise ValueError("not the structure of a secrets file") from exc
+    """The partitions whose secrets are in a secrets file. :raises NotUnderstood: when it cannot be read."""
+    users = _setting(_setting(read(text), "primus", Group), "users", Group)
+    return [_setting(_of_kind(users, key, Group, "a user"), "name", str) for key in users]
 
 
 class SecretsString(t.NamedTuple):
@@ -161,70 +165,3 @@ def find_secrets_string(text: str) -> t.Optional[SecretsString]:
             continue
         return SecretsString(run, users)
     return None
-
-
-class _Reader:
-    """A recursive descent over the tokens of a libconfig text."""
-
-    def __init__(self, text: str) -> None:
-        self.tokens: t.List[t.Tuple[str, str]] = []
-        position = 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            if match is None:
-                raise ValueError("line %d is not understood" % (text.count("\n", 0, position) + 1))
-            position = match.end()
-            if match.lastgroup:
-                self.tokens.append((match.lastgroup, match.group()))
-        self.tokens.append(("end", ""))
-        self.tokens.reverse()
-
-    def read(self) -> t.Dict[str, t.Any]:
-        return self.settings("")
-
-    def accept(self, *signs: str) -> bool:
-        if self.tokens[-1][1] in signs and self.tokens[-1][0] in ("sign", "end"):
-            self.tokens.pop()
-            return True
-        return False
-
-    def settings(self, closing: str) -> t.Dict[str, t.Any]:
-        group = {}
-        while not self.accept(closing):
-            kind, name = self.tokens.pop()
-            if kind != "name" or not self.accept("=", ":"):
-                raise ValueError("a setting is expected at %r" % name[:40])
-            group[name] = self.value()
-            self.accept(";", ",")
-        return group
-
-    def value(self) -> t.Any:
-        kind, text = self.tokens.pop()
-        if text == "{":
-            return self.settings("}")
-        if text in ("(", "["):
-            values = []
-            while not self.accept(")" if text == "(" else "]"):
-                values.append(self.value())
-                self.accept(",")
-            return values
-        if kind == "string":
-            parts = [text]
-            while self.tokens[-1][0] == "string":
-                parts.append(self.tokens.pop()[1])
-            return "".join(_ESCAPE.sub(_unescape, part[1:-1]) for part in parts)
-        if kind == "number":
-            number = text.rstrip("L")
-            return (
-                float(number)
-                if re.match(r"[-+]?[0-9.]*[.eE]", number)
-                else int(number, 16 if "x" in number.lower() else 10)
-            )
-        if kind == "name" and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        raise ValueError("a value is expected at %r" % text[:40])
-
-
-def _unescape(match: t.Match[str]) -> str:
-    what = match.group(1)
-    return chr(int(what[1:], 16)) if len(what) == 3 else _ESCAPES.get(what, what)

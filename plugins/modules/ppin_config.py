@@ -25,6 +25,7 @@ options:
     description:
       - Whether C(ppin) has to judge a new content first. It needs a C(.secrets.cfg) for that, and takes the provider's
         template while there is none.
+      - It judges the content in a temporary directory. So an C(@include) in it needs an absolute path.
       - In check mode, on a client without C(ppin), nothing is judged.
     type: bool
     default: true
@@ -145,12 +146,12 @@ def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
     template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
     secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:
-        slots = read_slots(content)
+        slots = read_slots(content, candidate)
         expected: t.Optional[t.Set[str]] = {slot.user_name for slot in slots} | {
             "service user " + slot.proxy_user for slot in slots if slot.proxy_user
         }
     except ValueError:
-        expected = None  # such as one with @include: only ppin can tell
+        expected = None  # only ppin can tell
     try:
         listing = Ppin(ppin.paths._replace(config=candidate, secrets=secrets), ppin.timeout).listing()
     except PpinError as exc:

@@ -102,15 +102,32 @@ config:
     checksum:
       description: SHA-256 of the content, or null when it cannot be read.
       type: str
+    problem:
+      description:
+        - Why this collection does not understand the file, or null. C(ppin), which judges it, may read it all the same.
+        - Then RV(partitions[].hsms) and RV(partitions[].proxy_users) are empty, M(hsmops.primus.ppin_secret) does not
+          check whether a service proxy password is missing, and it verifies a secret at each HSM of the partition.
+      type: dict
+      contains:
+        file:
+          description: The file, which may be one that C(primus.cfg) includes.
+          type: str
+        line:
+          description: The line, or null when the file cannot be read at all.
+          type: int
+        reason:
+          description: What is there, without anything of the content.
+          type: str
 secrets:
-  description: The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config).
+  description: >-
+    The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config), without C(problem).
   returned: always
   type: dict
 passwords_in_clear:
   description:
     - The settings of C(primus.cfg) that hold a password in clear, by their place, never the password itself. Those are
-      C(pin), C(proxy_password), and what has password in its name.
-    - Null when the file is not there or has more syntax than this module reads. Comments are not looked at.
+      C(pin), C(proxy_password), and what has password in its name. Files that it includes count.
+    - Null when the file is not there or its syntax is not understood. Comments are not looked at.
   returned: always
   type: list
   elements: str
@@ -185,7 +202,7 @@ service_users:
       description: When this collection set the present password, in UTC, or null when it does not know.
       type: str
 files:
-  description: What O(files) asked for, by path. The keys of each are those of RV(config).
+  description: What O(files) asked for, by path. The keys of each are those of RV(secrets).
   returned: always
   type: dict
   sample:
@@ -317,7 +334,10 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         listing = ppin.listing()
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
-    slots = ppin.slots() if facts["config"]["exists"] else []
+    slots = []
+    if facts["config"]["exists"]:
+        slots = ppin.slots()
+        facts["config"]["problem"] = ppin.config_problem and ppin.config_problem._asdict()
     facts["partitions"] = []
     for name, entries in listing.partitions.items():
         own = [slot for slot in slots if slot.user_name == name]

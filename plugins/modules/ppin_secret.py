@@ -41,10 +41,13 @@ options:
     description:
       - Whether to log in to the HSM with the secret (C(ppin --test)), at one HSM of the cluster, the next one only when
         that cannot be reached.
+      - Where C(primus.cfg) is not understood, which is a warning that names file and line, it is not known which HSMs
+        the partition is on. Then it is one login at each of them, so that a secret that is no longer accepted costs
+        one wrong attempt at each.
       - V(changed) does so after a secret was fetched. A login that is rejected fails the module, what was fetched
         stays. An HSM that cannot be reached is a warning.
       - V(always) does so also when nothing is to be changed, in check mode too. It finds a secret that the HSM no
-        longer accepts, which costs one wrong attempt, and fetches the one that is valid now with O(setup_password).
+        longer accepts, which costs that wrong attempt, and fetches the one that is valid now with O(setup_password).
       - V(never) does not.
     type: str
     choices: [changed, always, never]

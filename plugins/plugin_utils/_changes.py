@@ -12,6 +12,7 @@ import hashlib
 import typing as t
 
 from ansible.module_utils.compat.version import LooseVersion
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import proxy_users
 
 Data = t.Mapping[str, t.Any]
 Changes = t.Dict[str, t.Any]
@@ -118,7 +119,7 @@ def client_changes(
         or partition["user_name"] not in configured
     ]
     # A service user that stands before no partition is not in primus.cfg, so it can have no password.
-    used = [partition["proxy_user"] for partition in wanted if partition.get("proxy_user")]
+    used = [name for partition in wanted for name in proxy_users(partition)]
     set_users = [
         user["name"]
         for user in service_users
@@ -139,7 +140,7 @@ def client_changes(
         ],
     }
     # ppin removes a password only as long as primus.cfg names its user. Without partitions, others write that file.
-    named = [partition.get("proxy_user") for partition in partitions]
+    named = [name for partition in partitions for name in proxy_users(partition)]
     stranded = [name for name in changes["unset"] if partitions and name not in named]
     if stranded:
         raise ValueError(
@@ -153,8 +154,7 @@ def client_changes(
     changes["untried_partitions"] = [
         partition["user_name"]
         for partition in fetch
-        if partition["user_name"] not in listed
-        or (partition.get("proxy_user") and partition["proxy_user"] not in configured_users)
+        if partition["user_name"] not in listed or not set(proxy_users(partition)) <= set(configured_users)
     ]
     return changes
 

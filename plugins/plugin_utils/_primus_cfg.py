@@ -36,9 +36,10 @@ class Settings(t.NamedTuple):
     """What a primus.cfg is made of, checked and with every value in its own type.
 
     :ivar primus: the integers and booleans of the group C(primus).
-    :ivar hsms: host, port (a string) and, if given, priority.
-    :ivar partitions: user_name, slot_id (a list), on (the places of its HSMs in hsms), state, and, if given, client_id
-        and proxy_user.
+    :ivar hsms: key, host, port (a string) and, if given, priority.
+    :ivar partitions: user_name, slot_id (a list), on (the places of its HSMs in hsms), state, proxy_users (the names of
+        all of its service users), and, if given, client_id and proxy_user, each a dictionary from the place of an HSM
+        to the value there.
     """
 
     primus: t.Dict[str, t.Any]
@@ -72,6 +73,13 @@ def _host(value: t.Any) -> str:
     if any(char.isspace() for char in host):
         raise ValueError("has white space in it")
     return host
+
+
+def _key(value: t.Any) -> str:
+    key = _text(value)
+    if not re.fullmatch(r"hsm(0|[1-9][0-9]{0,5})", key, re.A):
+        raise ValueError("is not hsm and a number, such as hsm3")
+    return key
 
 
 def _integer(low: int, high: int) -> t.Callable[[t.Any], int]:
@@ -129,6 +137,32 @@ def _several(read: Reader) -> t.Callable[[t.Any], t.List[t.Any]]:
     return read_all
 
 
+def _by_hsm(read: Reader) -> Reader:
+    """A value, or a dictionary from HSMs to such values, of which those that are null are left out."""
+
+    def read_each(value: t.Any) -> t.Any:
+        if not isinstance(value, Mapping):
+            return read(value)
+        if not value:
+            raise ValueError("is an empty dictionary")
+        values, problems = {}, []
+        for name, item in value.items():
+            try:
+                _name(name)
+            except ValueError as exc:
+                problems.append("has a name of an HSM that %s" % exc)
+                continue
+            try:
+                values[str(name)] = None if item is None else read(item)
+            except ValueError as exc:
+                problems.append("of %r %s" % (str(name), exc))
+        if problems:
+            raise ValueError(*problems)
+        return values
+
+    return read_each
+
+
 _slot_id = _integer(0, INT_MAX)
 
 
@@ -154,12 +188,12 @@ _PRIMUS: t.Dict[str, Reader] = {
     "connect_on_init": _flag,
 }
 _TOP: t.Dict[str, Reader] = {**_PRIMUS, "hsms": _list, "partitions": _list, "log": _dictionary}
-_HSM: t.Dict[str, Reader] = {"host": _host, "port": _port, "priority": _integer(0, 127)}
+_HSM: t.Dict[str, Reader] = {"key": _key, "host": _host, "port": _port, "priority": _integer(0, 127)}
 _PARTITION: t.Dict[str, Reader] = {
     "user_name": _name,
     "slot_id": _slot_ids,
-    "client_id": _text,
-    "proxy_user": _name,
+    "client_id": _by_hsm(_text),
+    "proxy_user": _by_hsm(_name),
     "hsms": _several(_name),
     "state": _state,
     "setup_password": _password,
@@ -197,7 +231,7 @@ def _read(found: Found, where: str, value: t.Any, table: t.Mapping[str, Reader])
                 if item is not None:
                     good[key] = table[key](item)
             except ValueError as exc:
-                found.append("%s: %s %s." % (where, key, exc))
+                found.extend("%s: %s %s." % (where, key, problem) for problem in exc.args)
         elif key in _IN_CLEAR:
             found.append("%s: %s in clear is never written to primus.cfg; %s." % (where, key, _IN_CLEAR[key]))
         else:
@@ -249,6 +283,7 @@ def read_settings(settings: t.Any) -> t.Tuple[Settings, t.List[str]]:
 def _read_hsms(found: Found, values: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]]:
     hsms = []
     places = []
+    keys = []
     for i, value in enumerate(values):
         where = _where("hsms", i, value, "host", _host)
         hsm = _read(found, where, value, _HSM)
@@ -256,10 +291,19 @@ def _read_hsms(found: Found, values: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]
         if isinstance(value, Mapping) and value.get("port") is None:
             hsm["port"] = DEFAULT_PORT
         if "host" in hsm and "port" in hsm:
-            places.append(("%s:%s" % (hsm["host"].lower(), hsm["port"]), "hsms[%d]" % i))
+            places.append((_address(hsm).lower(), "hsms[%d]" % i))
+        if not isinstance(value, Mapping) or value.get("key") is None:
+            hsm["key"] = "hsm%d" % i
+        if "key" in hsm:
+            keys.append((hsm["key"], "hsms[%d]" % i))
         hsms.append(hsm)
     _twice(found, places, "The address")
+    _twice(found, keys, "The key")
     return hsms
+
+
+def _address(hsm: t.Mapping[str, t.Any]) -> str:
+    return "%s:%s" % (hsm.get("host"), hsm.get("port"))
 
 
 def _read_partitions(
@@ -280,26 +324,63 @@ def _read_partitions(
         if not absent:
             slot_ids.extend((slot_id, where) for slot_id in partition["slot_id"])
         if "hsms" in partition:
-            partition["on"] = _on(found, where, partition["hsms"], hsms)
+            named = _places(found, where, partition["hsms"], hsms)
+            partition["on"] = set().union(*named.values())
         elif not isinstance(value, Mapping) or value.get("hsms") is None:
             partition["on"] = set(range(len(hsms)))
+        partition["proxy_users"] = proxy_users(partition)
+        for key in ("client_id", "proxy_user"):
+            if key in partition:
+                on = partition.get("on", set(range(len(hsms))))
+                partition[key] = _at(found, "%s: %s" % (where, key), partition[key], on, hsms)
         partitions.append(partition)
     _twice(found, names, "The partition")
     _twice(found, slot_ids, "The slot id")
     return partitions
 
 
-def _on(found: Found, where: str, names: t.List[str], hsms: t.List[t.Dict[str, t.Any]]) -> t.Set[int]:
-    """The places of the HSMs with these names: a host, which comes first, or hsmN."""
-    on: t.Set[int] = set()
+def _places(
+    found: Found, where: str, names: t.Iterable[str], hsms: t.List[t.Dict[str, t.Any]]
+) -> t.Dict[str, t.Set[int]]:
+    """By name, the places of the HSMs that it means: those with this host, else with this host:port, else this key."""
+    places: t.Dict[str, t.Set[int]] = {}
     for name in names:
-        places = {i for i, hsm in enumerate(hsms) if hsm.get("host") == name} or {
-            i for i in range(len(hsms)) if "hsm%d" % i == name
-        }
-        if not places:
-            found.append("%s: there is no HSM %r." % (where, name))
-        on |= places
-    return on
+        for called in (lambda hsm: hsm.get("host"), _address, lambda hsm: hsm.get("key")):
+            places[name] = {i for i, hsm in enumerate(hsms) if called(hsm) == name}
+            if places[name]:
+                break
+        else:
+            known = ", ".join("%r (%s)" % (_address(hsm), hsm.get("key")) for hsm in hsms if "host" in hsm)
+            found.append("%s: there is no HSM %r; there are %s." % (where, name, known or "none"))
+    return places
+
+
+def _at(
+    found: Found, where: str, value: t.Any, on: t.Set[int], hsms: t.List[t.Dict[str, t.Any]]
+) -> t.Dict[int, t.Optional[str]]:
+    """A setting of a partition by the place of the HSM, of one value or a dictionary from names of HSMs to values."""
+    if not isinstance(value, dict):
+        return dict.fromkeys(on, value)
+    values: t.Dict[int, t.Optional[str]] = {}
+    names: t.Dict[int, t.List[str]] = {}
+    for name, places in _places(found, where, value, hsms).items():
+        if not places <= on:
+            found.append("%s: the partition is not on the HSM %r." % (where, name))
+        for place in places:
+            values[place] = value[name]
+            names.setdefault(place, []).append(name)
+    for place, several in names.items():
+        if len(several) > 1:
+            called = " and ".join("%r" % name for name in several)
+            found.append("%s: %s are the same HSM, hsms[%d]." % (where, called, place))
+    return {place: item for place, item in values.items() if item is not None}
+
+
+def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
+    """The service users before a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
+    value = partition.get("proxy_user")
+    names = value.values() if isinstance(value, Mapping) else [value]
+    return list(dict.fromkeys(name for name in names if name))
 
 
 def violations(settings: t.Any, service_users: t.Optional[t.Any] = None, require_passwords: bool = True) -> t.List[str]:
@@ -327,16 +408,14 @@ def violations(settings: t.Any, service_users: t.Optional[t.Any] = None, require
             names.append((user["name"], "service_users[%d]" % i))
     _twice(found, names, "The service user")
     for partition in read.partitions:
-        proxy_user = partition.get("proxy_user")
-        if proxy_user is None or partition["state"] == "absent":
-            continue
-        before = "The service user %r, who stands before the partition %r," % (proxy_user, partition.get("user_name"))
-        if proxy_user not in users:
-            found.append("%s is not in service_users." % before)
-        elif users[proxy_user].get("state") == "absent":
-            found.append("%s is absent in service_users." % before)
-        elif require_passwords and not users[proxy_user]["given"]:
-            found.append("%s has no password in service_users." % before)
+        for name in partition["proxy_users"] if partition["state"] != "absent" else []:
+            before = "The service user %r, who stands before the partition %r," % (name, partition.get("user_name"))
+            if name not in users:
+                found.append("%s is not in service_users." % before)
+            elif users[name].get("state") == "absent":
+                found.append("%s is absent in service_users." % before)
+            elif require_passwords and not users[name]["given"]:
+                found.append("%s has no password in service_users." % before)
     return found
 
 
@@ -355,7 +434,7 @@ def render(settings: t.Any, include_absent: bool = False) -> str:
     slots = [(p, i) for p in read.partitions if p["state"] != "absent" for i in p["slot_id"]]
     if include_absent:
         slots += _absent_slots(read.partitions, {slot_id for _partition, slot_id in slots})
-    hsms = {"hsm%d" % i: _hsm(hsm, [slot for slot in slots if i in slot[0]["on"]]) for i, hsm in enumerate(read.hsms)}
+    hsms = {hsm["key"]: _hsm(hsm, i, [slot for slot in slots if i in slot[0]["on"]]) for i, hsm in enumerate(read.hsms)}
     log = {key: read.log[key] for key in _LOG if key in read.log}
     if "trace_mask" in log:
         log["trace_mask"] = _Hex(log["trace_mask"])
@@ -378,17 +457,21 @@ def _absent_slots(partitions: t.List[t.Dict[str, t.Any]], taken: t.Set[int]) -> 
     return slots
 
 
-def _hsm(hsm: t.Dict[str, t.Any], slots: _Slots) -> t.Dict[str, t.Any]:
+def _hsm(hsm: t.Dict[str, t.Any], place: int, slots: _Slots) -> t.Dict[str, t.Any]:
     return {
-        **{key: hsm[key] for key in _HSM if key in hsm},
-        "slots": {
-            "slot%d" % i: {
-                **{key: partition[key] for key in ("client_id", "user_name", "proxy_user") if key in partition},
-                "id": slot_id,
-            }
-            for i, (partition, slot_id) in enumerate(slots)
-        },
+        **{key: hsm[key] for key in ("host", "port", "priority") if key in hsm},
+        "slots": {"slot%d" % i: _slot(partition, place, slot_id) for i, (partition, slot_id) in enumerate(slots)},
     }
+
+
+def _slot(partition: t.Dict[str, t.Any], place: int, slot_id: int) -> t.Dict[str, t.Any]:
+    slot = {
+        "client_id": partition.get("client_id", {}).get(place),
+        "user_name": partition["user_name"],
+        "proxy_user": partition.get("proxy_user", {}).get(place),
+        "id": slot_id,
+    }
+    return {key: value for key, value in slot.items() if value is not None}
 
 
 class _Hex(int):

@@ -128,9 +128,10 @@ KINDS = {
     ),
     "config_unread": Kind(
         ATTENTION,
-        "primus.cfg not searched",
-        "primus.cfg that could not be searched for passwords",
-        "It cannot be read, or has more syntax than is known here. Look into it by hand.",
+        "primus.cfg not understood",
+        "primus.cfg that this collection does not understand",
+        "ppin may read it all the same. Passwords in it are not found, and the HSMs and service users of its "
+        "partitions are not known. The file and the line stand with each, below.",
     ),
     "secret_old": Kind(
         ATTENTION,
@@ -250,6 +251,10 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
         _find(host, "client_error", _clean("%s. %s" % (look["error"]["msg"], look["error"].get("hint") or "")))
     if look["interrupted"]:
         _find(host, "interrupted", "")
+    problem = look["config"].get("problem")
+    if problem:
+        line = "" if problem["line"] is None else ", line %d" % int(problem["line"])
+        _find(host, "config_unread", _clean("%s%s: %s" % (problem["file"], line, problem["reason"])))
     if look["ledger"]["problem"]:
         _find(host, "ledger_problem", _clean(look["ledger"]["problem"]))
 
@@ -341,8 +346,6 @@ def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
             _find(host, "secret_old", "%s: %d days" % (credential["name"], credential["age_days"]))
     for place in host["passwords_in_clear"] or []:
         _find(host, "password_in_clear", place)
-    if host["config"]["exists"] and host["passwords_in_clear"] is None:
-        _find(host, "config_unread", host["config"]["path"])
     # primus.cfg may be read by everybody, as long as there is no password in it.
     too_wide = ((host["secrets"], 0o007), (host["config"], 0o007 if host["passwords_in_clear"] else 0o002))
     for file, rights in too_wide:

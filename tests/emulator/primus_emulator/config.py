@@ -1,6 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""primus.cfg as ppin reads it."""
+"""primus.cfg as ppin reads it: the syntax of libconfig 1.8.2, with the last of two settings of the same name."""
+
+import os
+import re
 
 import libconf
 
@@ -31,14 +34,53 @@ class HsmEntry:
         self.slots = [Slot(*item) for item in settings.get("slots", {}).items()]
 
 
+INCLUDE_DEPTH = 10
+
+_PARTS = re.compile(
+    r""""(?P<string>(?:[^"\\]|\\.)*)"
+    |(?P<comment>(?:\#|//)[^\n]*|/\*.*?\*/)
+    |^[ \t]*@include[ \t]+"(?P<path>(?:[^"\\]|\\["\\])*)"
+    |(?<![-\w*.])(?:0(?P<base>[bBoOqQ])(?P<digits>[0-7]+)|(?P<sign>[-+]?)0+(?P<decimal>[0-9]))""",
+    re.M | re.S | re.X,
+)
+_ESCAPE = re.compile(rb'\\(?:[xX]([0-9A-Fa-f]{2})|([abfnrtv\\"]))')
+_ESCAPES = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
+
+
+def _expand(path, depth=0):
+    """The text of a file, with those that it includes, in the words that libconf knows."""
+    if depth > INCLUDE_DEPTH:
+        raise ValueError("include file nesting too deep")
+    with open(path, encoding="utf-8", newline="") as file:
+        text = file.read()
+
+    def put(match):
+        if match["string"] is not None:
+            value = _ESCAPE.sub(_unescape, match["string"].encode()).decode(errors="replace")
+            return '"%s"' % re.sub(r'([\\"])', r"\\\1", value)
+        if match["path"] is not None:
+            named = os.path.join(os.path.dirname(path), re.sub(r"\\(.)", r"\1", match["path"]))
+            return " %s " % _expand(named, depth + 1)
+        if match["digits"]:
+            return str(int(match["digits"], 2 if match["base"] in "bB" else 8))
+        return match["sign"] + match["decimal"] if match["decimal"] else " "
+
+    return _PARTS.sub(put, text)
+
+
+def _unescape(match):
+    if match[1]:
+        return bytes([int(match[1], 16)])
+    return bytes([_ESCAPES.get(match[2][0], match[2][0])])
+
+
 def read(path):
     """Return the HSM entries of a primus.cfg, in its order. Raises PpinError."""
     try:
-        with open(path, encoding="utf-8") as file:
-            hsms = libconf.loads(file.read())["primus"].get("hsms", {})
+        hsms = libconf.loads(_expand(path))["primus"].get("hsms", {})
         entries = [HsmEntry(*item) for item in hsms.items()]
     except FileNotFoundError:
-        raise PpinError(codes.CONFIG_NOT_FOUND) from None
+        raise PpinError(codes.CONFIG_INVALID if os.path.exists(path) else codes.CONFIG_NOT_FOUND) from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, libconf.ConfigParseError):
         raise PpinError(codes.CONFIG_INVALID) from None
     if not any(entry.slots for entry in entries):

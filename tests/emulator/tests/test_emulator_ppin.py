@@ -434,6 +434,73 @@ def code_of(ended):
     return int(re.search(rb"0x[0-9A-Fa-f]{8}", ended.stderr).group(), 16)
 
 
+def configuration(settings):
+    return 'primus = { hsms = { hsm0 = { host = "h"; port = "1"; slots = { slot0 = { %s } } } } }' % settings
+
+
+# primus.cfg and other files, and the slot id and the user that are listed, as libconfig 1.8.2 reads them.
+SYNTAX = {
+    "binary": ({"primus.cfg": configuration('user_name = "U"; id = 0b101L; a0b1 = 2;')}, "slot-id 5: user 'U'"),
+    "octal": ({"primus.cfg": configuration('user_name = "U", id = 0o17')}, "slot-id 15: user 'U'"),
+    "octal with q": ({"primus.cfg": configuration('user_name = "U"; id = 0Q17LL;')}, "slot-id 15: user 'U'"),
+    "a leading zero": (
+        {"primus.cfg": configuration('user_name = "U"; id = +010; f = -01.5e-07;')},
+        "slot-id 10: user 'U'",
+    ),
+    "backslashes": (
+        {"primus.cfg": configuration(r'user_name = "EXAMPLE\user\\\"\xC3\XbC"; id = 0;')},
+        "slot-id 0: user 'EXAMPLE\\user\\\"ü'",
+    ),
+    "what looks like it": (
+        {"primus.cfg": '/* \n@include "x" */\n' + configuration('user_name = "0b1 # 0o7 // 010"; id = 0; # 010\n')},
+        "slot-id 0: user '0b1 # 0o7 // 010'",
+    ),
+    "included": (
+        {
+            "primus.cfg": configuration('\n \t@include\t"more/slot.cfg" // more\r\n'),
+            "more/slot.cfg": 'user_name =\n@include "user \\"1\\".cfg"\nid = 3 // no line end',
+            'more/user "1".cfg': '"U"',
+        },
+        "slot-id 3: user 'U'",
+    ),
+    "ten deep": (
+        {
+            "primus.cfg": '@include "1"',
+            **{str(i): '@include "%d"' % (i + 1) for i in range(1, 10)},
+            "10": configuration('user_name = "U"; id = 3'),
+        },
+        "slot-id 3: user 'U'",
+    ),
+}
+GOOD = configuration('user_name = "U"; id = 3')
+BAD_SYNTAX = {
+    "a byte order mark": {"primus.cfg": "\ufeff" + GOOD},
+    "a byte order mark in an included file": {"primus.cfg": '@include "x"\n' + GOOD, "x": "\ufeffa = 1;"},
+    "a file that is missing": {"primus.cfg": '@include "x"\n' + GOOD},
+    "a file that includes itself": {"primus.cfg": '@include "primus.cfg"\n' + GOOD},
+    "a digit too large": {"primus.cfg": GOOD.replace("3", "0b2")},
+}
+
+
+def write(client, files):
+    for name, text in files.items():
+        path = client.config.parent / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+
+
+@pytest.mark.parametrize(("files", "listed"), SYNTAX.values(), ids=SYNTAX)
+def test_the_syntax_of_primus_cfg(client, files, listed):
+    write(client, files)
+    assert listed in re.sub(" +", " ", client.run("-l").stdout.decode())
+
+
+@pytest.mark.parametrize("files", BAD_SYNTAX.values(), ids=BAD_SYNTAX)
+def test_what_is_no_primus_cfg(client, files):
+    write(client, files)
+    assert code_of(client.run("-l")) == codes.CONFIG_INVALID
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

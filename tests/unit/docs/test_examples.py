@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The YAML of the documentation is that of docs/examples, and what is there does what the documentation says of it."""
 
+import json
 import re
 import subprocess
 import sys
@@ -108,6 +109,22 @@ def test_on_premises(reader):
     run_twice(reader, "-i", "on_premises/inventory.yml", "-e", "behind=nodes", "hsmops.primus.provision")
     names = ("PAYMENTS", "ARCHIVE")
     assert reader.typed() == {(kind, name) for name in names for kind in ("setup", "pkcs11")}
+
+
+def test_own_hsms_and_cloudhsm(reader):
+    """The emulator has two nodes and two proxies before them: one of the first, both of the second."""
+    reader.install(hosts=["app1.example.com"])
+    endpoint = json.loads((reader.folder / "hsm/endpoint.json").read_text())
+    keys = [hsm["key"] for hsm in examples.load("mixed/inventory.yml")["primus_clients"]["vars"]["primus_client_hsms"]]
+    addresses = zip([endpoint["nodes"][0], *endpoint["proxies"]], keys, strict=True)
+    hsms = reader.folder / "hsms.yml"
+    hsms.write_text(yaml.safe_dump({"primus_client_hsms": [{**address, "key": key} for address, key in addresses]}))
+    words = ("-e", "@cloudhsm/group_vars/primus_clients/vault.yml", "-e", f"@{hsms}", "hsmops.primus.provision")
+    run_twice(reader, "-i", "mixed/inventory.yml", *words)
+    assert reader.typed() == CLOUDHSM_TYPED
+    text = (reader.folder / "app1.example.com/etc/primus.cfg").read_text()
+    assert re.findall(r"hsm\d(?= :)", text) == keys
+    assert text.count("proxy_user") == 2 and text.count("client_id") == len(set(re.findall("client_id.*", text))) == 3
 
 
 def test_credential_files(reader):

@@ -172,6 +172,45 @@ def test_a_host_name_is_preferred_to_the_key_of_another_hsm():
     ]
 
 
+def test_settings_by_hsm_as_in_the_vendors_example_of_cloudhsm():
+    settings = {
+        "hsms": [
+            {"host": "own.example.org", "key": "hsm3"},
+            {"host": "cloud.example.org"},
+            {"host": "::1", "port": 99},
+        ],
+        "partitions": [
+            {
+                "user_name": "P",
+                "slot_id": "5",
+                "client_id": {"own.example.org": "web at home", "hsm1": "web away", "::1:99": None},
+                "proxy_user": {"cloud.example.org:2310": "svc"},
+            },
+            {
+                "user_name": "Q",
+                "slot_id": 6,
+                "client_id": "web",
+                "hsms": ["hsm1", "::1"],
+                "proxy_user": {"hsm2": "svc"},
+            },
+        ],
+    }
+    text = primus_cfg(settings)
+    hsms = libconf.loads(text)["primus"]["hsms"]
+    assert {key: [dict(slot) for slot in hsm["slots"].values()] for key, hsm in hsms.items()} == {
+        "hsm3": [{"client_id": "web at home", "user_name": "P", "id": 5}],
+        "hsm1": [
+            {"client_id": "web away", "user_name": "P", "proxy_user": "svc", "id": 5},
+            {"client_id": "web", "user_name": "Q", "id": 6},
+        ],
+        "hsm2": [
+            {"user_name": "P", "id": 5},
+            {"client_id": "web", "user_name": "Q", "proxy_user": "svc", "id": 6},
+        ],
+    }
+    assert "key" not in text
+
+
 def test_no_password_in_the_file():
     text = primus_cfg(SETTINGS, include_absent=True)
     assert not [word for word in ("SETUP", "PIN", "PROXY") if word in text]
@@ -211,26 +250,56 @@ def test_quoting(text, quoted):
     assert quote(text) == quoted
 
 
+HOSTS = NAMES.filter(lambda name: not re.search(r"\s", name))
+
+
 @st.composite
 def settings_of_any_kind(draw):
-    hsms = draw(
-        st.lists(
-            st.fixed_dictionaries(
-                {"host": NAMES.filter(lambda name: not re.search(r"\s", name))},
-                optional={"port": st.integers(1, 65535), "priority": st.integers(0, 127)},
-            ),
-            min_size=1,
-            max_size=4,
-            unique_by=lambda hsm: hsm["host"].lower(),
-        )
-    )
-    ids = st.integers(0, 2**31 - 1)
-    names = draw(st.lists(NAMES, min_size=1, max_size=5, unique=True))
-    slot_ids = draw(st.lists(ids, min_size=len(names), max_size=len(names), unique=True))
-    partitions = [
-        {"user_name": name, "slot_id": slot_id, **draw(st.fixed_dictionaries({}, optional=PARTITION))}
-        for name, slot_id in zip(names, slot_ids, strict=True)
-    ]
+    """Settings that are right, and the slots expected of them, with client_id for each."""
+    number = draw(st.integers(1, 4))
+    hosts = draw(st.lists(HOSTS, min_size=number, max_size=number, unique_by=str.lower))
+    hosts = [draw(st.sampled_from(hosts)) for _host in hosts]  # some of them several times, with other ports
+    ports = draw(st.lists(st.integers(1, 65535), min_size=number, max_size=number, unique=True))
+    keys = draw(st.lists(st.integers(number, 999), min_size=number, max_size=number, unique=True))
+    hsms = []
+    for i in range(number):
+        priority = draw(st.fixed_dictionaries({}, optional={"priority": st.integers(0, 127)}))
+        key = draw(st.sampled_from([{}, {"key": None}, {"key": "hsm%d" % keys[i]}]))
+        hsms.append({"host": hosts[i], "port": ports[i], **key, **priority})
+    called = [hsm.get("key") or "hsm%d" % i for i, hsm in enumerate(hsms)]
+
+    def names_of(place):
+        """What means this HSM and no other."""
+        hsm = hsms[place]
+        names = [called[place], "%s:%d" % (hsm["host"], hsm["port"])]
+        return [name for name in names if name not in hosts] + [hsm["host"]] * (hosts.count(hsm["host"]) == 1)
+
+    def by_hsm(values, on):
+        """A setting as it may be given, and its value by place."""
+        if draw(st.booleans()):
+            value = draw(st.none() | values)
+            return value, dict.fromkeys(on, value)
+        by_place = {place: draw(st.none() | values) for place in on if draw(st.booleans()) and names_of(place)}
+        given = {draw(st.sampled_from(names_of(place))): value for place, value in by_place.items()}
+        return given or None, by_place
+
+    partitions, slots = [], [[] for _hsm in hsms]
+    user_names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+    slot_ids = draw(st.lists(st.integers(0, 2**31 - 1), min_size=8, max_size=8, unique=True))
+    for user_name in user_names:
+        own = [slot_ids.pop() for _id in range(draw(st.integers(1, 2)))]
+        places = [place for place in range(number) if names_of(place) and draw(st.booleans())]
+        on = places if partitions and places else list(range(number))  # one at least is on every HSM
+        client_id, client_ids = by_hsm(TEXTS, on)
+        proxy_user, proxy_users = by_hsm(NAMES, on)
+        partition = {"user_name": user_name, "slot_id": own, "client_id": client_id, "proxy_user": proxy_user}
+        if len(on) < number:
+            partition["hsms"] = [draw(st.sampled_from(names_of(place))) for place in on]
+        partitions.append(partition)
+        for place in on:
+            for slot_id in own:
+                slot = Slot(called[place], user_name, slot_id, proxy_users.get(place))
+                slots[place].append((slot, client_ids.get(place)))
     flags = {"write_log_file", "write_syslog", "trace_pid"}
     log = draw(
         st.fixed_dictionaries(
@@ -243,14 +312,13 @@ def settings_of_any_kind(draw):
             },
         )
     )
-    return {"hsms": hsms, "partitions": partitions, "log": log, "wait_delay": draw(st.integers(0, 2**31 - 1))}
-
-
-PARTITION = {"client_id": TEXTS, "proxy_user": NAMES}
+    settings = {"hsms": hsms, "partitions": partitions, "log": log, "wait_delay": draw(st.integers(0, 2**31 - 1))}
+    return settings, [slot for slots_there in slots for slot in slots_there]
 
 
 @given(settings_of_any_kind())
-def test_what_is_written_is_read_again(settings):
+def test_what_is_written_is_read_again(made):
+    settings, slots = made
     assert primus_cfg_violations(settings) == []
     text = primus_cfg(settings)
     read = libconf.loads(text)
@@ -258,16 +326,12 @@ def test_what_is_written_is_read_again(settings):
     primus = read["primus"]
     assert primus["wait_delay"] == settings["wait_delay"]
     assert dict(primus.get("log", {})) == settings["log"]
-    assert list(primus["hsms"]) == ["hsm%d" % i for i in range(len(settings["hsms"]))]
     for hsm, written in zip(primus["hsms"].values(), settings["hsms"], strict=True):
-        assert hsm["port"] == str(written.get("port", 2310))
-        assert (hsm["host"], hsm.get("priority")) == (written["host"], written.get("priority"))
-        assert [
-            {key: value for key, value in slot.items() if key != "id"} | {"slot_id": slot["id"]}
-            for slot in hsm["slots"].values()
-        ] == settings["partitions"]
-    assert read_slots(text) == [
-        Slot("hsm%d" % i, part["user_name"], part["slot_id"], part.get("proxy_user"))
-        for i in range(len(settings["hsms"]))
-        for part in settings["partitions"]
-    ]
+        assert (hsm["host"], hsm["port"], hsm.get("priority")) == (
+            written["host"],
+            str(written["port"]),
+            written.get("priority"),
+        )
+    assert read_slots(text) == [slot for slot, _client_id in slots]
+    client_ids = [slot.get("client_id") for hsm in primus["hsms"].values() for slot in hsm["slots"].values()]
+    assert client_ids == [client_id for _slot, client_id in slots]

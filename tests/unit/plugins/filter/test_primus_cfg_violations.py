@@ -45,6 +45,7 @@ def test_nothing_is_wrong_with_what_is_right():
 P0 = ["partitions", 0]
 P1 = ["partitions", 1]
 H0 = ["hsms", 0]
+THERE_ARE = "there are 'a.example.com:2310' (hsm0), 'b.example.com:2310' (hsm1)."
 
 
 @pytest.mark.parametrize(
@@ -94,8 +95,12 @@ H0 = ["hsms", 0]
         ([*P0, "state"], "gone", "partitions[0] 'PART1': state is none of present, updated, absent."),
         ([*P0, "setup_password"], 12345, "partitions[0] 'PART1': setup_password is not a string."),
         ([*P0, "setup_password"], "", "partitions[0] 'PART1': setup_password is empty."),
-        ([*P1, "hsms"], ["c.example.com", "hsm1"], "partitions[1] 'PART2': there is no HSM 'c.example.com'."),
-        ([*P1, "hsms"], ["hsm2"], "partitions[1] 'PART2': there is no HSM 'hsm2'."),
+        (
+            [*P1, "hsms"],
+            ["c.example.com", "hsm1"],
+            f"partitions[1] 'PART2': there is no HSM 'c.example.com'; {THERE_ARE}",
+        ),
+        ([*P1, "hsms"], ["hsm2"], f"partitions[1] 'PART2': there is no HSM 'hsm2'; {THERE_ARE}"),
         ([*P1, "hsms"], [], "partitions[1] 'PART2': hsms is an empty list."),
         ([*P1, "hsms"], "hsm1", "partitions[1] 'PART2': hsms is not a list."),
         ([*H0, "port"], 0, "hsms[0] 'a.example.com': port is 0, which is not in 1 to 65535."),
@@ -138,6 +143,111 @@ def test_a_password_in_clear(path):
     (sentence,) = primus_cfg_violations(changed(GOOD, path, "hunter2"))
     assert "%s in clear is never written" % path[-1] in sentence
     assert "hunter2" not in sentence
+
+
+# Two HSMs of one host, and one of which the host is the key of another.
+CLUSTER = {
+    "hsms": [
+        {"host": "c", "key": "hsm3"},
+        {"host": "c", "port": "2411"},
+        {"host": "hsm3", "port": 2412, "key": "hsm9"},
+    ],
+    "partitions": [
+        {"user_name": "PART1", "slot_id": 0, "client_id": {"c:2310": "first", "hsm1": "2"}, "proxy_user": {"c": "svc"}},
+        {"user_name": "PART2", "slot_id": 1, "hsms": ["c"], "proxy_user": {"hsm1": "svc", "c:2310": None}},
+        {"user_name": "PART3", "slot_id": 2, "client_id": None, "proxy_user": {"hsm3": "svc2", "hsm1": "svc"}},
+    ],
+}
+THERE = "there are 'c:2310' (hsm3), 'c:2411' (hsm1), 'hsm3:2412' (hsm9)."
+CLUSTER_USERS = [*USERS, {"name": "svc2", "password": "secret"}]
+Q0, Q1, Q2 = (["partitions", i] for i in range(3))
+
+
+def test_nothing_is_wrong_with_dictionaries_by_hsm():
+    assert primus_cfg_violations(CLUSTER, service_users=CLUSTER_USERS) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentences"),
+    [
+        (["hsms", 0, "key"], "hsm", ["hsms[0] 'c': key is not hsm and a number, such as hsm3."]),
+        (["hsms", 0, "key"], "hsm03", ["hsms[0] 'c': key is not hsm and a number, such as hsm3."]),
+        (["hsms", 0, "key"], "HSM3", ["hsms[0] 'c': key is not hsm and a number, such as hsm3."]),
+        (["hsms", 0, "key"], "hsm٣", ["hsms[0] 'c': key is not hsm and a number, such as hsm3."]),
+        (["hsms", 0, "key"], 3, ["hsms[0] 'c': key is not a string."]),
+        (["hsms", 0, "key"], "hsm9", ["The key 'hsm9' is used by hsms[0] and hsms[2]."]),
+        ([*Q0, "client_id"], {}, ["partitions[0] 'PART1': client_id is an empty dictionary."]),
+        ([*Q0, "client_id"], 7, ["partitions[0] 'PART1': client_id is not a string."]),
+        ([*Q1, "client_id"], {"c:2310": 7}, ["partitions[1] 'PART2': client_id of 'c:2310' is not a string."]),
+        ([*Q1, "client_id"], {"hsm1": {}}, ["partitions[1] 'PART2': client_id of 'hsm1' is not a string."]),
+        (
+            [*Q2, "client_id"],
+            {7: "x", "": "y", "hsm1": "z"},
+            [
+                "partitions[2] 'PART3': client_id has a name of an HSM that is not a string.",
+                "partitions[2] 'PART3': client_id has a name of an HSM that is empty.",
+            ],
+        ),
+        (
+            [*Q1, "proxy_user"],
+            {"hsm1": "", "c:2310": "a\nb"},
+            [
+                "partitions[1] 'PART2': proxy_user of 'hsm1' is empty.",
+                "partitions[1] 'PART2': proxy_user of 'c:2310' has a line break or another control character in it.",
+            ],
+        ),
+        ([*Q2, "client_id"], {"hsm0": "x"}, [f"partitions[2] 'PART3': client_id: there is no HSM 'hsm0'; {THERE}"]),
+        (
+            [*Q2, "client_id"],
+            {"c:2412": None},
+            [f"partitions[2] 'PART3': client_id: there is no HSM 'c:2412'; {THERE}"],
+        ),
+        (
+            [*Q1, "client_id"],
+            {"hsm3": "x"},
+            ["partitions[1] 'PART2': client_id: the partition is not on the HSM 'hsm3'."],
+        ),
+        (
+            [*Q1, "hsms"],
+            ["c:2411", "hsm9"],
+            ["partitions[1] 'PART2': proxy_user: the partition is not on the HSM 'c:2310'."],
+        ),
+        (
+            [*Q0, "proxy_user"],
+            {"c": "svc", "c:2411": None},
+            ["partitions[0] 'PART1': proxy_user: 'c' and 'c:2411' are the same HSM, hsms[1]."],
+        ),
+        (
+            [*Q2, "client_id"],
+            {"hsm1": "x", "hsm9": "y", "c:2411": "x", "hsm3": "y"},
+            [
+                "partitions[2] 'PART3': client_id: 'hsm1' and 'c:2411' are the same HSM, hsms[1].",
+                "partitions[2] 'PART3': client_id: 'hsm9' and 'hsm3' are the same HSM, hsms[2].",
+            ],
+        ),
+    ],
+)
+def test_each_rule_of_dictionaries_by_hsm(path, value, sentences):
+    assert primus_cfg_violations(changed(CLUSTER, path, value), service_users=CLUSTER_USERS) == sentences
+
+
+def test_a_key_that_another_hsm_has_by_its_place():
+    settings = changed(GOOD, [*H0, "key"], "hsm1")
+    settings["partitions"][1]["hsms"] = ["a.example.com"]
+    assert primus_cfg_violations(settings) == ["The key 'hsm1' is used by hsms[0] and hsms[1]."]
+
+
+@pytest.mark.parametrize(
+    ("users", "state"),
+    [
+        (USERS, "is not in service_users."),
+        ([*USERS, {"name": "svc2"}], "has no password in service_users."),
+        ([*USERS, {"name": "svc2", "password": "x", "state": "absent"}], "is absent in service_users."),
+    ],
+)
+def test_each_service_user_of_a_dictionary_counts(users, state):
+    sentence = f"The service user 'svc2', who stands before the partition 'PART3', {state}"
+    assert primus_cfg_violations(CLUSTER, service_users=users) == [sentence]
 
 
 def test_an_hsm_that_no_partition_is_on():

@@ -40,8 +40,34 @@ def test_passwords_in_clear_are_told_by_their_place_alone(client):
     assert re.fullmatch(r"primus\.hsms\.hsm2\.slots\.slot\d\.proxy_password", place)
     client.config.write_text('@include "more.cfg"\n' + text)
     assert client.info()["passwords_in_clear"] is None
+    client.config.with_name("more.cfg").write_text('more : { pin = "%s"; };' % PROXY_PASSWORD)
+    assert client.info()["passwords_in_clear"] == ["more.pin"]
     client.config.unlink()
     assert client.info()["passwords_in_clear"] is None
+
+
+def test_a_primus_cfg_that_is_not_understood(configured):
+    assert configured.info()["config"]["problem"] is None
+    more = configured.etc / "more.cfg"
+    more.write_text('// more\n  a = "b";\n  a = "c";\n')
+    configured.config.write_text('@include "more.cfg"\n' + configured.config.read_text())
+    info = configured.info()
+    assert info["config"]["problem"] == {
+        "file": str(more),
+        "line": 3,
+        "reason": "a setting is there for the second time",
+    }
+    assert (info["error"], info["passwords_in_clear"]) == (None, None)
+    assert [(each["configured"], each["hsms"], each["proxy_users"]) for each in info["partitions"]] == [
+        (True, [], [])
+    ] * 2
+
+
+def test_a_primus_cfg_that_is_no_file(client):
+    client.config.unlink()
+    client.config.mkdir()
+    problem = client.info()["config"]["problem"]
+    assert problem == {"file": str(client.config), "line": None, "reason": "it cannot be read: Is a directory"}
 
 
 def test_a_bare_host(client, tmp_path, monkeypatch):
@@ -72,7 +98,7 @@ def test_other_files_and_the_group(client, tmp_path):
     info = client.info(files=[str(there), str(client.config), str(gone)], group="no-such-group")
     assert info["files"][str(there)]["mode"] == "%04o" % (there.stat().st_mode & 0o7777)
     assert info["files"][str(there)]["checksum"] is None
-    assert info["files"][str(client.config)] == info["config"]
+    assert {**info["files"][str(client.config)], "problem": None} == info["config"]
     assert info["files"][str(gone)] == {"path": str(gone), "exists": False}
     assert info["group"] == {"name": "no-such-group", "exists": False, "members": []}
     assert info["home"] == str(client.home)

@@ -156,6 +156,21 @@ def updated(item):
         ({"interrupted": True}, [P1], [SVC1], "changed", {"set": ["svc1"], "fetch": ["P1"]}),
         ({}, [absent(P1), absent(P2)], [absent(SVC1), absent(SVC2)], "never", {"remove": ["P1"], "unset": ["svc1"]}),
         ({}, [], [absent(SVC1)], "changed", {"unset": ["svc1"]}),
+        ({}, [{**P1, "proxy_user": {"hsm1": "svc1", "hsm2": None}}], [SVC1], "changed", {}),
+        (
+            {},
+            [updated({**P1, "proxy_user": {"hsm1": "svc1", "hsm2": "svc2"}})],
+            ALL_USERS,
+            "changed",
+            {"set": ["svc2"], "fetch": ["P1"], "untried_partitions": ["P1"]},
+        ),
+        (
+            {},
+            [absent({**P1, "proxy_user": {"hsm1": "svc2", "hsm2": "svc1"}})],
+            [absent(SVC1)],
+            "never",
+            {"remove": ["P1"], "unset": ["svc1"]},
+        ),
         (
             {},
             [{**P3, "proxy_user": "svc3"}],
@@ -176,7 +191,9 @@ def test_verify_is_refused_where_nothing_is_to_be_changed_too():
         client_changes(CLIENT, [P1], [SVC1], "alway")
 
 
-@pytest.mark.parametrize("partition", [{**P1, "proxy_user": "svc2"}, absent({"user_name": "P1"})])
+@pytest.mark.parametrize(
+    "partition", [{**P1, "proxy_user": "svc2"}, {**P1, "proxy_user": {"hsm0": "svc2"}}, absent({"user_name": "P1"})]
+)
 def test_a_service_proxy_password_that_would_stay_behind_is_refused(partition):
     with pytest.raises(ValueError, match=r"^service_users: 'svc1' is absent, and primus\.cfg would no longer name it"):
         client_changes(CLIENT, [partition], [absent(SVC1), SVC2])

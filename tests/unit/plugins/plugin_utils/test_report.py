@@ -63,7 +63,21 @@ FOUND = {
         {"proxy_password_missing": ["svc1"]},
     ),
     "in clear": (look(passwords_in_clear=["a.pin", "b.pin"]), {}, {"password_in_clear": ["a.pin", "b.pin"]}),
-    "not searched": (look(passwords_in_clear=None), {}, {"config_unread": ["/etc/primus/primus.cfg"]}),
+    "not understood": (
+        look(
+            passwords_in_clear=None, config={**file("/c", "0640"), "problem": {"file": "/i", "line": 3, "reason": "r"}}
+        ),
+        {},
+        {"config_unread": ["/i, line 3: r"]},
+    ),
+    "not read": (
+        look(
+            passwords_in_clear=None,
+            config={**file("/c", "0640"), "problem": {"file": "/c", "line": None, "reason": "r"}},
+        ),
+        {},
+        {"config_unread": ["/c: r"]},
+    ),
     "interrupted": (look(interrupted=True), {}, {"interrupted": [""]}),
     "ledger": (look(ledger=BROKEN_LEDGER), {}, {"ledger_problem": ["The ledger /l is damaged"]}),
     "secrets for all": (look(secrets=file("/s", "0604")), {}, {"file_rights": ["/s 0604"]}),
