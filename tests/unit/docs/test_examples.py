@@ -110,9 +110,10 @@ def test_on_premises(reader):
     assert reader.typed() == {(kind, name) for name in names for kind in ("setup", "pkcs11")}
 
 
-def test_credential_files(reader):
+@pytest.mark.parametrize("inventory", ["credential_files/inventory.yml", "credential_files/cloud_console.yml"])
+def test_credential_files(reader, inventory):
     reader.install(hosts=["app1.example.com"])
-    run_twice(reader, "-i", "credential_files/inventory.yml", "hsmops.primus.provision")
+    run_twice(reader, "-i", inventory, "hsmops.primus.provision")
     assert reader.typed() == CLOUDHSM_TYPED
 
 
