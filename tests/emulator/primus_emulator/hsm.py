@@ -40,8 +40,8 @@ class UnknownName(Exception):
 
 
 def random_setup_password() -> str:
-    """Return a new setup password: five groups of five of A-Z and 0-9, joined by dashes."""
-    alphabet = string.ascii_uppercase + string.digits
+    """Return a new setup password: five groups of five letters of both cases and digits, joined by dashes."""
+    alphabet = string.ascii_letters + string.digits
     return "-".join("".join(secrets.choice(alphabet) for _char in range(5)) for _group in range(5))
 
 

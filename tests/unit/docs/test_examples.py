@@ -224,6 +224,18 @@ def test_rotation_runbook(reader):
     assert len(reader.hsm.logins("permanent")) == logins + 2
 
 
+def test_rotation_of_setup_passwords_of_another_form(reader):
+    """The check can be switched off for the playbook itself, and for all that goes by the role's variable."""
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], "another-form"))
+    rotate = ("-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "hsmops.primus.rotate", "--check")
+    assert "does not have the form of a setup password" in reader.playbook(*rotate, succeeds=False)
+    for role in ("client", "rotate"):
+        off = f"primus_{role}_setup_password_format_check=false"
+        assert "failed=0" in reader.playbook(*rotate, "-e", off)
+
+
 def service_user_absent(reader, partitions):
     """Variables of a fleet that has had a service user; the options that hand them to a run."""
     file = reader.folder / "absent.yml"
