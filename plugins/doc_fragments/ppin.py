@@ -63,8 +63,8 @@ options:
     type: str
   setup_password_format_check:
     description:
-      - Refuse a O(setup_password) that does not have the documented form (five groups of five of A-Z and 0-9, joined by
-        dashes) before anything runs.
+      - Refuse a O(setup_password) that does not have the documented form (five groups of five letters and digits,
+        joined by dashes) before anything runs. Letters of both cases are accepted, and none is changed.
     type: bool
     default: true
 """

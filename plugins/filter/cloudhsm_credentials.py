@@ -14,21 +14,33 @@ version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:
-  - Reads the text files with credentials that a customer of CloudHSM gets, and makes of them what the role
-    P(hsmops.primus.primus_client#role) wants.
-  - The file of the service user has the lines C(Service User Name), C(Service User Password) and C(HSM User Name),
-    which is the partition. The file of the technical user has C(HSM User Name), the partition's setup password and its
-    PKCS#11 password. How these two lines are called is not documented. Read are C(Setup Password) and
-    C(PKCS#11 Password), also with C(HSM), C(User) or both before, with C(PIN) for C(Password) or without C(#).
+  - Reads the text files with credentials that a customer of CloudHSM gets, as they are, and returns what the role
+    P(hsmops.primus.primus_client#role) takes.
+  - >-
+    The file of the service user, C(<company>_<svc>_service_<user>_<date>.txt), has the lines C(Service User Name),
+    C(Service User Password) and C(HSM User Name), which is the partition.
+  - >-
+    The file of the technical user, C(<company>_<svc>_hsm_<user>_<date>.txt), has the lines C(HSM User Name),
+    C(HSM User Setup Password) and, if PKCS#11 was ordered, C(PKCS#11 password).
+  - >-
+    The file of the Cloud Console, C(<organization>_<svc>_credentials_<user>_<date>.txt), has the lines of both, with
+    headings, indented, and with C(Service (Proxy) User) for C(Service User).
+  - In labels, case and white space do not matter. C(HSM) and C(User) may be missing before C(Setup Password), or stand
+    before C(PKCS#11 password), which may be C(PKCS#11 PIN) or have no C(#). A value is all that follows the first
+    colon, without the white space around it. A label without a value counts as not given.
+  - Passed over are headings (a line that begins with C(-) or C(=)), the JSON Web Token of the REST API, on the line of
+    its label or on the lines that follow, API keys, addresses (a label that ends in C(Endpoint), C(URL), C(Host) or
+    C(Port)) and links. Any other line is an error.
   - Files of several service users and partitions can be given at once. What they say of the same partition is put
-    together.
-  - A line that is not one of these is an error, which tells where it is and never what it says.
+    together. One text has the credentials of one partition. Forms may follow each other in it, and the same line may
+    come again; a different value for the same label is an error.
+  - An error says which text and which line it is about, and never what the line says.
 positional: _input
 options:
   _input:
     description:
-      - The content of a file, or of several. Keep them encrypted with Ansible Vault, which
-        P(ansible.builtin.file#lookup) decrypts.
+      - The content of a file, or of several. Keep the files encrypted with Ansible Vault, each as a whole.
+        P(ansible.builtin.file#lookup) decrypts them.
     type: raw
     required: true
 seealso:
@@ -41,21 +53,25 @@ EXAMPLES = r"""
 primus_client_hsms:
   - host: proxy1.example.com
 credentials: "{{ [service, technical] | hsmops.primus.cloudhsm_credentials }}"
-service: "{{ lookup('ansible.builtin.file', folder ~ '/acme_eco_service_svc_example_20260131.txt') }}"
-technical: "{{ lookup('ansible.builtin.file', folder ~ '/acme_eco_technical_20260131.txt') }}"
-folder: "{{ inventory_dir }}/credentials"
+service: "{{ lookup('ansible.builtin.file', directory ~ '/acme_eco_service_svc_example_20260131.txt') }}"
+technical: "{{ lookup('ansible.builtin.file', directory ~ '/acme_eco_hsm_partition1_20260131.txt') }}"
+directory: "{{ inventory_dir }}/credentials"
 primus_client_service_users: "{{ credentials.service_users }}"
 primus_client_partitions: "{{ credentials.partitions | map('ansible.builtin.combine', {'slot_id': 0}) }}"
+
+# With the one file of the Cloud Console instead of the two
+credentials: "{{ console | hsmops.primus.cloudhsm_credentials }}"
+console: "{{ lookup('ansible.builtin.file', directory ~ '/acme_sbx_credentials_partition1_20260131.txt') }}"
 """
 
 RETURN = r"""
 _value:
   description: The service users and the partitions, in the order in which they come. What the files do not say is left
-    out.
+    out; what that is needed for says that it is missing.
   type: dict
   contains:
     service_users:
-      description: The service users, each with C(name) and C(password).
+      description: The service users, each with C(name) and, as far as known, C(password).
       type: list
       elements: dict
     partitions:
@@ -74,19 +90,43 @@ _value:
 
 from ansible.errors import AnsibleFilterError
 
-SERVICE = {"name": "Service User Name", "password": "Service User Password"}
-PARTITION = {"setup_password": "Setup Password", "pkcs11_password": "PKCS#11 Password"}
-USER = {"user_name": "HSM User Name"}
-LABELS = {**SERVICE, **PARTITION, **USER}
-
-_FORMS = {
-    "name": r"service user name",
-    "password": r"service user password",
-    "user_name": r"hsm user name",
-    "setup_password": r"(hsm )?(user )?setup password",
-    "pkcs11_password": r"(hsm )?(user )?pkcs ?#?11 (password|pin)",
+USER = {"name": "Service User Name", "password": "Service User Password"}
+PARTITION = {
+    "user_name": "HSM User Name",
+    "setup_password": "HSM User Setup Password",
+    "pkcs11_password": "PKCS#11 password",
 }
-_LINE = re.compile("|".join(r"(?P<%s>^%s)" % item for item in _FORMS.items()), re.I)
+LABELS = {**USER, **PARTITION}
+
+# Labels in lower case, without white space. https://docs.securosys.com/cloudhsm/GettingStarted/activation_process has
+# those of the service user and of the technical user, the credential file of the Cloud Console those with (Proxy).
+# "PKCS#11 PIN" was seen in a file in use.
+_LABELS = {
+    "name": re.compile(r"service(\(proxy\)|proxy)?username"),
+    "password": re.compile(r"service(\(proxy\)|proxy)?userpassword"),
+    "user_name": re.compile(r"hsmusername"),
+    "setup_password": re.compile(r"(hsm)?(user)?setuppassword"),
+    "pkcs11_password": re.compile(r"(hsm)?(user)?pkcs#?11(password|pin)"),
+}
+
+# The lines that are passed over, with single blanks for white space. A line of one of _LABELS is none of these. They
+# are narrow, as a password whose label or line break is not the documented one must not get lost here.
+_PASSED_OVER = [
+    re.compile(r"[- ]*jwt[- ]?token[^:]*:?", re.I),
+    # The Cloud Console: "- Details  for Native-API (JCE, PKCS#11, MS CNG) ", and rules between parts of a text.
+    re.compile(r"[-=]+( [^:]*:?| details\b.*)?", re.I),
+    # That the file has the REST API's address is documented: https://docs.securosys.com/tsb/quickstart. What its line
+    # looks like is not.
+    re.compile(r"([^:]*[ -])?(end ?point|url|host|host ?name|port)s? ?\d* ?:.*", re.I),
+    re.compile(r"[^:]*:? ?https?://\S+", re.I),
+    # The other credential of that API, not seen in a file:
+    # https://docs.securosys.com/AuthorizationApp/Installation/auth-user-register
+    re.compile(r"([^:]* )?api[ -]?key[^:]*:.*", re.I),
+]
+# The Cloud Console: "JWT-TOKEN for Restful-API & Transaction Security Broker: eyJ...", also "JWT Token:". The token may
+# be on the lines that follow. It is base64url with dots (RFC 7519), and begins with "{" and a quote, encoded.
+_TOKEN = re.compile(r"[- ]*jwt[- ]?token[^:]*:.+|eyJ[A-Z0-9_.=-]*", re.I)
+_TOKEN_GOES_ON = re.compile(r"[A-Z0-9_.=-]+", re.I | re.A)
 
 
 def cloudhsm_credentials(content: t.Any) -> t.Dict[str, t.List[t.Dict[str, str]]]:
@@ -95,53 +135,70 @@ def cloudhsm_credentials(content: t.Any) -> t.Dict[str, t.List[t.Dict[str, str]]
     users: t.Dict[str, t.Dict[str, str]] = {}
     partitions: t.Dict[str, t.Dict[str, str]] = {}
     for number, text in enumerate(texts, 1):
-        where = "Credentials %d of %d" % (number, len(texts))
+        where = f"Credentials {number} of {len(texts)}"
         if text is None or isinstance(text, (bool, int, float, bytes, dict, list, tuple)):
-            raise AnsibleFilterError("%s are not the text of a file" % where)
+            raise AnsibleFilterError(f"{where} are not the text of a file")
         found = _read(str(text), where)
-        partition = {"user_name": found["user_name"]}
+        partition = {key: found[key] for key in PARTITION if key in found}
         if "name" in found:
-            _add(users, found["name"], {key: found[key] for key in SERVICE}, "the service user", where)
+            user = {key: found[key] for key in USER if key in found}
+            _add(users, found["name"], user, "the service user", where)
             partition["proxy_user"] = found["name"]
-        partition.update({key: found[key] for key in PARTITION if key in found})
         _add(partitions, found["user_name"], partition, "the partition", where)
     return {"service_users": list(users.values()), "partitions": list(partitions.values())}
 
 
 def _read(text: str, where: str) -> t.Dict[str, str]:
-    """The values of one file by the keys of LABELS, all that belong together."""
+    """The values of one text by the keys of LABELS, all of one partition. There is a name for each password."""
     found: t.Dict[str, str] = {}
-    for number, raw_line in enumerate(text.lstrip("\ufeff").splitlines(), 1):
-        label, colon, value = raw_line.strip().partition(":")
-        match = _LINE.fullmatch(" ".join(label.split()))
-        if not label and not colon:
+    lines: t.Dict[str, int] = {}
+    in_token = False  # whether the line before was a part of a JSON Web Token
+    # Not splitlines(), which breaks a line also at characters that a password may have.
+    for number, raw_line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
+        line = raw_line.strip().lstrip("\ufeff").strip()
+        label, colon, value = line.partition(":")
+        key = _key(label) if colon else None
+        if key is None:
+            blanks = " ".join(line.split())
+            in_token = bool(_TOKEN.fullmatch(blanks) or (in_token and _TOKEN_GOES_ON.fullmatch(blanks)))
+            if line and not in_token and not any(kind.fullmatch(blanks) for kind in _PASSED_OVER):
+                raise AnsibleFilterError(
+                    f"{where}: line {number} is not understood. Remove it if it is no credential. The labels that are "
+                    f"read: {', '.join(LABELS.values())}"
+                )
             continue
-        if match is None or not value.strip():
+        in_token = False
+        value = value.strip()
+        if value and found.setdefault(key, value) != value:
             raise AnsibleFilterError(
-                "%s: line %d is not understood; a line is one of %s, a colon and a value"
-                % (where, number, ", ".join(LABELS.values()))
+                f"{where}: line {number} has another {LABELS[key]} than line {lines[key]}. Give the credentials of "
+                f"another partition as a text of their own"
             )
-        key = next(key for key in _FORMS if match[key])
-        if key in found:
-            raise AnsibleFilterError("%s: line %d is the second %s" % (where, number, LABELS[key]))
-        found[key] = value.strip()
-    wanted = dict(USER)
-    for group in (SERVICE, PARTITION):
-        wanted.update(group if any(key in found for key in group) else {})
-    missing = [label for key, label in wanted.items() if key not in found]
-    if missing or len(wanted) == len(USER):
+        if value:
+            lines.setdefault(key, number)
+    if "user_name" not in found:
         raise AnsibleFilterError(
-            "%s: there is no %s" % (where, " and no ".join(missing) or "password of a service user or a partition")
+            f"{where}: there is no {PARTITION['user_name']}, which says whose credentials they are"
+        )
+    if "password" in found and "name" not in found:
+        raise AnsibleFilterError(
+            f"{where}: there is no {USER['name']} for the {USER['password']} in line {lines['password']}"
         )
     return found
 
 
+def _key(label: str) -> t.Optional[str]:
+    """The key of LABELS that a label means, or None when it is not ours. It may follow a dash, as headings do."""
+    squeezed = re.sub(r"[\s-]", "", label).lower()
+    return next((key for key, form in _LABELS.items() if form.fullmatch(squeezed)), None)
+
+
 def _add(known: t.Dict[str, t.Dict[str, str]], name: str, values: t.Dict[str, str], what: str, where: str) -> None:
-    """Put together what files say of the same name; they must agree."""
+    """Put together what texts say of the same name; they must agree."""
     entry = known.setdefault(name, {})
     for key, value in values.items():
         if entry.setdefault(key, value) != value:
-            raise AnsibleFilterError("%s: another %s of %s '%s' was given before" % (where, key, what, name))
+            raise AnsibleFilterError(f"{where}: another {key} of {what} '{name}' was given before")
 
 
 class FilterModule:

@@ -16,8 +16,8 @@ description:
   - Checks the data that P(hsmops.primus.primus_cfg#filter) makes C(primus.cfg) of, on the controller, before a client
     is touched.
   - Finds settings that do not exist, wrong types and ranges, names that libconfig cannot hold, slot ids, names and keys
-    used twice, HSMs that are not there, not used or named twice, passwords in clear and service users without a
-    password.
+    used twice, HSMs that are not there, not used or named twice, passwords in clear, passwords that C(ppin) could not be
+    given, and service users without a password.
 positional: _input
 options:
   _input:
@@ -45,6 +45,12 @@ options:
         default: present
   require_passwords:
     description: Whether a service user that stands before a partition needs its password.
+    type: bool
+    default: true
+  setup_password_format_check:
+    description:
+      - Whether the setup password of a partition that is not V(absent) must have the documented form, five groups of
+        five letters and digits, joined by dashes.
     type: bool
     default: true
 seealso:

@@ -75,8 +75,9 @@ class Credential:
     def check(self) -> None:
         """Refuse bad input before anything runs. :raises PpinError:"""
         check_name(self.result_key, self.name)
-        for option in self.passwords:
-            check_secret(option, self.params[option])
+        if self.params["state"] != "absent":
+            for option in self.passwords:
+                check_secret(option, self.params[option])
 
     def add(self, ppin: Ppin) -> None:
         raise NotImplementedError

@@ -29,8 +29,8 @@ class Refused(PpinError):
         super().__init__(
             msg,
             cls="rejected",
-            hint="No login was made. Fetch the valid secret with hsmops.primus.ppin_secret, or set force to true if the "
-            "HSM accepts this one after all, for example because the partition was locked.",
+            hint="No login was made. Fetch the valid secret with hsmops.primus.ppin_secret, or set force to true if "
+            "the HSM accepts this one after all, for example because the partition was locked.",
         )
         self.names = names
 

@@ -32,6 +32,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     parse_test,
     printable,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._passwords import (
+    SETUP_FORM,
+    has_setup_password_form,
+    password_problem,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
     SecretsString,
     Slot,
@@ -50,9 +55,6 @@ OUTPUT_LIMIT = 1024 * 1024
 SHOWN_LIMIT = 1000
 """Characters of ppin's output that an error message shows."""
 
-SECRET_LIMIT = 1024
-"""Bytes of a password. A terminal line ends at 4,095 and would lose the rest in silence."""
-
 PROMPT_LIMIT = 4096
 """Characters at the end of the screen in which a prompt is looked for."""
 
@@ -61,8 +63,6 @@ POLL = 0.5
 
 ECHO_TIMEOUT = 10
 """Seconds that a prompt may stand before its echo is off."""
-
-SETUP_PASSWORD = re.compile(r"[A-Z0-9]{5}(-[A-Z0-9]{5}){4}\Z")
 
 NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
 """What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
@@ -161,20 +161,13 @@ def check_name(option: str, name: str) -> None:
 
 def check_secret(option: str, secret: t.Optional[str]) -> None:
     """Refuse what a terminal would not deliver as it is. :raises PpinError:"""
-    if secret is None:
-        return
-    if not secret:
-        raise PpinError("%s is empty" % option, cls="config", hint="Give the password, or leave the option out.")
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in secret):
+    problem = None if secret is None else password_problem(secret)
+    if problem:
         raise PpinError(
-            "%s has a line break or another control character in it" % option,
+            "%s %s" % (option, problem),
             cls="config",
-            hint="A terminal would not deliver it as it is. A line break at the end often comes from a file: use "
-            "| trim.",
-        )
-    if len(secret.encode("utf-8")) > SECRET_LIMIT:
-        raise PpinError(
-            "%s is longer than %d bytes" % (option, SECRET_LIMIT), cls="config", hint="Check where it comes from."
+            hint="A terminal would not deliver it as it is. Check where it comes from: a line break at the end often "
+            "comes from a file, and | trim removes it.",
         )
 
 
@@ -186,12 +179,12 @@ def check_timeout(timeout: int) -> None:
 
 def check_setup_password(setup_password: t.Optional[str]) -> None:
     """Refuse what cannot be a setup password before it costs an attempt. :raises PpinError:"""
-    if setup_password is not None and not SETUP_PASSWORD.match(setup_password):
+    if setup_password is not None and not has_setup_password_form(setup_password):
         raise PpinError(
             "setup_password does not have the form of a setup password",
             cls="config",
-            hint="Such a password has 29 characters: five groups of five of A-Z and 0-9, joined by dashes. No attempt "
-            "was spent. If your device makes others, set setup_password_format_check to false.",
+            hint="Such a password has 29 characters: %s. No attempt was spent. If your device makes others, set "
+            "setup_password_format_check to false." % SETUP_FORM,
         )
 
 

@@ -200,7 +200,7 @@ class PermanentSecret(Credential):
 
     def check(self) -> None:
         super().check()
-        if self.params["setup_password_format_check"]:
+        if self.params["setup_password_format_check"] and self.params["state"] != "absent":
             check_setup_password(self.params["setup_password"])
 
     def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:

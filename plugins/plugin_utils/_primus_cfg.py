@@ -16,6 +16,11 @@ from collections.abc import Mapping, Sequence
 
 from ansible.module_utils.common.collections import is_string
 from ansible.module_utils.parsing.convert_bool import boolean
+from ansible_collections.hsmops.primus.plugins.module_utils._passwords import (
+    SETUP_FORM,
+    has_setup_password_form,
+    password_problem,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import NAME_LIMIT, name_problem
 
 DEFAULT_PORT = "2310"
@@ -173,10 +178,9 @@ def _slot_ids(value: t.Any) -> t.List[int]:
 
 
 def _password(value: t.Any) -> t.Any:
+    """The value as it is: str() of a vaulted one decrypts it, which _judge_passwords does where it is needed."""
     if not is_string(value):
         raise ValueError("is not a string")
-    if not str(value):
-        raise ValueError("is empty")
     return value
 
 
@@ -383,13 +387,40 @@ def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def violations(settings: t.Any, service_users: t.Optional[t.Any] = None, require_passwords: bool = True) -> t.List[str]:
+def _judge_passwords(found: Found, where: str, entry: t.Mapping[str, t.Any], format_check: bool) -> None:
+    """Adds a sentence for each password that cannot be used. What is absent needs none."""
+    if entry.get("state") == "absent":
+        return
+    for key in ("setup_password", "pkcs11_password", "password"):
+        if key not in entry:
+            continue
+        password = str(entry[key])
+        problem = password_problem(password)
+        if problem:
+            found.append("%s: %s %s." % (where, key, problem))
+        elif key == "setup_password" and format_check and not has_setup_password_form(password):
+            found.append(
+                "%s: setup_password does not have the form of a setup password (%s). If your device makes others, set "
+                "setup_password_format_check to false." % (where, SETUP_FORM)
+            )
+
+
+def violations(
+    settings: t.Any,
+    service_users: t.Optional[t.Any] = None,
+    require_passwords: bool = True,
+    setup_password_format_check: bool = True,
+) -> t.List[str]:
     """What is wrong with the settings, in sentences without secrets; empty when nothing is.
 
     :arg service_users: a list of name, password and state; None: nothing is known of them.
     :arg require_passwords: whether a service user that stands before a partition needs its password.
+    :arg setup_password_format_check: whether a setup password must have the documented form.
     """
     read, found = read_settings(settings)
+    for i, partition in enumerate(read.partitions):
+        where = _where("partitions", i, partition, "user_name")
+        _judge_passwords(found, where, partition, setup_password_format_check)
     if service_users is None:
         return found
     try:
@@ -402,6 +433,7 @@ def violations(settings: t.Any, service_users: t.Optional[t.Any] = None, require
         where = _where("service_users", i, value, "name")
         user = _read(found, where, value, _SERVICE_USER)
         _need(found, where, value, "name")
+        _judge_passwords(found, where, user, False)
         if "name" in user:
             user["given"] = value.get("password") is not None
             users[user["name"]] = user

@@ -17,7 +17,7 @@ COLLECTION = Path(_plan.__file__).parents[2]
 COLLECTIONS = COLLECTION.parents[2]
 EMULATOR = COLLECTION / "tests/emulator"
 
-SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "AAAAA-BBBBB-CCCCC-DDDDD-EEE02"}
+SETUP = {"P1": "AAAAA-BBBBB-CCCCC-DDDDD-EEE01", "P2": "aAaAa-bbBBB-ccccc-DDDdd-EeE02"}
 PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
 PROXY_PASSWORD = "password-of-svc1"
 WRONG_SETUP = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"

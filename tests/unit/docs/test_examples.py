@@ -127,9 +127,10 @@ def test_own_hsms_and_cloudhsm(reader):
     assert text.count("proxy_user") == 2 and text.count("client_id") == len(set(re.findall("client_id.*", text))) == 3
 
 
-def test_credential_files(reader):
+@pytest.mark.parametrize("inventory", ["credential_files/inventory.yml", "credential_files/cloud_console.yml"])
+def test_credential_files(reader, inventory):
     reader.install(hosts=["app1.example.com"])
-    run_twice(reader, "-i", "credential_files/inventory.yml", "hsmops.primus.provision")
+    run_twice(reader, "-i", inventory, "hsmops.primus.provision")
     assert reader.typed() == CLOUDHSM_TYPED
 
 
@@ -238,6 +239,18 @@ def test_rotation_runbook(reader):
     assert re.findall(r"changed=(\d)", reader.playbook(*rotate)) == ["0", "0"]
     assert len(reader.hsm.logins("setup")) == spent + 2
     assert len(reader.hsm.logins("permanent")) == logins + 2
+
+
+def test_rotation_of_setup_passwords_of_another_form(reader):
+    """The check can be switched off for the playbook itself, and for all that goes by the role's variable."""
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], "another-form"))
+    rotate = ("-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "hsmops.primus.rotate", "--check")
+    assert "does not have the form of a setup password" in reader.playbook(*rotate, succeeds=False)
+    for role in ("client", "rotate"):
+        off = f"primus_{role}_setup_password_format_check=false"
+        assert "failed=0" in reader.playbook(*rotate, "-e", off)
 
 
 def service_user_absent(reader, partitions):

@@ -8,6 +8,7 @@ import copy
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg_violations import FilterModule
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -274,6 +275,114 @@ BEFORE = "The service user 'svc', who stands before the partition 'PART1',"
 )
 def test_service_users(users, sentences):
     assert primus_cfg_violations(GOOD, service_users=users) == sentences
+
+
+FORM = (
+    "partitions[0] 'PART1': setup_password does not have the form of a setup password (five groups of five letters "
+    "(A-Z, a-z) and digits, joined by dashes). If your device makes others, set setup_password_format_check to false."
+)
+
+
+@pytest.mark.parametrize(
+    "setup_password",
+    ["FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3", "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG", "abcde-fghij-klmno-pqrst-uvwxy"],
+)
+def test_a_setup_password(setup_password):
+    assert primus_cfg_violations(changed(GOOD, [*P0, "setup_password"], setup_password)) == []
+
+
+@pytest.mark.parametrize(
+    "setup_password",
+    [
+        "hunter2",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnGG",
+        " bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG ",
+        "bHocQbdLVzd53CqxP2qq7ZdnG",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u0661",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u00e9",
+        "***",
+    ],
+    ids=ascii,
+)
+def test_what_does_not_have_the_form_of_a_setup_password(setup_password):
+    settings = changed(GOOD, [*P0, "setup_password"], setup_password)
+    assert primus_cfg_violations(settings) == primus_cfg_violations(settings, service_users=USERS) == [FORM]
+    assert primus_cfg_violations(settings, setup_password_format_check=False) == []
+    assert primus_cfg_violations(changed(settings, [*P0, "state"], "absent")) == []
+    assert primus_cfg_violations(changed(settings, [*P0, "state"], "updated")) == [FORM]
+
+
+@pytest.mark.parametrize(
+    ("password", "problem"),
+    [
+        ("", "is empty"),
+        ("hunter2\n", "has a line break or another control character in it"),
+        ("hunter2\r\n", "has a line break or another control character in it"),
+        ("hun\tter2", "has a line break or another control character in it"),
+        ("hun\0ter2", "has a line break or another control character in it"),
+        ("hunter2\x85", "has a line break or another control character in it"),
+        ("hunter2\ud800", "has a line break or another control character in it"),
+        ("hunter2" * 147, "is longer than 1024 bytes"),
+        ("é" * 513, "is longer than 1024 bytes"),
+        (["hunter2"], "is not a string"),
+        (1234, "is not a string"),
+        (True, "is not a string"),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+@pytest.mark.parametrize("format_check", [True, False])
+def test_a_password_that_a_terminal_would_not_deliver(password, problem, format_check):
+    """Whatever it is for, it is said once, and what is absent does not need it."""
+    users = [{"name": "svc", "password": password}]
+    settings = changed(GOOD, [*P0, "setup_password"], password)
+    settings["partitions"][1]["pkcs11_password"] = password
+    assert primus_cfg_violations(settings, service_users=users, setup_password_format_check=format_check) == [
+        f"partitions[0] 'PART1': setup_password {problem}.",
+        f"partitions[1] 'PART2': pkcs11_password {problem}.",
+        f"service_users[0] 'svc': password {problem}.",
+    ]
+    for entry in [*settings["partitions"], *users]:
+        entry["state"] = "absent"
+    sentences = primus_cfg_violations(settings, service_users=users)
+    assert (sentences == []) == (problem != "is not a string")
+
+
+@pytest.mark.parametrize("password", [" at the ends ", "p\u2028q", "x" * 1024, "pässwörd", "'\"$`\\{{ }}"])
+def test_a_password_that_a_terminal_delivers(password):
+    settings = changed(GOOD, [*P1, "pkcs11_password"], password)
+    assert primus_cfg_violations(settings, service_users=[{"name": "svc", "password": password}]) == []
+
+
+class Vaulted(str):
+    """A string that is decrypted by each str(), as vaulted ones are until ansible-core 2.18."""
+
+    decrypted = 0
+
+    def __new__(cls, text):
+        vaulted = super().__new__(cls, "$ANSIBLE_VAULT;1.1;AES256")
+        vaulted.text = text
+        return vaulted
+
+    def __str__(self):
+        self.decrypted += 1
+        return self.text
+
+
+def test_a_vaulted_password_is_decrypted_once_and_only_where_it_is_needed():
+    used, wrong, pin, unused = (Vaulted(text) for text in (SECRET, "hunter2", "0072-pin", "hunter2\n"))
+    partitions = [
+        {"user_name": "PART1", "slot_id": 0, "setup_password": used, "pkcs11_password": pin},
+        {"user_name": "PART2", "slot_id": 1, "setup_password": wrong},
+        {"user_name": "PART3", "slot_id": 2, "setup_password": unused, "pkcs11_password": unused, "state": "absent"},
+    ]
+    settings = {"hsms": GOOD["hsms"], "partitions": partitions}
+    (sentence,) = primus_cfg_violations(settings)
+    assert sentence == FORM.replace("partitions[0] 'PART1'", "partitions[1] 'PART2'")
+    assert [value.decrypted for value in (used, wrong, pin, unused)] == [1, 1, 1, 0]
+    render(settings)
+    assert [value.decrypted for value in (used, wrong, pin, unused)] == [1, 1, 1, 0]
 
 
 def test_a_password_may_be_missing_where_that_is_allowed():

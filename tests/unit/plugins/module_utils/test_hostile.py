@@ -25,7 +25,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-SETUP, PIN = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3", "7h3-P1N!of*Zürich"
+SETUP, PIN = "FxaJX-XWVQ3-dc0o5-3SLqf-LJ9l3", "7h3-P1N!of*Zürich"
 
 FAKE = """\
 #!%(python)s -SE

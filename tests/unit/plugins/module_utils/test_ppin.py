@@ -235,7 +235,18 @@ def test_a_password_that_is_refused_is_not_told(secret):
     assert "SECRET" not in told and "ü" not in told and "\U0001f511" not in told
 
 
-@pytest.mark.parametrize("setup_password", [None, "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3", "00000-11111-22222-33333-44444"])
+@pytest.mark.parametrize(
+    "setup_password",
+    [
+        None,
+        "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG",
+        "fxajx-xwvq3-dc0o5-3slqf-lj9l3",
+        "aaaaa-zzzzz-AAAAA-ZZZZZ-azAZ0",
+        "00000-11111-22222-33333-44444",
+        "56789-56789-56789-56789-56789",
+    ],
+)
 def test_a_setup_password(setup_password):
     assert check_setup_password(setup_password) is None
 
@@ -250,7 +261,23 @@ def test_a_setup_password(setup_password):
         "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3-LJ9L3",
         "FXAJXXWVQ3DC0O53SLQFLJ9L3",
         "FXAJXX-WVQ3-DC0O5-3SLQF-LJ9L3",
-        "fxajx-xwvq3-dc0o5-3slqf-lj9l3",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnGG",
+        "bHocQ-bdLVz-d53Cq-xP2qq-",
+        "-bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG",
+        "bHoc-QbdLVz-d53Cq-xP2qq-7ZdnG",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u00df",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u017f",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u212a",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\uff21",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u0430",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\u00b2",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn\uff11",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7Zdn_",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG\r\n",
+        "bHocQ-bdLVz- d53C-xP2qq-7ZdnG",
+        "bHocQ -bdLVz-d53Cq-xP2qq-7ZdnG",
+        "bHocQ-bdLVz-d53Cq-xP2qq-7ZdnG\u00a0",
         "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3\n",
         "\nFXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3",
         " FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3",

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from emulated_hsm import PINS, SETUP, WRONG_SETUP, wait_for, wrap_ppin
+from emulated_hsm import PINS, REJECTED, SETUP, WRONG_SETUP, wait_for, wrap_ppin
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
@@ -239,6 +239,19 @@ def test_a_failed_removal_leaves_everything_as_it_was(configured, write):
     result = configured.secret(state="absent")
     assert result["failed"] and result["rolled_back"]
     assert configured.state() == before
+
+
+def test_a_removal_does_not_judge_passwords(configured):
+    """They are not needed for it, and the roles pass on all that stands beside a partition."""
+    result = configured.secret(state="absent", setup_password="too-short", pkcs11_password="line break\n")
+    assert (result["action"], result["logins"]) == ("removed", 0)
+
+
+def test_a_setup_password_in_another_case_is_another_one(client):
+    """Its case is neither refused nor changed: the HSM judges what was given."""
+    result = client.secret(setup_password=SETUP["P2"].swapcase())
+    assert result["failed"] and result["error"]["code"] == REJECTED
+    assert client.secret()["action"] == "added"
 
 
 def test_a_rejected_credential_is_tried_once(client):
