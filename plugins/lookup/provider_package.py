@@ -22,7 +22,7 @@ description:
 options:
   _terms:
     description:
-      - The package, as the role's O(hsmops.primus.primus_provider#role:primus_provider_package). When it is empty, no
+      - The package, as the role's O(hsmops.primus.primus_provider#role:main:primus_provider_package). When it is empty, no
         version is returned.
     type: list
     elements: str
