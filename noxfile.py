@@ -27,7 +27,7 @@ TARGETS = {"3.6": "2.16", "3.7": "2.17", "3.8": "2.19"}
 TARGETS.update(dict.fromkeys(("3.9", "3.10", "3.11", "3.12", "3.13"), "2.21"))
 # All that is done on a client; primus_client writes its primus.cfg too. PKCS#11 needs a package with compiled parts.
 CLIENT_TARGETS = ("ppin_connectivity_info", "ppin_fortinet", "ppin_info", "ppin_log_info", "ppin_proxy", "ppin_secret")
-CLIENT_TARGETS += ("primus_client",)
+CLIENT_TARGETS += ("primus_client", "provider_package")
 
 nox.options.default_venv_backend = "venv"
 nox.options.envdir = "build/nox"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from ansible.module_utils.compat.version import LooseVersion
+from ansible_collections.hsmops.primus.plugins.module_utils._packages import version_key
 from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import proxy_users
 
 Data = t.Mapping[str, t.Any]
@@ -30,8 +30,8 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     install = bool(wanted["package"]) and (
         not look["installed"]
         or not look["version"]
-        or LooseVersion(look["version"]) < LooseVersion(wanted["version"])
-        or (wanted["allow_downgrade"] and LooseVersion(look["version"]) > LooseVersion(wanted["version"]))
+        or version_key(look["version"]) < version_key(wanted["version"])
+        or (wanted["allow_downgrade"] and version_key(look["version"]) > version_key(wanted["version"]))
     )
     # A client that was there before has its configuration in PRIMUS_HOME/etc, a new one templates.
     only_in_home = [

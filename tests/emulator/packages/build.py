@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Packs the emulated ppin as the vendor packs the PKCS#11 provider: the same names, layout and rights.
 
-    python build.py FOLDER [--version 2.2.4] [--library FILE] [--form deb|rpm|tar.gz …]
+    python build.py FOLDER [--version 2.2.4] [--library FILE] [--form deb|rpm|tar.gz …] [--zip]
 
-Prints the path of each package; without --form, all that this machine has the tools for. lib/libprimusP11.so is a copy
+Prints the path of each package; without --form, all that this machine has the tools for. With --zip, there is also the
+archive that the vendor's customers download, with the packages and what else is in it. lib/libprimusP11.so is a copy
 of SoftHSM2's library, so a host also needs Debian's softhsm2 (the .deb depends on it). The same input gives the same
 bytes.
 """
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 
 EMULATOR = Path(__file__).resolve().parents[1]
@@ -153,17 +155,36 @@ def build(folder: Path, version: str, library: Path, forms: list[str]) -> list[P
     return packages
 
 
+def pack(folder: Path, version: str, packages: list[Path]) -> Path:
+    """Packs packages as the vendor's download, with files for others beside them; returns its path."""
+    archive = folder.resolve() / f"PrimusAPI_PKCS11-v{version}.zip"
+    top = f"PrimusAPI_PKCS11-v{version}"
+    others = {
+        f"{top}/Windows/PrimusAPI_PKCS11-X-{version}-win64.msi": b"The vendor has a package for Windows here.\n",
+        f"{top}/ReleaseNotes.pdf": b"%PDF-1.4\n% The vendor has a document here.\n",
+    }
+    members = {**others, **{f"{top}/Linux/{package.name}": package.read_bytes() for package in packages}}
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for folder_name in (f"{top}/", f"{top}/Linux/", f"{top}/Windows/"):
+            file.writestr(zipfile.ZipInfo(folder_name, (2024, 1, 1, 0, 0, 0)), b"")
+        for name, content in sorted(members.items()):
+            file.writestr(zipfile.ZipInfo(name, (2024, 1, 1, 0, 0, 0)), content, zipfile.ZIP_DEFLATED)
+    return archive
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--version", default="2.2.4")
     parser.add_argument("--library", type=Path, default=Path("/usr/lib/softhsm/libsofthsm2.so"))
     parser.add_argument("--form", action="append", choices=TOOLS)
+    parser.add_argument("--zip", action="store_true")
     args = parser.parse_args()
     if not args.library.exists():
         sys.exit(f"{args.library} is not there: install libsofthsm2, or name SoftHSM2's library with --library.")
     forms = args.form or [form for form, tool in TOOLS.items() if shutil.which(tool)]
-    print(*build(args.folder, args.version, args.library, forms), sep="\n")
+    packages = build(args.folder, args.version, args.library, forms)
+    print(*packages, *([pack(args.folder, args.version, packages)] if args.zip else []), sep="\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,18 @@ def test_what_is_in_a_package(form, tmp_path):
     if form != "tar.gz":  # the role is what takes rights from others there
         assert {path: content[path] for path in CONTENT} == CONTENT
         assert [line for line in lines if "/primus" in line and line.split()[0][7:] != "---"] == []
+
+
+def test_the_archive_that_customers_download(tmp_path):
+    library = tmp_path / "library.so"
+    library.write_bytes(LIBRARY)
+    archives = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        options = ["--version", "2.1.7", "--library", library, "--form", "tar.gz", "--zip"]
+        package, archive = map(Path, run(sys.executable, BUILD, folder, *options).split())
+        archives.append(archive.read_bytes())
+        with zipfile.ZipFile(archive) as file:
+            assert file.read(f"PrimusAPI_PKCS11-v2.1.7/Linux/{package.name}") == package.read_bytes()
+            assert {Path(name).suffix for name in file.namelist() if not name.endswith("/")} == {".gz", ".msi", ".pdf"}
+    assert archive.name == "PrimusAPI_PKCS11-v2.1.7.zip"
+    assert archives[0] == archives[1]

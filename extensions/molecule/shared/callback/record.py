@@ -25,8 +25,8 @@ description: See the source.
 
 # In check mode, one sentence tells of what cannot be tried: it and the tasks that it stands for have one name here.
 SAME = {
-    r"Check mode .*: The provider \S+ would be installed|There is a folder for the package .*|The package .*"
-    r"|The folder for the package .*|The \.(deb|rpm) is installed.*|The system user that owns .*|The provider is .*"
+    r"Check mode .*: The provider \S+ would be installed|(Create|Download|Put|Remove) .*\b(package|temporary)\b.*"
+    r"|The package .*|The \.(deb|rpm) is installed.*|The system user that owns .*|The provider is .*"
     r"|The present provider is kept as a backup": "installed",
     r"(?:Check mode .*|Each file is in the folder .*|No file is in two .*): (\S+)( would be moved .*)?": r"moved: \1",
     r"(?:Check mode .*|What the client has none of .*): (\S+)( would be put in place .*)?": r"copied: \1",

@@ -1,0 +1,100 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs on the control node in front of the module provider_package: chooses and unpacks what is there."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import typing as t
+
+from ansible import constants as C
+from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
+from ansible.plugins.action import ActionBase
+from ansible_collections.hsmops.primus.plugins.module_utils._package_files import choose, copy_package
+from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+    ARGUMENTS,
+    FACTS,
+    Choice,
+    PackageError,
+    System,
+    judge_url,
+    result_of,
+    system_of,
+)
+
+Result = t.Dict[str, t.Any]
+
+# A path may have a ~ that is the host's.
+LOCAL_ARGUMENTS = {**ARGUMENTS, "dest": {"type": "str", "required": True}}
+
+SUBSET = ["!all", "!min", "distribution", "architecture"]
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    TRANSFERS_FILES = True
+
+    def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
+        super().run(tmp, task_vars)
+        self._task_vars = task_vars or {}
+        _validation, options = self.validate_argument_spec(argument_spec=LOCAL_ARGUMENTS)
+        try:
+            facts = options["facts"] or self._facts()
+            if re.match("https?://", options["src"]):
+                return {"changed": False, **judge_url(options["src"], system_of(facts))}
+            if options["remote_src"]:
+                return self._module("hsmops.primus.provider_package", {**self._task.args, "facts": facts})
+            return self._from_here(options, system_of(facts))
+        except PackageError as exc:
+            return {"failed": True, "changed": False, "msg": f"{exc}. Nothing was changed."}
+
+    def _facts(self) -> Result:
+        """:raises AnsibleActionFail: when they cannot be gathered."""
+        known = self._task_vars.get("ansible_facts") or {}
+        if not all(name in known for name in FACTS):
+            gathered = self._module("ansible.legacy.setup", {"gather_subset": SUBSET})
+            if gathered.get("failed") or "ansible_facts" not in gathered:
+                raise AnsibleActionFail("The facts of the host cannot be gathered: %s" % gathered.get("msg"))
+            known = {name: gathered["ansible_facts"].get(f"ansible_{name}") for name in FACTS}
+        return {name: known[name] for name in FACTS}
+
+    def _module(self, name: str, arguments: Result) -> Result:
+        result: Result = self._execute_module(module_name=name, module_args=arguments, task_vars=self._task_vars)
+        return result
+
+    def _from_here(self, options: Result, system: System) -> Result:
+        """:raises PackageError: when there is no package for the host."""
+        try:
+            src = self._find_needle("files", options["src"])
+        except AnsibleFileNotFound as exc:
+            raise PackageError(f"There is no {options['src']} on the control node") from exc
+        choice = choose(src, system, options["version"])
+        path = os.path.join(options["dest"], choice.package.file_name)
+        copied = self._send(src, choice, path)
+        if copied.get("failed"):
+            return copied
+        return {"changed": copied["changed"], **result_of(choice, system, path)}
+
+    def _send(self, src: str, choice: Choice, path: str) -> Result:
+        """Unpack the package and copy it to the host; what is left here is removed."""
+        folder = tempfile.mkdtemp(dir=C.DEFAULT_LOCAL_TMP)
+        try:
+            package = os.path.join(folder, "package")
+            copy_package(src, choice.package.name, package)
+            task = self._task.copy()
+            task.args = {"src": package, "dest": path, "mode": "0600"}
+            copy = self._shared_loader_obj.action_loader.get(
+                "ansible.legacy.copy",
+                task=task,
+                connection=self._connection,
+                play_context=self._play_context,
+                loader=self._loader,
+                templar=self._templar,
+                shared_loader_obj=self._shared_loader_obj,
+            )
+            result: Result = copy.run(task_vars=self._task_vars)
+            return result
+        finally:
+            shutil.rmtree(folder)

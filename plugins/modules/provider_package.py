@@ -1,0 +1,155 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: provider_package
+short_description: Put the Primus provider package for a host in place
+version_added: 1.0.0
+description:
+  - Takes the package of the PKCS#11 provider that suits a host out of the vendor's C(.zip), which has those of all
+    platforms, or out of a directory, and puts it on the host. It does not install it.
+  - The choice goes by the distribution, its release and the architecture. The rules are in the README of the role
+    P(hsmops.primus.primus_provider#role).
+  - Of an archive or a directory on the control node, only the chosen package is sent to the host. An archive on the
+    host is unpacked there, without C(unzip).
+author:
+  - The hsmops.primus authors (@hsmops)
+options:
+  src:
+    description:
+      - The vendor's C(.zip), a directory with packages, or one package (C(.deb), C(.rpm), C(.tar.gz)).
+      - Of an archive, packages in any directory count; of a directory, those in three levels of subdirectories, too.
+      - A package that is given alone only has to be one for such a system, as far as its name tells, not for just its
+        release.
+      - Of a URL, the name is judged, and nothing is downloaded, as M(ansible.builtin.get_url) does that.
+    type: str
+    required: true
+  remote_src:
+    description: Whether O(src) is a path on the host.
+    type: bool
+    default: false
+  dest:
+    description: The directory on the host that the package is put in, under its own name, with mode 0600.
+    type: path
+    required: true
+  version:
+    description: Take a package of this version. By default that of the newest one in O(src).
+    type: str
+    default: ""
+  facts:
+    description:
+      - The facts C(os_family), C(distribution), C(distribution_version) and C(architecture) of the host to choose for.
+      - By default those that are known, or else gathered.
+    type: dict
+attributes:
+  action:
+    support: full
+    description: Has an action plugin, which chooses and unpacks on the control node what is there.
+  check_mode:
+    support: full
+    description: Tells which package it would put in place.
+  diff_mode:
+    support: none
+    description: Packages are not text.
+  platform:
+    support: full
+    description: Linux.
+    platforms: posix
+seealso:
+  - plugin: hsmops.primus.provider_package
+    plugin_type: lookup
+notes:
+  - Works with Python 3.6 and later on the host.
+"""
+
+EXAMPLES = r"""
+- name: Put the provider package for this host in place
+  hsmops.primus.provider_package:
+    src: files/PrimusAPI_PKCS11-v2.2.4.zip
+    dest: /root
+  register: provider
+
+- name: Install it
+  ansible.builtin.apt:
+    deb: "{{ provider.path }}"
+"""
+
+RETURN = r"""
+package:
+  description: Name of the package, or null when it is in an archive that is not downloaded yet.
+  returned: success
+  type: str
+  sample: PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb
+path:
+  description: Where the package is on the host. Null when O(src) is a URL.
+  returned: success
+  type: str
+  sample: /root/PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb
+version:
+  description: Its version, or empty when its name does not tell.
+  returned: success
+  type: str
+  sample: 2.2.4
+form:
+  description: V(deb), V(rpm) or V(tar.gz), or empty when it is not known yet.
+  returned: success
+  type: str
+  sample: deb
+why:
+  description: Why it is this one, in a sentence.
+  returned: success
+  type: str
+  sample: >-
+    PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb was chosen for Ubuntu 22.04 on x86_64: it counts as debian12, and
+    debian10 is the newest platform in PrimusAPI_PKCS11-v2.2.4.zip up to that.
+os_family:
+  description: The family of the host's operating system, as the fact of this name.
+  returned: success
+  type: str
+  sample: Debian
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._package_files import choose, copy_package
+from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+    ARGUMENTS,
+    Choice,
+    PackageError,
+    result_of,
+    system_of,
+)
+
+
+def put_in_place(module: AnsibleModule, choice: Choice, path: str) -> bool:
+    """Returns whether that changes anything. :raises PackageError:"""
+    new = os.path.join(module.tmpdir, "package")
+    copy_package(module.params["src"], choice.package.name, new)
+    changed = not os.path.exists(path) or module.sha256(path) != module.sha256(new)
+    if changed and not module.check_mode:
+        if not os.path.isdir(module.params["dest"]):
+            raise PackageError("There is no directory %s" % module.params["dest"])
+        module.atomic_move(new, path)
+    if os.path.exists(path):
+        changed = module.set_mode_if_different(path, "0600", changed)
+    return bool(changed)
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    try:
+        system = system_of(module.params["facts"] or {})
+        choice = choose(module.params["src"], system, module.params["version"])
+        path = os.path.join(module.params["dest"], choice.package.file_name)
+        changed = put_in_place(module, choice, path)
+    except PackageError as exc:
+        module.fail_json(msg="%s. Nothing was changed." % exc)
+    module.exit_json(changed=changed, **result_of(choice, system, path))
+
+
+if __name__ == "__main__":
+    main()
