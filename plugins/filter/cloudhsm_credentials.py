@@ -59,8 +59,7 @@ directory: "{{ inventory_dir }}/credentials"
 primus_client_service_users: "{{ credentials.service_users }}"
 primus_client_partitions: "{{ credentials.partitions | map('ansible.builtin.combine', {'slot_id': 0}) }}"
 
-# With the one file of the Cloud Console instead of the two
-credentials: "{{ console | hsmops.primus.cloudhsm_credentials }}"
+# The one file of the Cloud Console; then, credentials are "{{ console | hsmops.primus.cloudhsm_credentials }}"
 console: "{{ lookup('ansible.builtin.file', directory ~ '/acme_sbx_credentials_partition1_20260131.txt') }}"
 """
 
