@@ -22,8 +22,8 @@ description:
 options:
   _terms:
     description:
-      - The package, as the role's O(hsmops.primus.primus_provider#role:main:primus_provider_package). When it is empty, no
-        version is returned.
+      - The package, as the role's O(hsmops.primus.primus_provider#role:main:primus_provider_package). When it is empty,
+        no version is returned.
     type: list
     elements: str
     required: true
