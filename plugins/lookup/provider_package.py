@@ -1,12 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lookup provider_package."""
 
 from __future__ import annotations
-
-import os
-import re
-import typing as t
 
 DOCUMENTATION = r"""
 name: provider_package
@@ -69,6 +66,10 @@ _raw:
       type: list
       elements: str
 """
+
+import os
+import re
+import typing as t
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.hsmops.primus.plugins.module_utils._package_files import names_in
