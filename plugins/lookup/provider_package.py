@@ -1,12 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lookup provider_package."""
 
 from __future__ import annotations
-
-import os
-import re
-import typing as t
 
 DOCUMENTATION = r"""
 name: provider_package
@@ -22,8 +19,8 @@ description:
 options:
   _terms:
     description:
-      - The package, as the role's O(hsmops.primus.primus_provider#role:main:primus_provider_package). When it is empty, no
-        version is returned.
+      - The package, as the role's O(hsmops.primus.primus_provider#role:main:primus_provider_package). When it is empty,
+        no version is returned.
     type: list
     elements: str
     required: true
@@ -69,6 +66,10 @@ _raw:
       type: list
       elements: str
 """
+
+import os
+import re
+import typing as t
 
 from ansible.plugins.lookup import LookupBase
 from ansible_collections.hsmops.primus.plugins.module_utils._package_files import names_in
