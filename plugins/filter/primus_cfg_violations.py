@@ -16,8 +16,8 @@ description:
   - Checks the data that P(hsmops.primus.primus_cfg#filter) makes C(primus.cfg) of, on the controller, before a client
     is touched.
   - Finds settings that do not exist, wrong types and ranges, names that libconfig cannot hold, slot ids, names and keys
-    used twice, HSMs that are not there, not used or named twice, passwords in clear, passwords that C(ppin) could not be
-    given, and service users without a password.
+    used twice, HSMs that are not there, not used or named twice, passwords in clear, passwords that C(ppin) could not
+    be given, and service users without a password.
 positional: _input
 options:
   _input:

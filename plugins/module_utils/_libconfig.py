@@ -15,7 +15,8 @@ of that. What two versions read as two values is UNSURE, which nothing may be de
 - The escapes \\a, \\b and \\v exist from 1.8 on. Before, the backslash stays in the string, as it does before every
   character that makes no escape. \\x00 ends a string or is left out of it.
 - A trailing comma in a list or array exists from 1.7 on.
-- All of them refuse a byte order mark, and a name that is set twice unless the application asks for the last one.
+- All of them refuse a byte order mark, unless the application skips the one at the start of a file, as is done here.
+- All of them refuse a name that is set twice, unless the application asks for the last one.
 - The path of an @include is relative to a directory that the application sets, and by default to that in which it runs.
   What ppin sets is not known. So both the directory of primus.cfg and that of the file with the @include count, too.
 """
@@ -49,11 +50,12 @@ _TOKEN = re.compile(
     re.S | re.X,
 )
 _REST_OF_INCLUDE = re.compile(rb"[ \t\r]*(?:(?:#|//)[^\n]*)?(?:\n|\Z)")
+_MARK = b"\xef\xbb\xbf"
 _BEGINS = (
     (b'"', "a string does not end"),
     (b"/*", "a comment does not end"),
     (b"@", "this is no @include of a file, such as libconfig reads"),
-    (b"\xef\xbb\xbf", "there is a byte order mark, which libconfig does not read"),
+    (_MARK, "there is a byte order mark, which libconfig does not read here"),
 )
 _ESCAPE = re.compile(rb'\\(?:[xX]([0-9A-Fa-f]{2})|([nrtf\\"abv]))')
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f"}
@@ -131,7 +133,7 @@ class _Files:
         if self.size > SIZE_LIMIT:
             raise NotUnderstood(Where(path, 1), "it has more than %d bytes, with what it includes" % SIZE_LIMIT)
         self.open.append(os.path.realpath(path) if path else "")
-        position = counted = 0
+        position = counted = len(_MARK) if content.startswith(_MARK) else 0
         line = 1
         while position < len(content):
             match = _TOKEN.match(content, position)

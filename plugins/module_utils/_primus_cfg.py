@@ -49,9 +49,9 @@ class Slot(t.NamedTuple):
     user_name: str
     slot_id: t.Optional[int]
     proxy_user: t.Optional[str]
-    slot: str
-    host: str
-    port: str
+    slot: str = ""
+    host: str = ""
+    port: str = ""
 
 
 def read_slots(text: str, path: t.Optional[str] = None) -> t.List[Slot]:

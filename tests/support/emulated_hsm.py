@@ -58,6 +58,12 @@ class Hsm:
     def __call__(self, command, **args):
         return self.admin.call(command, **args)
 
+    def reset(self, config):
+        """Return to the initial state of this config, as for Hsm."""
+        file = self.state.with_name("reset.json")
+        file.write_text(json.dumps(config))
+        self("reset", config=file)
+
     def endpoint(self):
         """Process id and addresses, as the emulator's README describes them."""
         return json.loads((self.state / "endpoint.json").read_text())

@@ -28,18 +28,20 @@ def _partition(name, vault):
     return {kind: vault[f"vault_{name.lower()}_{kind}"] for kind in ("setup_password", "pkcs11_password")}
 
 
+CONFIG = {
+    "partitions": {
+        "PARTITION1": _partition("PARTITION1", CLOUDHSM),
+        "PAYMENTS": _partition("PAYMENTS", ON_PREMISES),
+        "ARCHIVE": _partition("ARCHIVE", ON_PREMISES),
+    },
+    "service_users": {"svc_example": CLOUDHSM["vault_svc_example_password"]},
+    "limits": LIMITS,
+}
+
+
 def example_hsm(folder: Path) -> Hsm:
     """An emulated HSM that knows the passwords of the examples."""
-    config = {
-        "partitions": {
-            "PARTITION1": _partition("PARTITION1", CLOUDHSM),
-            "PAYMENTS": _partition("PAYMENTS", ON_PREMISES),
-            "ARCHIVE": _partition("ARCHIVE", ON_PREMISES),
-        },
-        "service_users": {"svc_example": CLOUDHSM["vault_svc_example_password"]},
-        "limits": LIMITS,
-    }
-    return Hsm(folder, config)
+    return Hsm(folder, CONFIG)
 
 
 class Reader:

@@ -17,6 +17,7 @@ from ansible.module_utils.common.parameters import PASS_VARS
 from emulated_hsm import (
     COLLECTION,
     COLLECTIONS,
+    CONFIG,
     EMULATOR,
     PINS,
     PROXY_PASSWORD,
@@ -127,7 +128,7 @@ def running_hsm(tmp_path_factory):
 
 @pytest.fixture
 def hsm(running_hsm):
-    running_hsm("reset")
+    running_hsm.reset(CONFIG)  # a test may have given it another
     return running_hsm
 
 

@@ -44,14 +44,14 @@ _PARTS = re.compile(
     re.M | re.S | re.X,
 )
 _ESCAPE = re.compile(rb'\\(?:[xX]([0-9A-Fa-f]{2})|([abfnrtv\\"]))')
-_ESCAPES = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v", strict=True))
+_ESCAPES = dict(zip(b"abfnrtv", b"\a\b\f\n\r\t\v"))  # noqa: B905  # strict= needs Python 3.10
 
 
 def _expand(path, depth=0):
     """The text of a file, with those that it includes, in the words that libconf knows."""
     if depth > INCLUDE_DEPTH:
         raise ValueError("include file nesting too deep")
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         text = file.read()
 
     def put(match):
@@ -74,10 +74,15 @@ def _unescape(match):
     return bytes([_ESCAPES.get(match[2][0], match[2][0])])
 
 
+def read_settings(path):
+    """Return the group primus of a primus.cfg, as libconf has it. Raises what read() makes a PpinError of."""
+    return libconf.loads(_expand(path))["primus"]
+
+
 def read(path):
     """Return the HSM entries of a primus.cfg, in its order. Raises PpinError."""
     try:
-        hsms = libconf.loads(_expand(path))["primus"].get("hsms", {})
+        hsms = read_settings(path).get("hsms", {})
         entries = [HsmEntry(*item) for item in hsms.items()]
     except FileNotFoundError:
         raise PpinError(codes.CONFIG_INVALID if os.path.exists(path) else codes.CONFIG_NOT_FOUND) from None

@@ -74,10 +74,7 @@ class Ppin:
 
     def _log(self):
         """Append a line to the provider's log, unless primus.cfg says that there is none."""
-        import libconf
-
-        with open(self._config_path, encoding="utf-8") as file:
-            log = libconf.loads(file.read())["primus"].get("log", {})
+        log = config.read_settings(self._config_path).get("log", {})
         if log.get("write_log_file", True):
             try:
                 with open(log.get("file") or self._switches.default_log_file, "a") as file:

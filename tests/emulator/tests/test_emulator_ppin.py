@@ -463,6 +463,10 @@ SYNTAX = {
         },
         "slot-id 3: user 'U'",
     ),
+    "byte order marks": (
+        {"primus.cfg": '\ufeff@include "x"', "x": "\ufeff" + configuration('user_name = "U"; id = 3')},
+        "slot-id 3: user 'U'",
+    ),
     "ten deep": (
         {
             "primus.cfg": '@include "1"',
@@ -474,8 +478,7 @@ SYNTAX = {
 }
 GOOD = configuration('user_name = "U"; id = 3')
 BAD_SYNTAX = {
-    "a byte order mark": {"primus.cfg": "\ufeff" + GOOD},
-    "a byte order mark in an included file": {"primus.cfg": '@include "x"\n' + GOOD, "x": "\ufeffa = 1;"},
+    "a byte order mark within": {"primus.cfg": GOOD + "\ufeff"},
     "a file that is missing": {"primus.cfg": '@include "x"\n' + GOOD},
     "a file that includes itself": {"primus.cfg": '@include "primus.cfg"\n' + GOOD},
     "a digit too large": {"primus.cfg": GOOD.replace("3", "0b2")},

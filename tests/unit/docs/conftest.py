@@ -14,5 +14,5 @@ def example_hsm(tmp_path_factory):
 
 @pytest.fixture
 def reader(example_hsm, tmp_path):
-    example_hsm("reset")
+    example_hsm.reset(examples.CONFIG)
     return examples.Reader(tmp_path, example_hsm)

@@ -111,6 +111,20 @@ def test_on_premises(reader):
     assert reader.typed() == {(kind, name) for name in names for kind in ("setup", "pkcs11")}
 
 
+def test_one_time_setup_passwords(reader):
+    """Each serves one client, and an HSM that takes none twice accepts each of them once."""
+    vault = examples.load("one_time/group_vars/primus_clients/vault.yml")
+    partition = {
+        "setup_password": list(vault["vault_payments_setup_passwords"].values()),
+        "pkcs11_password": vault["vault_payments_pkcs11_password"],
+    }
+    reader.hsm.reset({"partitions": {"PAYMENTS": partition}, "limits": {"lifespan_setup_pwd": 0}})
+    reader.install()
+    run_twice(reader, "-i", "one_time/inventory.yml", "-e", "behind=nodes", "hsmops.primus.provision")
+    assert reader.typed() == {("setup", "PAYMENTS"), ("pkcs11", "PAYMENTS")}
+    assert len(reader.hsm.logins("setup")) == 2
+
+
 def test_own_hsms_and_cloudhsm(reader):
     """The emulator has two nodes and two proxies before them: one of the first, both of the second."""
     reader.install(hosts=["app1.example.com"])

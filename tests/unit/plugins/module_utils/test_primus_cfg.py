@@ -17,6 +17,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 
+def slots_in(text, path=None):
+    """What decides on a login."""
+    return [Slot(*slot[:4]) for slot in read_slots(text, path)]
+
+
 def slots_by_libconf(text):
     return [
         Slot(key, slot["user_name"], slot.get("id"), slot.get("proxy_user") or None)
@@ -83,7 +88,7 @@ def test_whole_file():
         Slot("hsm1", "P1", 0, "eqabxrfnqqos"),
         Slot("hsm1", "P2", 1, None),
     ]
-    assert read_slots(WHOLE) == expected == slots_by_libconf(WHOLE)
+    assert slots_in(WHOLE) == expected == slots_by_libconf(WHOLE)
 
 
 def with_slot(settings_of_slot):
@@ -141,7 +146,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 def test_text(text):
-    assert read_slots(text) == slots_by_libconf(text)
+    assert slots_in(text) == slots_by_libconf(text)
 
 
 GARBAGE = {
@@ -184,7 +189,7 @@ GARBAGE = {
     "a list that begins with a comma": with_slot(USER + "a = (, 1);"),
     "a group in an array": with_slot(USER + "a = [{}];"),
     "a boolean as a name": with_slot(USER + "True = 1;"),
-    "a byte order mark": "\ufeff" + WHOLE,
+    "two byte order marks": "\ufeff\ufeff" + WHOLE,
     "a byte order mark within": WHOLE + "\ufeff",
     "a NUL in a string": with_slot('user_name = "a\0b";'),
     "exponent without digits": with_slot(USER + "a = 1e;"),
@@ -240,7 +245,7 @@ UNSURE = {
 @pytest.mark.parametrize("setting", UNSURE.values(), ids=UNSURE)
 def test_what_can_be_read_in_two_ways_matters_only_where_it_is_needed(setting):
     other = setting.replace("id =", "port =").replace("proxy_user =", "client_id =")
-    assert read_slots(with_slot(USER + other)) == [Slot("hsm0", "P", None, None)]
+    assert slots_in(with_slot(USER + other)) == [Slot("hsm0", "P", None, None)]
     with pytest.raises(ValueError, match=r"^line 2: the value of \w+ depends on the version of libconfig$"):
         read_slots(with_slot(USER + "\n" + setting))
 
@@ -271,14 +276,14 @@ def test_values(written, value):
         with pytest.raises(ValueError, match="line 1: a string does not end"):
             read_slots(with_slot("user_name = %s;" % written))
     elif isinstance(value, int):
-        assert read_slots(with_slot(USER + "id = %s;" % written)) == [Slot("hsm0", "P", value, None)]
+        assert slots_in(with_slot(USER + "id = %s;" % written)) == [Slot("hsm0", "P", value, None)]
     else:
-        assert read_slots(with_slot("user_name = %s;" % written)) == [Slot("hsm0", value, None, None)]
+        assert slots_in(with_slot("user_name = %s;" % written)) == [Slot("hsm0", value, None, None)]
 
 
 ERRORS = [
     ('version = "1.0";\n\n  @include "hsms.cfg"\n' + WHOLE, 3, "there is an @include"),
-    ("\ufeffa = 1;", 1, "there is a byte order mark, which libconfig does not read"),
+    ("a = 1;\n\ufeffb = 1;", 2, "there is a byte order mark, which libconfig does not read here"),
     ('a = 1;\r\nb = "c;\r\n', 2, "a string does not end"),
     ("a = 1;\n/* b\n*", 2, "a comment does not end"),
     ('# a\n\n/* b\n */ @include "x"', 4, "an @include does not have a line of its own"),
@@ -366,7 +371,7 @@ def write(folder, files):
 
 @pytest.mark.parametrize("files", INCLUDES.values(), ids=INCLUDES)
 def test_include(tmp_path, files):
-    assert read_slots(*write(tmp_path, files)) == slots_by_libconf(WHOLE)
+    assert slots_in(*write(tmp_path, files)) == slots_by_libconf(WHOLE)
 
 
 NO_FILE = "the file that it includes does not exist, or is no regular file"
@@ -411,10 +416,10 @@ BAD_INCLUDES = {
     ),
     "an error in it": ({"primus.cfg": '@include "x"', "x": 'a = 1;\nb = "c'}, "x", 2, "a string does not end"),
     "a byte order mark in it": (
-        {"primus.cfg": '@include "x"', "x": "\ufeffa = 1;"},
+        {"primus.cfg": '@include "x"', "x": "\ufeffa = 1;\ufeff"},
         "x",
         1,
-        "there is a byte order mark, which libconfig does not read",
+        "there is a byte order mark, which libconfig does not read here",
     ),
     "a group that ends in another file": (
         {"primus.cfg": '@include "x"\n', "x": "a = {\n"},
@@ -443,7 +448,7 @@ def test_an_include_that_is_not_understood(tmp_path, files, file, line, reason):
 def test_an_include_that_may_be_another_file_in_the_directory_in_which_ppin_runs(tmp_path, monkeypatch):
     text, path = write(tmp_path, {"primus.cfg": '@include "hsms.cfg"', "elsewhere/hsms.cfg": WHOLE})
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert read_slots(text, path) == slots_by_libconf(WHOLE)
+    assert slots_in(text, path) == slots_by_libconf(WHOLE)
     (tmp_path / "hsms.cfg").write_text(WHOLE)
     with pytest.raises(NotUnderstood, match="it is not known which of two files"):
         read_slots(text, path)
@@ -562,7 +567,7 @@ configs = group({"primus": group({"hsms": st.dictionaries(names, hsm_groups, max
 @given(configs)
 def test_what_libconf_writes_is_read_the_same(config):
     text = libconf.dumps(config)
-    assert read_slots(text) == slots_by_libconf(text)
+    assert slots_in(text) == slots_by_libconf(text)
 
 
 @given(st.text() | st.text('{}()[]=:;,"\\#/*@\n 0x1.5eLtrueprimushsms-+'))
@@ -638,4 +643,14 @@ def written_config(draw):
 @given(written_config())
 def test_slots_are_the_same_whatever_stands_around_them(tmp_path_factory, made):
     slots, files = made
-    assert read_slots(*write(tmp_path_factory.mktemp("made"), files)) == slots
+    assert slots_in(*write(tmp_path_factory.mktemp("made"), files)) == slots
+
+
+def test_where_a_slot_is():
+    (first, *_others) = read_slots("\ufeff" + WHOLE)
+    assert (first.hsm, first.slot, first.host, first.port) == ("hsm0", "slot0", "grimsel.example.org", "2310")
+
+
+def test_a_byte_order_mark_at_the_start_of_a_file(tmp_path):
+    files = {"primus.cfg": '\ufeff@include "x"\n', "x": "\ufeff" + WHOLE}
+    assert slots_in(*write(tmp_path, files)) == slots_by_libconf(WHOLE)

@@ -9,6 +9,7 @@ import stat
 
 import pytest
 import yaml
+from emulated_hsm import CONFIG
 from fleet import ansible_playbook
 
 
@@ -168,3 +169,13 @@ def test_yesterday_of_the_example_is_that_of_utc_wherever_the_controller_is(tmp_
     process = ansible_playbook(tmp_path, {"TZ": zone, "ANSIBLE_HOME": str(tmp_path)}, *words)
     output = process.communicate()[0]
     assert any(f"it is {day}." in output for day in (before, yesterday())), output
+
+
+@pytest.mark.parametrize("limits", [{"client_log_off": "empty"}, {"client_log_off": "refused"}], ids=str)
+def test_an_hsm_that_gives_its_log_to_no_client(configured, hsm, tmp_path, limits):
+    hsm.reset({**CONFIG, "limits": {**CONFIG["limits"], "client_log": False, **limits}})
+    for options in ({}, {"dest": tmp_path / "log"}):
+        result = fetch(configured, **options)
+        assert "client_log=true" in str(result.get("warnings", "")) + result.get("msg", "")
+        assert result.get("failed", False) == (limits["client_log_off"] == "refused")
+        assert result["partitions"][0]["verified"] is not False
