@@ -133,6 +133,7 @@ _CODE_HINTS = {
 }
 
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
+_SLOT_ID = re.compile(r"(?:slot-\s*id|\(\s*id)\s*=?\s*0x[0-9A-F]+", re.I)  # which looks like a code
 _RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+", re.I)
 _BY_NAME = {name: code for code, (name, _cls) in CODES.items() if name.startswith("CKR_")}
 _RETURN_VALUE = re.compile(r"(?<![0-9A-Za-z])0[xX]0*([1-9A-Fa-f][0-9A-Fa-f]{0,7})(?![0-9A-Za-z])")
@@ -187,6 +188,7 @@ def find_code(text: str) -> t.Optional[str]:
     A return value of PKCS#11 counts by its name, too. Of several, the first that says most: when one HSM cannot be
     reached and the next rejects a credential, that is what must not be tried again.
     """
+    text = _SLOT_ID.sub("", text)
     found = [(match.start(), "0x" + match.group(1).upper()) for match in _CODE.finditer(text)]
     names = [(match.start(), match.group().upper()) for match in _RETURN_NAME.finditer(text)]
     found += [(place, _BY_NAME[name]) for place, name in names if name in _BY_NAME]

@@ -133,7 +133,8 @@ class _Files:
         if self.size > SIZE_LIMIT:
             raise NotUnderstood(Where(path, 1), "it has more than %d bytes, with what it includes" % SIZE_LIMIT)
         self.open.append(os.path.realpath(path) if path else "")
-        position = counted = len(_MARK) if content.startswith(_MARK) else 0
+        content = content[len(_MARK) :] if content.startswith(_MARK) else content
+        position = counted = 0
         line = 1
         while position < len(content):
             match = _TOKEN.match(content, position)

@@ -22,7 +22,7 @@ BEHAVIOURS = [
     {"keep_entry_on_failed_update": "on", "exit_failure": 0},
     {"lie_configured": "changes"},
     {"test_form": "plain", "slot_id_format": "hex", "version": "1.8.6"},
-    {"test_form": "plain", "test_failure": "token_not_present", "test_hsm_failure": "bare", "crlf": "on"},
+    {"test_form": "plain", "test_failure": "text", "test_hsm_failure": "bare", "crlf": "on"},
 ]
 
 
