@@ -231,15 +231,16 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
         raise tested.late
     unseen = _unseen(tested, params, ppin.slots(), {name: listed[name] for name in names})
     result["unseen"] = unseen or []
-    if unseen or (unseen is None and tested.failures is None):
+    counted = tested.failures is not None and tested.slots
+    if unseen or (unseen is None and not counted):
         result["ok"] = False
     as_counted = _as_counted(tested, result["counts"])
     if unseen and as_counted:
         module.warn("ppin --test says nothing good of %s: ok is false." % ", ".join(_place(entry) for entry in unseen))
-    elif unseen is None and tested.failures is None:
+    elif unseen is None and not counted:
         module.warn(
-            "ppin --test printed no counts, and primus.cfg does not tell what it must have tested: ok is false, even "
-            "if each login that is shown worked."
+            "ppin --test printed no counts or no slot, and primus.cfg does not tell what it must have tested: ok is "
+            "false, even if each login that is shown worked."
         )
     if not as_counted and (unseen != [] or tested.failures):
         raise PpinError(
@@ -280,26 +281,36 @@ def _unseen(
         wanted -= Counter((slot.user_name, slot.slot_id) for slot in tested.slots)
         keys = ((name, slot_id) for name, slot_id in wanted if params["slot_id"] in (None, slot_id))
         return [{"hsm": None, "slot": None, "slot_id": slot_id, "user_name": name} for name, slot_id in keys]
-    seen = [(hsm, slot) for hsm in tested.hsms for slot in hsm.slots]
-    failed = [hsm for hsm in tested.hsms if hsm.error]
+    asked = [
+        slot
+        for slot in slots
+        if slot.user_name in listed
+        and params["hsm"] in (None, slot.hsm, slot.host)
+        and params["slot"] in (None, slot.slot, slot.slot.replace("slot", ""))
+        and params["slot_id"] in (None, slot.slot_id)
+    ]
+    if not asked:  # as ppin tested something, it compares in another way
+        return None
+    places = [(hsm, key) for hsm in tested.hsms for key in _keys(hsm, slots)]
+    failed = {key for hsm, key in places if hsm.error}
+    seen = {
+        (key, slot.user_name, slot_id) for hsm, key in places for slot in hsm.slots for slot_id in (slot.slot_id, None)
+    }
     return [
-        {"hsm": wanted.hsm, "slot": wanted.slot, "slot_id": wanted.slot_id, "user_name": wanted.user_name}
-        for wanted in slots
-        if wanted.user_name in listed
-        and params["hsm"] in (None, wanted.hsm, wanted.host)
-        and params["slot"] in (None, wanted.slot, wanted.slot.replace("slot", ""))
-        and params["slot_id"] in (None, wanted.slot_id)
-        and not any(_is_at(hsm, wanted) for hsm in failed)
-        and not any(
-            _is_at(hsm, wanted) and slot.user_name == wanted.user_name and wanted.slot_id in (None, slot.slot_id)
-            for hsm, slot in seen
-        )
+        {"hsm": slot.hsm, "slot": slot.slot, "slot_id": slot.slot_id, "user_name": slot.user_name}
+        for slot in asked
+        if slot.hsm not in failed and (slot.hsm, slot.user_name, slot.slot_id) not in seen
     ]
 
 
-def _is_at(hsm: TestedHsm, slot: Slot) -> bool:
-    """Whether the slot is one of this HSM. It is not documented that ppin names HSMs as primus.cfg does."""
-    return hsm.hsm == slot.hsm or (bool(hsm.port) and (hsm.host, str(hsm.port)) == (slot.host, slot.port))
+def _keys(hsm: TestedHsm, slots: t.Sequence[Slot]) -> t.Set[str]:
+    """The keys in primus.cfg of the HSM that was tested.
+
+    It is not documented that ppin names HSMs as primus.cfg does: address and port tell more than the key that is shown.
+    """
+    address = (hsm.host.lower(), str(hsm.port))
+    there = {slot.hsm for slot in slots if hsm.port and (slot.host.lower(), slot.port) == address}
+    return there & {hsm.hsm} or there or {hsm.hsm}
 
 
 def _place(entry: t.Mapping[str, t.Any]) -> str:
