@@ -267,6 +267,16 @@ def test_rotation_of_setup_passwords_of_another_form(reader):
         assert "failed=0" in reader.playbook(*rotate, "-e", off)
 
 
+def test_rotation_is_refused_before_anything_is_changed(reader):
+    """Also before the new service proxy password is set."""
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], "another-form"))
+    rotate = ("-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "hsmops.primus.rotate")
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate, succeeds=False)) == ["0"]
+    assert reader.hsm.logins() == []
+
+
 def service_user_absent(reader, partitions):
     """Variables of a fleet that has had a service user; the options that hand them to a run."""
     file = reader.folder / "absent.yml"
