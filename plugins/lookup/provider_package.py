@@ -100,9 +100,18 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
 
 def describe(
-    package: str, find: t.Callable[[str], t.Optional[str]], remote_src: bool, version: str, checksum: str
+    package: t.Any, find: t.Callable[[str], t.Optional[str]], remote_src: bool, version: str, checksum: str
 ) -> t.Dict[str, t.Any]:
     """What is returned for a package; find tells where a file or directory of the control node is."""
+    if package is None:  # a variable of YAML without a value
+        package = ""
+    if not isinstance(package, str):
+        return {
+            "url": False,
+            "file_name": "",
+            "version": "",
+            "violations": ["primus_provider_package: is not a string."],
+        }
     url = re.match("https?://", package) is not None
     name = name_in_url(package) if url else os.path.basename(os.path.normpath(package))
     known = version or version_of(name)
@@ -123,8 +132,9 @@ def describe(
             violations.append(f"primus_provider_package: {exc}.")
     elif not known:
         reason = f"the package is not named {NAMES}"
-        if remote_src and form_of(name) in ("", "zip"):
-            reason = f"the name {name} does not tell it. What is in it is not read on the client before"
+        if form_of(name) in ("", "zip"):
+            before = "the download" if url else "the run, as it is on the client"
+            reason = f"the name {name} does not tell it. What is in it is not read before {before}"
         violations.append(f"primus_provider_version: is missing, and {reason}.")
     if url and not re.match("sha(256|384|512):[0-9A-Fa-f]+$", checksum):
         violations.append("primus_provider_package_checksum: a download needs one, such as sha256:….")
