@@ -120,7 +120,8 @@ def describe(
     if not package:
         known = ""
     elif not url and not remote_src and here is None:
-        violations.append(f"primus_provider_package: there is no {package} on the control node.")
+        hint = "" if os.path.isabs(package) else " A relative path begins at the playbook: give an absolute one."
+        violations.append(f"primus_provider_package: there is no {package} on the control node.{hint}")
     elif not form_of(name) and (url or (here is not None and not os.path.isdir(here))):
         violations.append("primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or .zip.")
     elif not known and here is not None and (os.path.isdir(here) or form_of(name) == "zip"):

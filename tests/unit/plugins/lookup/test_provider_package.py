@@ -66,7 +66,8 @@ def test_the_version_is_known(known, package, options, version):
 @pytest.mark.parametrize(
     ("package", "options", "told"),
     [
-        ("none.deb", {}, ["primus_provider_package: there is no none.deb on the control node."]),
+        ("none.deb", {}, ["primus_provider_package: there is no none.deb on the control node. A relative path"]),
+        ("/srv/none.zip", {}, ["primus_provider_package: there is no /srv/none.zip on the control node."]),
         ("missing", {}, ["primus_provider_package: there is no missing on the control node."]),
         ("text.txt", {}, ["primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or .zip."]),
         ("my.deb", {}, ["primus_provider_version: is missing, and the package is not named PrimusAPI_PKCS11-X-VERS"]),
