@@ -27,7 +27,8 @@ description:
     headings, indented, and with C(Service (Proxy) User) for C(Service User).
   - In labels, case and white space do not matter. C(HSM) and C(User) may be missing before C(Setup Password), or stand
     before C(PKCS#11 password), which may be C(PKCS#11 PIN) or have no C(#). A value is all that follows the first
-    colon, without the white space around it. A label without a value counts as not given.
+    colon, without the white space around it. A label without a value counts as not given. A value with one of the
+    labels and a colon in it is an error, as line breaks are missing.
   - Passed over are headings (a line that begins with C(-) or C(=)), the JSON Web Token of the REST API, on the line of
     its label or on the lines that follow, API keys, addresses (a label that ends in C(Endpoint), C(URL), C(Host) or
     C(Port)) and links. Any other line is an error.
@@ -127,6 +128,13 @@ _PASSED_OVER = [
 _TOKEN = re.compile(r"[- ]*jwt[- ]?token[^:]*:.+|eyJ[A-Z0-9_.=-]*", re.I)
 _TOKEN_GOES_ON = re.compile(r"[A-Z0-9_.=-]+", re.I | re.A)
 
+# What could be a password that stands below its label, when that has no value: a heading of no known wording, a token.
+_MAY_BE_A_VALUE = re.compile(r"[-=]+ (?!details\b).*|eyJ.*", re.I)
+# A label that says that a password follows, whatever else is in it, such as "- Details of the password" or "PIN port".
+_MAY_BE_A_PASSWORD = re.compile(r"[^:]*(pass|secret|pin\b)[^:]*:(?! ?$)(?! ?//).*", re.I)
+# A label of ours within a value: the line breaks between were lost, as in a folded block of YAML.
+_LABEL_WITHIN = re.compile("(%s):|jwttoken[^:]*:" % "|".join(form.pattern for form in _LABELS.values()))
+
 
 def cloudhsm_credentials(content: t.Any) -> t.Dict[str, t.List[t.Dict[str, str]]]:
     """See DOCUMENTATION."""
@@ -152,6 +160,7 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
     found: t.Dict[str, str] = {}
     lines: t.Dict[str, int] = {}
     in_token = False  # whether the line before was a part of a JSON Web Token
+    awaited = False  # whether the line before, empty ones apart, is a label without a value
     # Not splitlines(), which breaks a line also at characters that a password may have.
     for number, raw_line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         line = raw_line.strip().lstrip("\ufeff").strip()
@@ -160,7 +169,10 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
         if key is None:
             blanks = " ".join(line.split())
             in_token = bool(_TOKEN.fullmatch(blanks) or (in_token and _TOKEN_GOES_ON.fullmatch(blanks)))
-            if line and not in_token and not any(kind.fullmatch(blanks) for kind in _PASSED_OVER):
+            passed_over = in_token or any(kind.fullmatch(blanks) for kind in _PASSED_OVER)
+            doubtful = _MAY_BE_A_PASSWORD.fullmatch(blanks) or (awaited and _MAY_BE_A_VALUE.fullmatch(blanks))
+            awaited = awaited and not line
+            if line and (doubtful or not passed_over):
                 raise AnsibleFilterError(
                     f"{where}: line {number} is not understood. Remove it if it is no credential. The labels that are "
                     f"read: {', '.join(LABELS.values())}"
@@ -168,6 +180,11 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
             continue
         in_token = False
         value = value.strip()
+        awaited = not value
+        if _LABEL_WITHIN.search(_squeezed(value)):
+            raise AnsibleFilterError(
+                f"{where}: the {LABELS[key]} in line {number} has another label in it. Keep the line breaks of the file"
+            )
         if value and found.setdefault(key, value) != value:
             raise AnsibleFilterError(
                 f"{where}: line {number} has another {LABELS[key]} than line {lines[key]}. Give the credentials of "
@@ -188,8 +205,11 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
 
 def _key(label: str) -> t.Optional[str]:
     """The key of LABELS that a label means, or None when it is not ours. It may follow a dash, as headings do."""
-    squeezed = re.sub(r"[\s-]", "", label).lower()
-    return next((key for key, form in _LABELS.items() if form.fullmatch(squeezed)), None)
+    return next((key for key, form in _LABELS.items() if form.fullmatch(_squeezed(label))), None)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s-]", "", text).lower()
 
 
 def _add(known: t.Dict[str, t.Dict[str, str]], name: str, values: t.Dict[str, str], what: str, where: str) -> None:

@@ -100,9 +100,18 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
 
 def describe(
-    package: str, find: t.Callable[[str], t.Optional[str]], remote_src: bool, version: str, checksum: str
+    package: t.Any, find: t.Callable[[str], t.Optional[str]], remote_src: bool, version: str, checksum: str
 ) -> t.Dict[str, t.Any]:
     """What is returned for a package; find tells where a file or directory of the control node is."""
+    if package is None:  # a variable of YAML without a value
+        package = ""
+    if not isinstance(package, str):
+        return {
+            "url": False,
+            "file_name": "",
+            "version": "",
+            "violations": ["primus_provider_package: is not a string."],
+        }
     url = re.match("https?://", package) is not None
     name = name_in_url(package) if url else os.path.basename(os.path.normpath(package))
     known = version or version_of(name)
@@ -111,7 +120,8 @@ def describe(
     if not package:
         known = ""
     elif not url and not remote_src and here is None:
-        violations.append(f"primus_provider_package: there is no {package} on the control node.")
+        hint = "" if os.path.isabs(package) else " A relative path begins at the playbook: give an absolute one."
+        violations.append(f"primus_provider_package: there is no {package} on the control node.{hint}")
     elif not form_of(name) and (url or (here is not None and not os.path.isdir(here))):
         violations.append("primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or .zip.")
     elif not known and here is not None and (os.path.isdir(here) or form_of(name) == "zip"):
@@ -123,8 +133,9 @@ def describe(
             violations.append(f"primus_provider_package: {exc}.")
     elif not known:
         reason = f"the package is not named {NAMES}"
-        if remote_src and form_of(name) in ("", "zip"):
-            reason = f"the name {name} does not tell it. What is in it is not read on the client before"
+        if form_of(name) in ("", "zip"):
+            before = "the download" if url else "the run, as it is on the client"
+            reason = f"the name {name} does not tell it. What is in it is not read before {before}"
         violations.append(f"primus_provider_version: is missing, and {reason}.")
     if url and not re.match("sha(256|384|512):[0-9A-Fa-f]+$", checksum):
         violations.append("primus_provider_package_checksum: a download needs one, such as sha256:….")

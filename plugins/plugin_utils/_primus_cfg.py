@@ -307,7 +307,8 @@ def _read_hsms(found: Found, values: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]
 
 
 def _address(hsm: t.Mapping[str, t.Any]) -> str:
-    return "%s:%s" % (hsm.get("host"), hsm.get("port"))
+    """Host and port, or what is good of them."""
+    return ":".join(hsm[key] for key in ("host", "port") if key in hsm)
 
 
 def _read_partitions(
@@ -354,7 +355,8 @@ def _places(
             if places[name]:
                 break
         else:
-            known = ", ".join("%r (%s)" % (_address(hsm), hsm.get("key")) for hsm in hsms if "host" in hsm)
+            keys = [" (%s)" % hsm["key"] if "key" in hsm else "" for hsm in hsms]
+            known = ", ".join("%r%s" % (_address(hsm), key) for hsm, key in zip(hsms, keys) if "host" in hsm)
             found.append("%s: there is no HSM %r; there are %s." % (where, name, known or "none"))
     return places
 

@@ -267,6 +267,30 @@ def test_rotation_of_setup_passwords_of_another_form(reader):
         assert "failed=0" in reader.playbook(*rotate, "-e", off)
 
 
+@pytest.mark.parametrize("proxy_user", ["svc_example", {"hsm1": "svc_example", "hsm0": "svc_example"}])
+def test_rotation_leaves_a_service_user_alone_that_stands_before_no_partition(reader, proxy_user):
+    reader.install(hosts=["app1.example.com"])
+    file = reader.folder / "more.yml"
+    users = [{"name": name, "password": "{{ vault_svc_example_password }}"} for name in ("other", "svc_example")]
+    passwords = {kind: "{{ vault_partition1_%s }}" % kind for kind in ("setup_password", "pkcs11_password")}
+    partition = {"user_name": "PARTITION1", "slot_id": 0, "proxy_user": proxy_user, **passwords}
+    file.write_text(yaml.safe_dump({"primus_client_service_users": users, "primus_client_partitions": [partition]}))
+    words = ("-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "-e", f"@{file}")
+    reader.playbook(*words, "hsmops.primus.provision")
+    rotate = reader.playbook(*words, "hsmops.primus.rotate")
+    assert "(item=svc_example)" in rotate and "(item=other)" not in rotate
+
+
+def test_rotation_is_refused_before_anything_is_changed(reader):
+    """Also before the new service proxy password is set."""
+    reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
+    vault = reader.examples / "cloudhsm/group_vars/primus_clients/vault.yml"
+    vault.write_text(vault.read_text().replace(CLOUDHSM["vault_partition1_setup_password"], "another-form"))
+    rotate = ("-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "hsmops.primus.rotate")
+    assert re.findall(r"changed=(\d)", reader.playbook(*rotate, succeeds=False)) == ["0"]
+    assert reader.hsm.logins() == []
+
+
 def service_user_absent(reader, partitions):
     """Variables of a fleet that has had a service user; the options that hand them to a run."""
     file = reader.folder / "absent.yml"

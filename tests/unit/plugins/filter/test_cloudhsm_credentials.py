@@ -174,6 +174,8 @@ def test_nothing_is_given():
         "HSM User Setup Password:",
         "Service User Name :",
         "PKCS#11 PIN:\t",
+        "PKCS#11 PIN:\n- Details for Restful-API & Transaction Security Broker: ",
+        "Change the password at https://portal.example.com/account",
     ],
     ids=ascii,
 )
@@ -225,7 +227,7 @@ def test_a_service_user_without_a_password_is_said_when_it_is_needed():
         "# x",
         "two  blanks\tand a tab",
         "no\u00a0break",
-        "HSM User Name: OTHER",
+        "HSM User Name OTHER",
         "https://example.com/",
         "eyJhbGciOiJub25lIn0",
         "a\u2028b\u2029c\x0bd\x0ce\x1cf\x85g",
@@ -277,6 +279,21 @@ def refused(content):
         # Values that follow their labels, or are broken into lines
         (TECHNICAL.replace(f"Password: {SETUP}", f"Password:\n{SETUP}"), "line 3 is not understood"),
         (TECHNICAL.replace("-d53Cq", "\n-d53Cq"), "line 3 is not understood"),
+        (TECHNICAL.replace(PIN, "\n- hunter2-hunter3"), "line 4 is not understood"),
+        (TECHNICAL.replace(PIN, "\n\n  == hunter2-hunter3:"), "line 5 is not understood"),
+        (TECHNICAL.replace(PIN, "\neyJhunter2-hunter3"), "line 4 is not understood"),
+        # Labels that say that a password follows
+        (TECHNICAL + "- Details of the password: hunter2-hunter3", "line 4 is not understood"),
+        (TECHNICAL + "Password for port: hunter2-hunter3", "line 4 is not understood"),
+        (TECHNICAL + "Setup Pass Host : hunter2-hunter3", "line 4 is not understood"),
+        (TECHNICAL + "PIN: https://hunter2-hunter3", "line 4 is not understood"),
+        # Lost line breaks
+        (TECHNICAL.replace("\n", " "), "the HSM User Name in line 1 has another label in it"),
+        (TECHNICAL.replace("\n", "\\n"), "the HSM User Name in line 1 has another label in it"),
+        (TECHNICAL.replace("\n", "\u2028"), "the HSM User Name in line 1 has another label in it"),
+        (SERVICE.replace("\n", "\t"), "the Service User Name in line 1 has another label in it"),
+        (TECHNICAL.replace(f"{SETUP}\n", f"{SETUP} "), "the HSM User Setup Password in line 2 has another label in it"),
+        (f"HSM User Name: X JWT-TOKEN for Restful-API: {TOKEN}", "the HSM User Name in line 1 has another label in it"),
         # Headings have no value.
         (TECHNICAL + "- HSM Setup Passwort: hunter2-hunter3", "line 4 is not understood"),
         (TECHNICAL + "-hunter2-hunter3", "line 4 is not understood"),

@@ -232,6 +232,12 @@ def test_each_rule_of_dictionaries_by_hsm(path, value, sentences):
     assert primus_cfg_violations(changed(CLUSTER, path, value), service_users=CLUSTER_USERS) == sentences
 
 
+def test_of_an_hsm_only_what_is_good_is_named():
+    hsms = [{"host": "a", "port": 0}, {"host": "b", "key": "x"}]
+    found = primus_cfg_violations({"hsms": hsms, "partitions": [{"user_name": "P", "slot_id": 0, "hsms": ["c"]}]})
+    assert "partitions[0] 'P': there is no HSM 'c'; there are 'a' (hsm0), 'b:2310'." in found
+
+
 def test_a_key_that_another_hsm_has_by_its_place():
     settings = changed(GOOD, [*H0, "key"], "hsm1")
     settings["partitions"][1]["hsms"] = ["a.example.com"]

@@ -55,6 +55,7 @@ def known(tmp_path):
         (f"{URL}/{DEB}?a=b.txt#c", {"checksum": SUM}, "2.2.4"),
         (f"{URL}/my.zip", {"checksum": SUM, "version": "2.2.4"}, "2.2.4"),
         ("", {"version": "2.2.4"}, ""),
+        (None, {}, ""),
     ],
 )
 def test_the_version_is_known(known, package, options, version):
@@ -65,7 +66,8 @@ def test_the_version_is_known(known, package, options, version):
 @pytest.mark.parametrize(
     ("package", "options", "told"),
     [
-        ("none.deb", {}, ["primus_provider_package: there is no none.deb on the control node."]),
+        ("none.deb", {}, ["primus_provider_package: there is no none.deb on the control node. A relative path"]),
+        ("/srv/none.zip", {}, ["primus_provider_package: there is no /srv/none.zip on the control node."]),
         ("missing", {}, ["primus_provider_package: there is no missing on the control node."]),
         ("text.txt", {}, ["primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or .zip."]),
         ("my.deb", {}, ["primus_provider_version: is missing, and the package is not named PrimusAPI_PKCS11-X-VERS"]),
@@ -75,12 +77,13 @@ def test_the_version_is_known(known, package, options, version):
         ("/srv/my.deb", {"remote_src": True}, ["primus_provider_version: is missing, and the package is not named"]),
         ("/srv/my.zip", {"remote_src": True}, ["primus_provider_version: is missing, and the name my.zip does not te"]),
         ("/srv/pkgs/", {"remote_src": True}, ["primus_provider_version: is missing, and the name pkgs does not tell"]),
+        (["my.deb"], {}, ["primus_provider_package: is not a string."]),
         (f"{URL}/{ZIP}", {}, ["primus_provider_package_checksum: a download needs one"]),
         (f"{URL}/{ZIP}", {"checksum": "md5:00ff"}, ["primus_provider_package_checksum: a download needs one"]),
         (
             f"{URL}/my.zip",
             {},
-            ["primus_provider_version: is missing, and the package is not", "primus_provider_package_checksum: a"],
+            ["primus_provider_version: is missing, and the name my.zip", "primus_provider_package_checksum: a"],
         ),
         (f"{URL}/a", {"checksum": SUM}, ["primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or"]),
     ],
