@@ -11,9 +11,10 @@ version_added: 1.0.0
 description:
   - Runs the vendor's connectivity test, C(ppin --test), on all HSMs and slots of C(primus.cfg) or some, and tells for
     each whether it worked, and if not, why.
-  - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. A secret that the
-    HSM no longer accepts so costs one wrong attempt per slot and HSM, and wrong attempts lock a partition for all its
-    clients. Name one HSM with O(hsm) when all that is asked is whether the secret is good.
+  - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. Wrong attempts
+    lock a partition for all its clients, so a partition with several slots or HSMs is logged in to once before that.
+    When this login is rejected, or its verdict is not clear, the module makes no other with that secret.
+  - Name one HSM with O(hsm) when all that is asked is whether the secret is good.
   - A partition that cannot be logged in to does not fail the module; RV(ok) tells.
   - C(ppin) has the test since version 1.8.1 of the provider.
 author:
@@ -218,18 +219,23 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     listed = ppin.listing().partitions
     names = _names(params, listed)
     check_not_rejected(module, ledger, [name for name in names if entry_state(listed[name]) == CONFIGURED])
-    tested = ppin.test(
-        listed,
-        user=params["user_name"],
-        hsm=params["hsm"],
-        slot=params["slot"],
-        slotid=None if params["slot_id"] is None else str(params["slot_id"]),
-    )
+    asked = _asked(ppin.slots(), params, names)
+    stopped = {}
+    for name in names:
+        first = _first_login(ppin, name, [slot for slot in asked if slot.user_name == name])
+        if first is not None and any(slot.error and (slot.may_be_judged or slot.may_be_lost) for slot in first.slots):
+            stopped[name] = first
+    if stopped:
+        others = [_test(ppin, params, listed, name) for name in names if name not in stopped]
+        tested = _merged([*stopped.values(), *others])
+    else:
+        tested = _test(ppin, params, listed, params["user_name"])
     result.update(_facts(tested))
     note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
     if tested.late is not None:
         raise tested.late
-    unseen = _unseen(tested, params, ppin.slots(), {name: listed[name] for name in names})
+    rest = {name: listed[name] for name in names if name not in stopped}
+    unseen = _unseen(tested, params, asked, rest)
     result["unseen"] = unseen or []
     if unseen or (unseen is None and tested.failures is None):
         result["ok"] = False
@@ -266,14 +272,58 @@ def _names(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entr
     return names
 
 
+def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Sequence[str]) -> t.List[Slot]:
+    """The slots of primus.cfg that the options choose; none when it is not understood."""
+    return [
+        slot
+        for slot in slots
+        if slot.user_name in names
+        and params["hsm"] in (None, slot.hsm, slot.host)
+        and params["slot"] in (None, slot.slot, slot.slot.replace("slot", ""))
+        and params["slot_id"] in (None, slot.slot_id)
+    ]
+
+
+def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[Tested]:
+    """One login to a partition, at the first HSM that is reached; None where the whole test is no more than that."""
+    if len(slots) < 2:
+        return None
+    first_slots = {slot.hsm: slot for slot in reversed(slots)}
+    tested = None
+    for hsm in dict.fromkeys(slot.hsm for slot in slots):
+        several = [slot.hsm for slot in slots].count(hsm) > 1
+        slot_id = first_slots[hsm].slot_id if several else None
+        tested = ppin.test([name], user=name, hsm=hsm, slotid=None if slot_id is None else str(slot_id))
+        if any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.late:
+            break
+    return tested
+
+
+def _test(ppin: Ppin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
+    slot_id = None if params["slot_id"] is None else str(params["slot_id"])
+    return ppin.test(listed, user=name, hsm=params["hsm"], slot=params["slot"], slotid=slot_id)
+
+
+def _merged(tests: t.Sequence[Tested]) -> Tested:
+    """Several outputs as one. What ppin counted in each does not add up."""
+    hsms: t.Dict[str, TestedHsm] = {}
+    for hsm in (hsm for tested in tests for hsm in tested.hsms):
+        known = hsms.get(hsm.hsm, hsm)
+        better = hsm if hsm.connected and not known.connected else known
+        slots = known.slots + hsm.slots if known is not hsm else hsm.slots
+        hsms[hsm.hsm] = better._replace(slots=slots)
+    late = next((tested.late for tested in tests if tested.late), None)
+    return Tested([hsms[key] for key in sorted(hsms, key=lambda key: (len(key), key))], None, None, late)
+
+
 def _unseen(
-    tested: Tested, params: t.Mapping[str, t.Any], slots: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
+    tested: Tested, params: t.Mapping[str, t.Any], asked: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
     """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
 
-    :arg slots: those of primus.cfg; none when it is not understood. The listing then tells how many there must be.
+    :arg asked: slots of primus.cfg; none when it is not understood. The listing then tells how many there must be.
     """
-    if not slots:
+    if not asked:
         if params["hsm"] or params["slot"]:
             return None
         wanted = Counter((name, entry.slot_id) for name, entries in listed.items() for entry in entries)
@@ -284,11 +334,8 @@ def _unseen(
     failed = [hsm for hsm in tested.hsms if hsm.error]
     return [
         {"hsm": wanted.hsm, "slot": wanted.slot, "slot_id": wanted.slot_id, "user_name": wanted.user_name}
-        for wanted in slots
+        for wanted in asked
         if wanted.user_name in listed
-        and params["hsm"] in (None, wanted.hsm, wanted.host)
-        and params["slot"] in (None, wanted.slot, wanted.slot.replace("slot", ""))
-        and params["slot_id"] in (None, wanted.slot_id)
         and not any(_is_at(hsm, wanted) for hsm in failed)
         and not any(
             _is_at(hsm, wanted) and slot.user_name == wanted.user_name and wanted.slot_id in (None, slot.slot_id)
@@ -347,7 +394,7 @@ def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
         "user_name": name,
         # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
-        "logins": len([slot for slot in slots if slot.may_be_judged]),
+        "logins": len([slot for slot in slots if slot.may_be_judged or slot.may_be_lost]),
         "error": rejections[0].result() if rejections else None,
     }
 
