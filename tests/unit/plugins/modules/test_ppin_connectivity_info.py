@@ -231,9 +231,12 @@ def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
 def test_a_stale_secret_costs_one_login_whatever_the_slots_and_hsms(hsm, new_client, configured, behaviour):
     """Two HSMs and three slots: one rejection, and the other partition is tested as a whole."""
     text = configured.config.read_text()
-    slot = re.search(r"slot0 : \{[^}]*P2[^}]*\};", text).group()
-    more = [slot.replace("slot0", f"slot{number}").replace("id = 1", f"id = {number}") for number in (7, 8)]
-    configured.config.write_text(text.replace(slot, slot + "".join(more)))
+
+    def tripled(slot):
+        more = [slot.group().replace("slot0", f"slot{number}").replace("id = 1", f"id = {number}") for number in (7, 8)]
+        return slot.group() + "".join(more)
+
+    configured.config.write_text(re.sub(r"slot0 :\s*\{[^}]*P2[^}]*\};", tripled, text))
     configured.set(**behaviour)
     assert configured.run("ppin_connectivity_info", user_name="P2")["logins"] == 7
     hsm("rotate-secret", partition="P2")
