@@ -18,7 +18,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
 
-_KINDS = {int: "a number", float: "a number", bool: "a boolean", list: "a list", dict: "a dictionary"}
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a dictionary"}
 
 
 class CredentialAction(GatedAction):
@@ -34,7 +34,7 @@ class CredentialAction(GatedAction):
         passwords = [self._arguments.get(option) for option in self.passwords]
         for option, password in zip(self.passwords, passwords):
             if password is not None and not is_string(password):  # a literal that Ansible has read may be another one
-                kind = _KINDS.get(type(password), "no string")
+                kind = next((name for kind, name in _KINDS.items() if isinstance(password, kind)), "no string")
                 problem = f"{option} is {kind}, and must be a string: put it in quotes, or use | string."
                 raise AnsibleActionFail(problem + " Nothing was tried.")
         given = [] if None in passwords else [str(password) for password in passwords]
