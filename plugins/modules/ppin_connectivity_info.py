@@ -293,7 +293,12 @@ def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[T
     for hsm in dict.fromkeys(slot.hsm for slot in slots):
         several = [slot.hsm for slot in slots].count(hsm) > 1
         slot_id = first_slots[hsm].slot_id if several else None
-        tested = ppin.test([name], user=name, hsm=hsm, slotid=None if slot_id is None else str(slot_id))
+        try:
+            tested = ppin.test([name], user=name, hsm=hsm, slotid=None if slot_id is None else str(slot_id))
+        except PpinError as exc:
+            if exc.code is None and exc.cls in ("config", "unknown"):  # it said nothing of this HSM
+                continue
+            raise
         if any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.late:
             break
     return tested
