@@ -316,7 +316,7 @@ def _merged(tests: t.Sequence[Tested]) -> Tested:
         known = hsms.get(hsm.hsm, hsm)
         better = hsm if hsm.connected and not known.connected else known
         slots = known.slots + hsm.slots if known is not hsm else hsm.slots
-        hsms[hsm.hsm] = better._replace(slots=slots)
+        hsms[hsm.hsm] = better._replace(slots=sorted(slots, key=lambda slot: (len(slot.slot), slot.slot)))
     late = next((tested.late for tested in tests if tested.late), None)
     return Tested([hsms[key] for key in sorted(hsms, key=lambda key: (len(key), key))], None, None, late)
 
