@@ -126,10 +126,16 @@ A connection that failed is taken for one that was never there, unless a login t
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
 
 _CODE_HINTS = {
+    "0x000000A3": "A password or PIN has expired, and the name does not tell which. Have the one in question set anew: "
+    "on premises by the HSM's security officer, for CloudHSM by the vendor's support (a ticket).",
+    "0x000000A4": "Too many wrong attempts have locked this credential of the partition for all its clients, for a "
+    "time that is set at the HSM. Find the client that tries a wrong one, and wait, or ask the HSM's security officer "
+    "or the support of CloudHSM, then run again.",
     "0x000000E0": "The provider reached no HSM of any priority for this slot, so nothing was judged. Check address, "
     "port, firewall and that the HSM runs, then run again. CloudHSM may admit only registered source addresses.",
     "0x00000190": "The provider's library could not be initialized, which with connect_on_init may include a login. "
     "Read the provider's log, and check that the HSM accepts the permanent secret before the next run.",
+    "0x80000018": "The HSM has no connection left, so nothing was judged. Run again later or on fewer hosts at once.",
     "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the "
     "next run: too many wrong ones lock the privileged access of this partition for all its clients.",
     "0x80005003": "Put primus.cfg in place or say where it is with config_path.",

@@ -32,8 +32,20 @@ _CONNECT = re.compile(
     r"""^Connect\s*to\s*(?:(?:'([^']*)'|"([^"]*)")[\s,]*|([^\s'",]+)[\s,]+)(?:on\s*)?port\s*['"]?(\d{1,5})\b['"]?(.*)$""",
     re.I,
 )
-_FAILED = re.compile(r"fail|error|refused|unreachable|timed?\s?out|\bnot?\b|unable|cannot", re.I)
-_OK = re.compile(r"(?:CKR_)?OK", re.I)
+_FAILED = re.compile(
+    r"fail|error|refused|unreachable|timed?\s?out|\bnot?\b|unable|cannot|down|offline|unavailable|closed|reset|lost|abort"
+    r"|log\W?in|reject|denied|lock|expired|invalid|wrong",
+    re.I,
+)
+# Words for a connection that was not made, and a number is none of them. With any other, a login may have been judged.
+_NOT_REACHED = re.compile(
+    r"(?:(?:connect|connection|connecting|connected|failed|failure|error|refused|reset|closed|lost|timed|timeout|time|out"
+    r"|reached|reachable|unreachable|not|no|route|to|by|the|is|could|be|cannot|unable|host|hsm|peer|server|network|tcp"
+    r"|socket|address|down|offline|unavailable|answer|response|name|resolve|resolved|resolution|dns|unknown|found)\b|[\W_])*",
+    re.I,
+)
+_OK = re.compile(r"(?:CKR_)?OK(?:[\s,:]*\(?0x0{1,8}\)?)?|0x0{1,8}", re.I)
+_QUOTED_NAME = re.compile(r"""(['"])(.*?)\1(?=\s*:)""")
 _COUNT = re.compile(r"\bNumber\s+of\s+(partitions|failures)\s*:\s*(\d{1,9})\b", re.I)
 
 # What a terminal would act on instead of showing it: escape sequences (ECMA-48) and control characters but \t and \n.
@@ -169,7 +181,12 @@ class TestedHsm(t.NamedTuple):
 
     @property
     def error(self) -> t.Optional[PpinError]:
-        return None if self.connected else _said(self.problem or "not connected")
+        """Of class transient only for a code of it, or words that tell of a connection that was not made."""
+        if self.connected:
+            return None
+        error = _said(self.problem or "not connected")
+        unreached = error.code is None and self.port and not self.slots and _NOT_REACHED.fullmatch(error.msg)
+        return PpinError(error.msg, cls="transient") if unreached else error
 
 
 class Tested(t.NamedTuple):
@@ -186,6 +203,18 @@ class Tested(t.NamedTuple):
     @property
     def slots(self) -> t.List[TestedSlot]:
         return [slot for hsm in self.hsms for slot in hsm.slots]
+
+    def of(self, user_name: str) -> "Tested":
+        """The same without the slots of other partitions, should ppin have shown any."""
+        hsms = [
+            hsm._replace(slots=[slot for slot in hsm.slots if slot.user_name == user_name.strip()]) for hsm in self.hsms
+        ]
+        return self._replace(hsms=hsms)
+
+    @property
+    def logins_at_hsms(self) -> int:
+        """How many HSMs have no slot, and may have judged a secret all the same, going by what their line says."""
+        return len([hsm for hsm in self.hsms if not hsm.slots and hsm.error and hsm.error.may_be_judged])
 
 
 def _said(text: str) -> PpinError:
@@ -244,6 +273,9 @@ def _tested_hsm(key: str, text: str) -> TestedHsm:
 def _verdict(text: str, names: t.Collection[str]) -> t.Tuple[str, str]:
     """The name of the partition and what was said of it, in C(NAME: VERDICT); a name may have colons in it."""
     text = text.strip()
+    in_quotes = _QUOTED_NAME.match(text)
+    if in_quotes and in_quotes.group(2) in names:
+        text = in_quotes.group(2) + text[in_quotes.end() :]
     name, _colon, said = text.rpartition(":")
     if not _OK.fullmatch(said.strip()):
         known = [name for name in names if re.match(r"\s*:", text[len(name) :]) and text.startswith(name)]

@@ -321,13 +321,14 @@ class Ppin:
         args = ["--test", "--user", user_name] + ([] if hsm is None else ["--hsm", hsm])
         doing = "The login of '%s' at %s" % (user_name, hsm or "every HSM")
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
-        tested = parse_test(output, [user_name])
+        tested = parse_test(output, [user_name]).of(user_name)
         judged = [slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost]
         failure = None if judged and all(slot.ok for slot in judged) else self._login_failure(tested, output, doing)
         if failure and judged and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
         if failure is None or failure.cls != "transient":
-            self.logins += len(judged)
+            unclear = failure is not None and failure.may_be_judged
+            self.logins += len(judged) + tested.logins_at_hsms or int(unclear)
         return failure
 
     def _login_failure(self, tested: Tested, output: str, doing: str) -> PpinError:
@@ -341,9 +342,7 @@ class Ppin:
         error = errors[0]
         if error.code:
             return from_code(error.code, doing)
-        # Without a slot, an HSM whose line is understood was not reached, so that nothing was judged.
-        unreached = not tested.slots and all(hsm.port for hsm in tested.hsms)
-        return PpinError("%s failed%s" % (doing, self._shown(output)), cls="transient" if unreached else error.cls)
+        return PpinError("%s failed%s" % (doing, self._shown(output)), cls=error.cls)
 
     def test(self, names: t.Collection[str], **filters: t.Optional[str]) -> Tested:
         """Log in once to each slot of each HSM that fits. :raises PpinError: when ppin does not tell of any.
@@ -367,6 +366,7 @@ class Ppin:
         if not tested.hsms:
             raise self._failure(output, "Testing the connections (ppin --test)")
         self.logins += len([slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost])
+        self.logins += tested.logins_at_hsms
         return tested
 
     def fetch_log(self, user_name: str, hsm: str, since: t.Optional[str], reverse: bool, out: str) -> None:

@@ -219,11 +219,12 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     listed = ppin.listing().partitions
     names = _names(params, listed)
     check_not_rejected(module, ledger, [name for name in names if entry_state(listed[name]) == CONFIGURED])
-    asked = _asked(ppin.slots(), params, names)
+    slots = ppin.slots()
+    asked = _asked(slots, params, names)
     stopped = {}
     for name in names:
         first = _first_login(ppin, name, [slot for slot in asked if slot.user_name == name])
-        if first is not None and any(slot.error and (slot.may_be_judged or slot.may_be_lost) for slot in first.slots):
+        if first is not None and _spent(first) and not any(slot.ok for slot in first.slots):
             stopped[name] = first
     if stopped:
         others = [_test(ppin, params, listed, name) for name in names if name not in stopped]
@@ -235,17 +236,18 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     if tested.late is not None:
         raise tested.late
     rest = {name: listed[name] for name in names if name not in stopped}
-    unseen = _unseen(tested, params, asked, rest)
+    unseen = _unseen(tested, params, slots, rest)
     result["unseen"] = unseen or []
-    if unseen or (unseen is None and tested.failures is None):
+    counted = tested.failures is not None and tested.slots
+    if unseen or (unseen is None and not counted):
         result["ok"] = False
     as_counted = _as_counted(tested, result["counts"])
     if unseen and as_counted:
         module.warn("ppin --test says nothing good of %s: ok is false." % ", ".join(_place(entry) for entry in unseen))
-    elif unseen is None and tested.failures is None:
+    elif unseen is None and not counted:
         module.warn(
-            "ppin --test printed no counts, and primus.cfg does not tell what it must have tested: ok is false, even "
-            "if each login that is shown worked."
+            "ppin --test printed no counts or no slot, and primus.cfg does not tell what it must have tested: ok is "
+            "false, even if each login that is shown worked."
         )
     if not as_counted and (unseen != [] or tested.failures):
         raise PpinError(
@@ -272,7 +274,7 @@ def _names(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entr
     return names
 
 
-def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Sequence[str]) -> t.List[Slot]:
+def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Collection[str]) -> t.List[Slot]:
     """The slots of primus.cfg that the options choose; none when it is not understood."""
     return [
         slot
@@ -299,9 +301,14 @@ def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[T
             if exc.code is None and exc.cls in ("config", "unknown"):  # it said nothing of this HSM
                 continue
             raise
-        if any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.late:
+        if _spent(tested) or tested.late:
             break
     return tested
+
+
+def _spent(tested: Tested) -> bool:
+    """Whether a secret may have been judged."""
+    return any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.logins_at_hsms > 0
 
 
 def _test(ppin: Ppin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
@@ -322,36 +329,45 @@ def _merged(tests: t.Sequence[Tested]) -> Tested:
 
 
 def _unseen(
-    tested: Tested, params: t.Mapping[str, t.Any], asked: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
+    tested: Tested, params: t.Mapping[str, t.Any], slots: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
     """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
 
-    :arg asked: slots of primus.cfg; none when it is not understood. The listing then tells how many there must be.
+    :arg slots: those of primus.cfg; none when it is not understood. The listing then tells how many there must be.
+    :arg listed: the partitions that were tested as a whole.
     """
-    if not asked:
+    if not listed:
+        return []
+    if not slots:
         if params["hsm"] or params["slot"]:
             return None
         wanted = Counter((name, entry.slot_id) for name, entries in listed.items() for entry in entries)
         wanted -= Counter((slot.user_name, slot.slot_id) for slot in tested.slots)
         keys = ((name, slot_id) for name, slot_id in wanted if params["slot_id"] in (None, slot_id))
         return [{"hsm": None, "slot": None, "slot_id": slot_id, "user_name": name} for name, slot_id in keys]
-    seen = [(hsm, slot) for hsm in tested.hsms for slot in hsm.slots]
-    failed = [hsm for hsm in tested.hsms if hsm.error]
+    asked = _asked(slots, params, listed)
+    if not asked:  # as ppin tested something, it compares in another way
+        return None
+    places = [(hsm, key) for hsm in tested.hsms for key in _keys(hsm, slots)]
+    failed = {key for hsm, key in places if hsm.error}
+    seen = {
+        (key, slot.user_name, slot_id) for hsm, key in places for slot in hsm.slots for slot_id in (slot.slot_id, None)
+    }
     return [
-        {"hsm": wanted.hsm, "slot": wanted.slot, "slot_id": wanted.slot_id, "user_name": wanted.user_name}
-        for wanted in asked
-        if wanted.user_name in listed
-        and not any(_is_at(hsm, wanted) for hsm in failed)
-        and not any(
-            _is_at(hsm, wanted) and slot.user_name == wanted.user_name and wanted.slot_id in (None, slot.slot_id)
-            for hsm, slot in seen
-        )
+        {"hsm": slot.hsm, "slot": slot.slot, "slot_id": slot.slot_id, "user_name": slot.user_name}
+        for slot in asked
+        if slot.hsm not in failed and (slot.hsm, slot.user_name, slot.slot_id) not in seen
     ]
 
 
-def _is_at(hsm: TestedHsm, slot: Slot) -> bool:
-    """Whether the slot is one of this HSM. It is not documented that ppin names HSMs as primus.cfg does."""
-    return hsm.hsm == slot.hsm or (bool(hsm.port) and (hsm.host, str(hsm.port)) == (slot.host, slot.port))
+def _keys(hsm: TestedHsm, slots: t.Sequence[Slot]) -> t.Set[str]:
+    """The keys in primus.cfg of the HSM that was tested.
+
+    It is not documented that ppin names HSMs as primus.cfg does: address and port tell more than the key that is shown.
+    """
+    address = (hsm.host.lower(), str(hsm.port))
+    there = {slot.hsm for slot in slots if hsm.port and (slot.host.lower(), slot.port) == address}
+    return there & {hsm.hsm} or there or {hsm.hsm}
 
 
 def _place(entry: t.Mapping[str, t.Any]) -> str:

@@ -167,8 +167,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import PARTITI
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 
 CLIENT_LOG = (
-    "A client gets the log only when the HSM's security configuration has client_log=true, which its security officer "
-    "sets."
+    "A client gets the log only when the HSM's security configuration has client_log=true, which is set by the HSM's "
+    "security officer, or for CloudHSM by the vendor's support."
 )
 
 
@@ -200,11 +200,12 @@ def log(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t
         if exc.cls == "refused":
             exc.hint += " " + CLIENT_LOG
         raise
-    tell(module, ledger, result, {"verified": True, "logins": 1, "error": None})
     with open(out, "rb") as file:
         content = file.read()
     result["size"] = len(content)
     entries, other_lines = parse_log(content.decode("utf-8", "replace"))
+    # A file may be there before the HSM has answered.
+    tell(module, ledger, result, {"verified": True if entries else None, "logins": 1, "error": None})
     if not entries:
         module.warn("The log of '%s' from %s has no entries. %s" % (params["user_name"], params["hsm"], CLIENT_LOG))
     if params["dest"]:

@@ -45,7 +45,8 @@ options:
         the partition is on. Then it is one login at each of them, so that a secret that is no longer accepted costs
         one wrong attempt at each.
       - V(changed) does so after a secret was fetched. A login that is rejected fails the module, what was fetched
-        stays. An HSM that cannot be reached is a warning.
+        stays. An HSM that cannot be reached is a warning, as is a login of which C(ppin) does not say whether the HSM
+        accepted it.
       - V(always) does so also when nothing is to be changed, in check mode too. It finds a secret that the HSM no
         longer accepts, which costs that wrong attempt, and fetches the one that is valid now with O(setup_password).
       - V(never) does not.
@@ -119,7 +120,8 @@ entries:
       type: bool
   sample: [{"index": 1, "slot_id": 0, "configured": true}]
 verified:
-  description: Whether a login with the secret worked; null when none was made or the HSM could not be reached.
+  description: Whether a login with the secret worked; null when none was made, or the HSM could not be
+    reached, or the verdict is not clear.
   returned: always
   type: bool
 rolled_back:

@@ -100,6 +100,19 @@ def test_code(code, meaning, cls):
     assert error.result() == {"code": code, "name": meaning, "class": cls, "hint": error.hint}
 
 
+@pytest.mark.parametrize(
+    ("code", "told", "not_told"),
+    [
+        ("0x80000018", "no connection left", "firewall"),
+        ("0x000000A3", "does not tell which", "Get a new setup password"),
+        ("0x000000A4", "have locked", "switched off"),
+    ],
+)
+def test_hints_that_are_not_those_of_the_class(code, told, not_told):
+    hint = PpinError("", code).hint
+    assert told in hint and not_told not in hint
+
+
 def test_no_other_code_is_known():
     assert sorted(CODES) == sorted(code for code, _meaning, _cls in [*TABLE, *PKCS11])
 

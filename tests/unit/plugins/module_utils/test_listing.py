@@ -601,6 +601,9 @@ def test_what_a_login_says_of_its_hsm(line, verdict, connected):
         ("user=A: failed: 0x80005017", ["A", "B"], ("A", "failed: 0x80005017")),
         ("user=A: failed: 0x80005017", [], ("A", "failed: 0x80005017")),
         ("user = A : CKR_OK", [], ("A", "CKR_OK")),
+        ("user='A': OK", ["A"], ("A", "OK")),
+        ('user="A:B" : failed: 0x80005017', ["A:B", "A"], ("A:B", "failed: 0x80005017")),
+        ("user='A': OK", ["'A'"], ("'A'", "OK")),
         ("user=id=0x00000001: CKR_PIN_INCORRECT", [], ("id=0x00000001", "CKR_PIN_INCORRECT")),
     ],
 )
@@ -608,6 +611,35 @@ def test_names_with_colons(line, names, expected):
     (slot,) = parse_test("slot0 (id=0x00000001), " + line, names).slots
     assert (slot.user_name, slot.said) == expected
     assert slot.ok == (expected[1] in ("OK", "CKR_OK"))
+
+
+@pytest.mark.parametrize(
+    ("said", "cls"),
+    [
+        ("", "transient"),
+        (" failed", "transient"),
+        (" FAILED: Connection refused", "transient"),
+        (" - no route to host", "transient"),
+        (": timed out", "transient"),
+        (", firmware: unknown", "transient"),
+        (": CKR_TOKEN_NOT_PRESENT", "transient"),
+        # the HSM may have judged the secret
+        (": login failed", "unknown"),
+        (" failed: access denied", "unknown"),
+        (" failed: wrong credentials", "unknown"),
+        (" failed: permanent secret not accepted", "unknown"),
+        (" failed: 160", "unknown"),
+        (", firmware: RX-3.1.0, login: rejected", "unknown"),
+        (" failed: something that nobody knows", "unknown"),
+        (" failed (0x80005017)", "rejected"),
+        (" failed: CKR_PIN_LOCKED", "refused"),
+    ],
+)
+@pytest.mark.parametrize("form", ["Connect to 'b.example.com' on port 2410", "Connect to b.example.com port 2410"])
+def test_an_hsm_whose_login_went_wrong_is_not_one_that_was_not_reached(form, said, cls):
+    tested = parse_test("hsm4: %s%s\n" % (form, said))
+    assert not tested.hsms[0].connected and tested.hsms[0].error.cls == cls
+    assert tested.logins_at_hsms == (0 if cls == "transient" else 1)
 
 
 @given(
@@ -619,6 +651,13 @@ def test_names_with_colons(line, names, expected):
 def test_an_hsm_is_never_reached_by_chance(words, noise):
     for hsm in parse_test("".join(words + noise)).hsms:
         assert not hsm.connected or (hsm.firmware and hsm.port)
+
+
+def test_slots_of_one_partition():
+    text = "hsm0: Connect to b port 2310, firmware: 1\n slot0 (id=0), user=A: 0x80005017\n slot1 (id=1), user=B: OK\n"
+    tested = parse_test(text)
+    assert [slot.user_name for slot in tested.of("B").slots] == ["B"] and tested.of("B").hsms[0].connected
+    assert tested.of("C").slots == [] and tested.of("A").slots == tested.slots[:1]
 
 
 def test_a_slot_without_an_hsm():
@@ -634,6 +673,9 @@ def test_a_slot_without_an_hsm():
         ("\tslot10\t(id=12),\tuser=A:\tOK\t", ("slot10", 12, "A", True)),
         ("slot0 (id=2), user=O'Brien: OK", ("slot0", 2, "O'Brien", True)),
         ("slot0 (id=2), user=Zürich \u65e5\u672c: OK", ("slot0", 2, "Zürich \u65e5\u672c", True)),
+        ("slot0 (id=2), user=A: CKR_OK (0x00000000)", ("slot0", 2, "A", True)),
+        ("slot0 (id=2), user=A: 0x00000000", ("slot0", 2, "A", True)),
+        ("slot0 (id=2), user=A: OK 0x00000030", ("slot0", 2, "A", False)),
         ("slot0 (id=2), user=A: 0x80005017", ("slot0", 2, "A", False)),
         ("slot0 (id=2), user=A: error: code: 0x80005017", ("slot0", 2, "A", False)),
         ("slot0 (id=2), user=A: NOK", ("slot0", 2, "A", False)),

@@ -254,3 +254,38 @@ def test_a_verdict_that_is_lost_is_no_reason_for_another_login(configured, hsm):
     assert not result["ok"] and result["logins"] == 1
     assert result["partitions"][0]["verified"] is None
     assert hsm.trials("P2") == 1
+
+
+@pytest.mark.parametrize("form", ["quoted", "plain"])
+def test_an_hsm_under_the_key_of_one_that_is_left_out(configured, hsm, form):
+    """A ppin that leaves out what is down and numbers the rest: hsm0 is shown, and is hsm1 of primus.cfg."""
+    configured.set(test_form=form, test_hsm_failure="no_line")
+    hsm("network", node=0, state="down")
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/^hsm1:/hsm0:/"')
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result.get("failed") and not result["ok"]
+    assert [entry["hsm"] for entry in result["unseen"]] == ["hsm0"]
+    assert [(entry["hsm"], entry["connected"]) for entry in result["hsms"]] == [("hsm0", True)]
+
+
+def test_hsms_under_each_others_keys(configured):
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/^hsm0:/HSM9:/; s/^hsm1:/hsm0:/; s/^HSM9:/hsm1:/"')
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert result["ok"] and result["unseen"] == [] and {entry["hsm"] for entry in result["hsms"]} == {"hsm0", "hsm1"}
+
+
+@pytest.mark.parametrize(("counters", "ok"), [("on", True), ("off", False)])
+def test_a_filter_that_ppin_reads_in_another_way(configured, counters, ok):
+    """Only the counters tell then whether all is well."""
+    configured.set(test_counters=counters)
+    wrap_ppin(
+        configured.ppin, 'for a; do shift; case $a in HSM1) a=hsm1;; esac; set -- "$@" "$a"; done; "$0.real" "$@"'
+    )
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="HSM1")
+    assert not result.get("failed") and (result["ok"], result["logins"], result["unseen"]) == (ok, 1, [])
+
+
+def test_a_login_that_an_hsm_rejects_without_a_slot_is_counted(configured):
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "/user=P2/d; s/^\\(hsm0.*\\), firmware.*/\\1: login failed/"')
+    result = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")
+    assert not result["ok"] and result["logins"] == 1

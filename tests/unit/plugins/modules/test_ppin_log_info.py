@@ -9,7 +9,7 @@ import stat
 
 import pytest
 import yaml
-from emulated_hsm import CONFIG
+from emulated_hsm import CONFIG, wrap_ppin
 from fleet import ansible_playbook
 
 
@@ -178,4 +178,18 @@ def test_an_hsm_that_gives_its_log_to_no_client(configured, hsm, tmp_path, limit
         result = fetch(configured, **options)
         assert "client_log=true" in str(result.get("warnings", "")) + result.get("msg", "")
         assert result.get("failed", False) == (limits["client_log_off"] == "refused")
-        assert result["partitions"][0]["verified"] is not False
+        assert result["partitions"][0]["verified"] is None
+
+
+def test_an_empty_file_proves_no_login(configured, hsm):
+    """A ppin that makes the file before it asks the HSM, and fails without a code: what is known stays so."""
+    hsm("rotate-secret", partition="P2")
+    assert configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")["partitions"][0]["verified"] is False
+    wrap_ppin(
+        configured.ppin,
+        'case "$*" in *--fetchlog*) while [ "$1" != --out ]; do shift; done; : > "$2"; echo Connection failed;; '
+        '*) exec "$0.real" "$@";; esac',
+    )
+    result = fetch(configured, force=True)
+    assert result["partitions"][0]["verified"] is None and "has no entries" in str(result["warnings"])
+    assert fetch(configured)["refused"] == ["P2"]

@@ -306,6 +306,26 @@ def test_a_login_test_that_is_not_understood_is_made_at_one_hsm_only(configured)
     assert len(configured.hsm.logins("permanent")) == 1
 
 
+@pytest.mark.parametrize(
+    "said", [": login failed", " failed: access denied", ", firmware: RP-2.10.0-T, login: rejected"]
+)
+def test_a_login_that_fails_on_the_line_of_the_hsm_is_made_at_one_hsm_only(configured, said):
+    configured.hsm("rotate-secret", partition="P2")
+    wrap_ppin(
+        configured.ppin,
+        f'"$0.real" "$@" | sed "s/^\\(hsm[0-9]*: Connect.*\\), firmware.*/\\1{said}/; /^ *slot/d; /^Num/d"',
+    )
+    result = configured.secret(verify="always")
+    assert result["failed"] and result["verified"] is None and result["error"]["class"] == "unknown"
+    assert result["logins"] == len(configured.hsm.logins("permanent")) == 1
+
+
+def test_another_partition_says_nothing_of_this_one(configured):
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/user=P2:/user=P3:/"')
+    result = configured.secret(verify="always")
+    assert result["failed"] and result["verified"] is None and result["error"]["class"] == "unknown"
+
+
 # Interrupted runs
 
 
