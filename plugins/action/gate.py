@@ -27,8 +27,6 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
-    BYPASS_HOST_LOOP = True
-
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(argument_spec=ARGUMENTS)

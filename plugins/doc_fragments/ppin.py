@@ -73,7 +73,7 @@ options:
     DIALOGUE = r"""
 options: {}
 requirements:
-  - pexpect, on the host that runs C(ppin), for the runs that give it a password
+  - pexpect 4.0 or later, on the host that runs C(ppin), for the runs that give it a password
 notes:
   - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
     never in the arguments or the environment of a process.
@@ -195,9 +195,6 @@ attributes:
   action:
     support: full
     description: Is an action plugin, and runs on the controller.
-  bypass_host_loop:
-    support: full
-    description: Runs once for all hosts of a play.
   platform:
     support: full
     description: The controller.

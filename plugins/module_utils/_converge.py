@@ -10,7 +10,13 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+    HINTS,
+    PpinError,
+    from_crash,
+    from_os_error,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
@@ -23,6 +29,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     not_listed,
     quoted,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._login import note_logins
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS as PPIN_ARGUMENTS,
@@ -102,7 +109,9 @@ def run_credential_module(module: AnsibleModule, credential: Credential) -> None
         run.fail(exc)
     except OSError as exc:
         run.fail(from_os_error(exc))
-    module.exit_json(**run.result)
+    except Exception as exc:  # so that the result tells in any case what was tried
+        run.fail(from_crash(exc))
+    module.exit_json(**with_control(run.result))
 
 
 class _Run:
@@ -131,7 +140,7 @@ class _Run:
             left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
             left = "Nothing was changed."
-        self.module.fail_json(**exc.failure(left), **self.result)
+        self.module.fail_json(**with_control(dict(self.result, **exc.failure(left))))
 
     def run(self) -> None:
         self.credential.check()
@@ -154,7 +163,8 @@ class _Run:
         ledger = Ledger(ppin.paths.secrets)
         if ledger.problem:
             self.module.warn(
-                "%s. It counts as empty: a setup password that was spent already may be spent again." % ledger.problem
+                "%s. It counts as empty: a setup password that was spent already may be spent again. The next change "
+                "sets it aside, beside the new one." % ledger.problem
             )
         listing = ppin.listing()
         self.tell_entries(listing)
@@ -172,7 +182,7 @@ class _Run:
             self.note(action, ledger)
         self.result.update(changed=True, action=_DONE[action], diff=diff)
         if action != _plan.REMOVE and self.credential.verify != "never" and not self.module.check_mode:
-            self.verify(ppin)
+            self.verify(ppin, ledger)
 
     # Observe
 
@@ -206,6 +216,7 @@ class _Run:
             login = "rejected"
             if failure is None:
                 login, failure = self.login(ppin, slots)
+                note_logins(self.module, ledger, {credential.name: _VERIFIED[login]})
             self.result["verified"] = _VERIFIED[login]
             seen = observe(login)
             action = plan(state, self.params["force"], seen)
@@ -340,19 +351,20 @@ class _Run:
                 ledger.forget(credential.kind, credential.name)
             else:
                 ledger.remember(credential.kind, credential.name, self.params[credential.passwords[0]])
-        except OSError as exc:
+        except (OSError, ValueError) as exc:  # ValueError: FIPS mode refuses the password
             self.module.warn(
                 "The ledger %s cannot be written (%s): state=updated will spend this password once more."
-                % (ledger.path, exc.strerror)
+                % (ledger.path, getattr(exc, "strerror", None) or exc)
             )
 
     # Verify
 
-    def verify(self, ppin: Ppin) -> None:
+    def verify(self, ppin: Ppin, ledger: Ledger) -> None:
         """Log in once with what was fetched. :raises PpinError: unless it works; what was fetched stays."""
         try:
             login, failure = self.login(ppin, ppin.slots())
             self.result["verified"] = _VERIFIED[login]
+            note_logins(self.module, ledger, {self.credential.name: _VERIFIED[login]})
         except PpinError as exc:  # such as a ppin that hangs
             login, failure = "unknown", exc
         if failure is None:

@@ -7,6 +7,7 @@ Sources: the error list of the vendor's PKCS#11 provider documentation, and PKCS
 The class is this collection's reading of them.
 """
 
+import os
 import re
 import typing as t
 
@@ -116,6 +117,12 @@ CODES = {
 }
 """Code, as printed by ppin with upper-case digits: (meaning, class)."""
 
+NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
+"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
+
+A connection that failed is taken for one that was never there, unless a login test has told that it was.
+"""
+
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
 
 _CODE_HINTS = {
@@ -223,6 +230,18 @@ def from_code(code: str, doing: str) -> PpinError:
         return PpinError("%s failed: %s %s" % (doing, code, CODES[code][0]), code)
     kind = "an HSM system error" if code.startswith("0xC") else "an error code that is not in the vendor's list"
     return PpinError("%s failed: %s, %s" % (doing, code, kind), code)
+
+
+def from_crash(exc: BaseException) -> PpinError:
+    """The error for an exception that nobody expected. It names the place, and shows nothing of what was at work."""
+    frame, place = exc.__traceback__, ""
+    while frame is not None:
+        place = "%s:%d" % (os.path.basename(frame.tb_frame.f_code.co_filename), frame.tb_lineno)
+        frame = frame.tb_next
+    return PpinError(
+        "An error that is not expected: %s at %s" % (type(exc).__name__, place),
+        hint="This is a fault of hsmops.primus: report it with its version, that of Python and this message.",
+    )
 
 
 def from_os_error(exc: OSError, doing: str = "") -> PpinError:

@@ -59,7 +59,11 @@ class Ledger:
         if entry is None:
             return False
         salt = base64.b64decode(entry["salt"])
-        return hmac.compare_digest(_hash(password, salt, entry["iterations"]), base64.b64decode(entry["hash"]))
+        try:
+            given = _hash(password, salt, entry["iterations"])
+        except ValueError:  # FIPS mode refuses short passwords, so that no entry can be of one
+            return False
+        return hmac.compare_digest(given, base64.b64decode(entry["hash"]))
 
     def since(self, kind: str, name: str) -> t.Optional[str]:
         """When the present credential was set by this collection, or None when it does not know."""
@@ -96,7 +100,10 @@ class Ledger:
             self._write()
 
     def remember(self, kind: str, name: str, password: str) -> None:
-        """Note that this password made the credential. :raises OSError: when the file cannot be written."""
+        """Note that this password made the credential.
+
+        :raises OSError, ValueError: when the file cannot be written, or the fingerprint not be computed (FIPS mode).
+        """
         first_used = self.first_used(kind, name) if self.same(kind, name, password) else None
         salt = os.urandom(16)
         self._data[kind][name] = {
@@ -120,6 +127,10 @@ class Ledger:
             self._write()
 
     def _write(self) -> None:
+        if self.problem and os.path.lexists(self.path):
+            # It may be of a newer version of this collection: set aside, under a name that decommission knows.
+            os.rename(self.path, "%s.%d.%s~" % (self.path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S")))
+        self.problem = None
         replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 
 

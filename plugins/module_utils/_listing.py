@@ -10,7 +10,12 @@ A megabyte of anything takes no more than a moment: no expression here begins an
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_return_value
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+    CONNECTION_FAILED,
+    NO_ANSWER,
+    PpinError,
+    find_return_value,
+)
 
 CONFIGURED = "configured"
 MISSING = "missing"
@@ -147,6 +152,11 @@ class TestedSlot(t.NamedTuple):
     def may_be_judged(self) -> bool:
         """Whether the HSM may have judged the permanent secret."""
         return self.error is None or self.error.may_be_judged
+
+    @property
+    def may_be_lost(self) -> bool:
+        """Whether a verdict may have been given that did not arrive."""
+        return self.error is not None and self.error.code in (NO_ANSWER, CONNECTION_FAILED)
 
 
 class TestedHsm(t.NamedTuple):

@@ -6,7 +6,7 @@
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
@@ -62,6 +62,8 @@ def run_login_module(
         module.fail_json(**exc.failure(), **result)
     except OSError as exc:
         module.fail_json(**from_os_error(exc).failure(), **result)
+    except Exception as exc:  # so that the result tells in any case what was tried
+        module.fail_json(**from_crash(exc).failure(), **result)
     module.exit_json(**result)
 
 

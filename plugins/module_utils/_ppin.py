@@ -22,12 +22,17 @@ import unicodedata
 import urllib.parse
 
 from ansible.module_utils.basic import missing_required_lib
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code, from_code
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+    CONNECTION_FAILED,
+    NO_ANSWER,
+    PpinError,
+    find_code,
+    from_code,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT, NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     Tested,
-    TestedSlot,
     parse_listing,
     parse_test,
     printable,
@@ -63,12 +68,6 @@ POLL = 0.5
 
 ECHO_TIMEOUT = 10
 """Seconds that a prompt may stand before its echo is off."""
-
-NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
-"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
-
-A connection that failed is taken for one that was never there, unless a login test has told that it was.
-"""
 
 Answers = t.Dict[str, t.Tuple[str, str]]
 """By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
@@ -323,7 +322,7 @@ class Ppin:
         doing = "The login of '%s' at %s" % (user_name, hsm or "every HSM")
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
         tested = parse_test(output, [user_name]).of(user_name)
-        judged = [slot for slot in tested.slots if not _was_not_reached(slot)]
+        judged = [slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost]
         failure = None if judged and all(slot.ok for slot in judged) else self._login_failure(tested, output, doing)
         if failure and judged and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
@@ -366,7 +365,8 @@ class Ppin:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
             raise self._failure(output, "Testing the connections (ppin --test)")
-        self.logins += len([slot for slot in tested.slots if slot.may_be_judged]) + tested.logins_at_hsms
+        self.logins += len([slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost])
+        self.logins += tested.logins_at_hsms
         return tested
 
     def fetch_log(self, user_name: str, hsm: str, since: t.Optional[str], reverse: bool, out: str) -> None:
@@ -590,12 +590,6 @@ _LOGINS = ("--test", "--fetchlog")  # what uses a credential without asking for 
 _PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
 
 
-def _was_not_reached(slot: TestedSlot) -> bool:
-    """Whether the secret cannot have been judged. After a connection that failed, it may have been."""
-    error = slot.error
-    return error is not None and error.cls == "transient" and error.code not in (NO_ANSWER, CONNECTION_FAILED)
-
-
 def _last_line(text: str) -> str:
     """The last line of a text that has more than white space in it."""
     return printable(text).rstrip().rpartition("\n")[2]
@@ -624,12 +618,20 @@ def _forms(secret: str) -> t.List[str]:
     return [secret, secret[::-1], raw.hex(), urllib.parse.quote(secret, ""), json.dumps(secret)[1:-1]] + encoded
 
 
+PEXPECT_VERSION = 4
+"""The oldest pexpect: since 4.0 it can be given an encoding. EL8 has 4.3, Debian 9 has 4.2, CentOS 7 has 2.3."""
+
+
 def import_pexpect() -> t.Any:
-    """pexpect, loaded only by the runs that set a credential. :raises PpinError: when it is not installed."""
+    """pexpect, loaded only by the runs that set a credential. :raises PpinError: when it is missing or too old."""
+    hint = "Install it on the client, for example python3-pexpect. No credential was used."
     try:
         import pexpect
     except ImportError:
-        raise PpinError(
-            missing_required_lib("pexpect"), cls="config", hint="Install it on the client, for example python3-pexpect."
-        ) from None
+        raise PpinError(missing_required_lib("pexpect"), cls="config", hint=hint) from None
+    version = str(getattr(pexpect, "__version__", "0"))
+    major = re.match(r"\d+", version)
+    if major is None or int(major.group()) < PEXPECT_VERSION:
+        problem = "pexpect %s is too old, as %d.0 or later is needed" % (version[:20], PEXPECT_VERSION)
+        raise PpinError(problem, cls="config", hint=hint)
     return pexpect

@@ -12,7 +12,7 @@ short_description: A report on all Primus HSM clients, as a page, JSON and metri
 version_added: 1.0.0
 description:
   - Makes a report of what M(hsmops.primus.ppin_info) told of each host. It begins with what needs doing.
-  - Works on the controller, once per play, whatever the hosts, and contacts none. The playbook C(hsmops.primus.report)
+  - Works on the controller and contacts no host. Use it with C(run_once). The playbook C(hsmops.primus.report)
     looks at the hosts first.
   - There is no password in it, but names of hosts, partitions and service users.
 author:
@@ -83,6 +83,7 @@ EXAMPLES = r"""
       {{ dict(ansible_play_hosts_all
               | zip(ansible_play_hosts_all | map('extract', hostvars) | map(attribute='client', default={}))) }}
     dest: reports
+  run_once: true
 """
 
 RETURN = r"""

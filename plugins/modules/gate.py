@@ -13,7 +13,7 @@ version_added: 1.0.0
 description:
   - Shows what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows of
     the credentials that were tried, and clears it if it is told to.
-  - Works on the controller, once per play, whatever the hosts.
+  - Works on the controller, for each host of the play. Use C(run_once), or one host.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:

@@ -220,7 +220,8 @@ error:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._pkcs11 import Login, Request, look
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret, check_timeout
@@ -263,8 +264,10 @@ def main() -> None:
     try:
         look(request(module.params, module.check_mode), module.params["timeout"], facts)
     except PpinError as exc:
-        module.fail_json(**exc.failure(), **facts)
-    module.exit_json(**facts)
+        module.fail_json(**with_control(dict(facts, **exc.failure())))
+    except Exception as exc:  # so that the result tells in any case what was tried
+        module.fail_json(**with_control(dict(facts, **from_crash(exc).failure())))
+    module.exit_json(**with_control(facts))
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ version_added: 1.0.0
 description:
   - Runs the vendor's connectivity test, C(ppin --test), on all HSMs and slots of C(primus.cfg) or some, and tells for
     each whether it worked, and if not, why.
-  - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. A secret that the
-    HSM no longer accepts so costs one wrong attempt per slot and HSM, and wrong attempts lock a partition for all its
-    clients. Name one HSM with O(hsm) when all that is asked is whether the secret is good.
+  - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. Wrong attempts
+    lock a partition for all its clients, so a partition with several slots or HSMs is logged in to once before that.
+    When this login is rejected, or its verdict is not clear, the module makes no other with that secret.
+  - Name one HSM with O(hsm) when all that is asked is whether the secret is good.
   - A partition that cannot be logged in to does not fail the module; RV(ok) tells.
   - C(ppin) has the test since version 1.8.1 of the provider.
 author:
@@ -218,18 +219,24 @@ def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Di
     listed = ppin.listing().partitions
     names = _names(params, listed)
     check_not_rejected(module, ledger, [name for name in names if entry_state(listed[name]) == CONFIGURED])
-    tested = ppin.test(
-        listed,
-        user=params["user_name"],
-        hsm=params["hsm"],
-        slot=params["slot"],
-        slotid=None if params["slot_id"] is None else str(params["slot_id"]),
-    )
+    slots = ppin.slots()
+    asked = _asked(slots, params, names)
+    stopped = {}
+    for name in names:
+        first = _first_login(ppin, name, [slot for slot in asked if slot.user_name == name])
+        if first is not None and _spent(first) and not any(slot.ok for slot in first.slots):
+            stopped[name] = first
+    if stopped:
+        others = [_test(ppin, params, listed, name) for name in names if name not in stopped]
+        tested = _merged([*stopped.values(), *others])
+    else:
+        tested = _test(ppin, params, listed, params["user_name"])
     result.update(_facts(tested))
     note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
     if tested.late is not None:
         raise tested.late
-    unseen = _unseen(tested, params, ppin.slots(), {name: listed[name] for name in names})
+    rest = {name: listed[name] for name in names if name not in stopped}
+    unseen = _unseen(tested, params, slots, rest)
     result["unseen"] = unseen or []
     counted = tested.failures is not None and tested.slots
     if unseen or (unseen is None and not counted):
@@ -267,13 +274,70 @@ def _names(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entr
     return names
 
 
+def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Collection[str]) -> t.List[Slot]:
+    """The slots of primus.cfg that the options choose; none when it is not understood."""
+    return [
+        slot
+        for slot in slots
+        if slot.user_name in names
+        and params["hsm"] in (None, slot.hsm, slot.host)
+        and params["slot"] in (None, slot.slot, slot.slot.replace("slot", ""))
+        and params["slot_id"] in (None, slot.slot_id)
+    ]
+
+
+def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[Tested]:
+    """One login to a partition, at the first HSM that is reached; None where the whole test is no more than that."""
+    if len(slots) < 2:
+        return None
+    first_slots = {slot.hsm: slot for slot in reversed(slots)}
+    tested = None
+    for hsm in dict.fromkeys(slot.hsm for slot in slots):
+        several = [slot.hsm for slot in slots].count(hsm) > 1
+        slot_id = first_slots[hsm].slot_id if several else None
+        try:
+            tested = ppin.test([name], user=name, hsm=hsm, slotid=None if slot_id is None else str(slot_id))
+        except PpinError as exc:
+            if exc.code is None and exc.cls in ("config", "unknown"):  # it said nothing of this HSM
+                continue
+            raise
+        if _spent(tested) or tested.late:
+            break
+    return tested
+
+
+def _spent(tested: Tested) -> bool:
+    """Whether a secret may have been judged."""
+    return any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.logins_at_hsms > 0
+
+
+def _test(ppin: Ppin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
+    slot_id = None if params["slot_id"] is None else str(params["slot_id"])
+    return ppin.test(listed, user=name, hsm=params["hsm"], slot=params["slot"], slotid=slot_id)
+
+
+def _merged(tests: t.Sequence[Tested]) -> Tested:
+    """Several outputs as one. What ppin counted in each does not add up."""
+    hsms: t.Dict[str, TestedHsm] = {}
+    for hsm in (hsm for tested in tests for hsm in tested.hsms):
+        known = hsms.get(hsm.hsm, hsm)
+        better = hsm if hsm.connected and not known.connected else known
+        slots = known.slots + hsm.slots if known is not hsm else hsm.slots
+        hsms[hsm.hsm] = better._replace(slots=sorted(slots, key=lambda slot: (len(slot.slot), slot.slot)))
+    late = next((tested.late for tested in tests if tested.late), None)
+    return Tested([hsms[key] for key in sorted(hsms, key=lambda key: (len(key), key))], None, None, late)
+
+
 def _unseen(
     tested: Tested, params: t.Mapping[str, t.Any], slots: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
     """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
 
     :arg slots: those of primus.cfg; none when it is not understood. The listing then tells how many there must be.
+    :arg listed: the partitions that were tested as a whole.
     """
+    if not listed:
+        return []
     if not slots:
         if params["hsm"] or params["slot"]:
             return None
@@ -281,14 +345,7 @@ def _unseen(
         wanted -= Counter((slot.user_name, slot.slot_id) for slot in tested.slots)
         keys = ((name, slot_id) for name, slot_id in wanted if params["slot_id"] in (None, slot_id))
         return [{"hsm": None, "slot": None, "slot_id": slot_id, "user_name": name} for name, slot_id in keys]
-    asked = [
-        slot
-        for slot in slots
-        if slot.user_name in listed
-        and params["hsm"] in (None, slot.hsm, slot.host)
-        and params["slot"] in (None, slot.slot, slot.slot.replace("slot", ""))
-        and params["slot_id"] in (None, slot.slot_id)
-    ]
+    asked = _asked(slots, params, listed)
     if not asked:  # as ppin tested something, it compares in another way
         return None
     places = [(hsm, key) for hsm in tested.hsms for key in _keys(hsm, slots)]
@@ -358,7 +415,7 @@ def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
         "user_name": name,
         # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
-        "logins": len([slot for slot in slots if slot.may_be_judged]),
+        "logins": len([slot for slot in slots if slot.may_be_judged or slot.may_be_lost]),
         "error": rejections[0].result() if rejections else None,
     }
 

@@ -127,8 +127,9 @@ import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
@@ -271,10 +272,12 @@ def main() -> None:
     try:
         fortinet(module, result)
     except PpinError as exc:
-        module.fail_json(**exc.failure(), **result)
+        module.fail_json(**with_control(dict(result, **exc.failure())))
     except OSError as exc:
-        module.fail_json(**from_os_error(exc).failure(), **result)
-    module.exit_json(**result)
+        module.fail_json(**with_control(dict(result, **from_os_error(exc).failure())))
+    except Exception as exc:  # so that the result tells in any case what was tried
+        module.fail_json(**with_control(dict(result, **from_crash(exc).failure())))
+    module.exit_json(**with_control(result))
 
 
 if __name__ == "__main__":

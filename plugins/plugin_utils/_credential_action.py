@@ -12,9 +12,13 @@ from __future__ import annotations
 import time
 import typing as t
 
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.common.collections import is_string
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
+
+_KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a dictionary"}
 
 
 class CredentialAction(GatedAction):
@@ -28,6 +32,11 @@ class CredentialAction(GatedAction):
 
     def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
         passwords = [self._arguments.get(option) for option in self.passwords]
+        for option, password in zip(self.passwords, passwords):
+            if password is not None and not is_string(password):  # a literal that Ansible has read may be another one
+                kind = next((name for kind, name in _KINDS.items() if isinstance(password, kind)), "no string")
+                problem = f"{option} is {kind}, and must be a string: put it in quotes, or use | string."
+                raise AnsibleActionFail(problem + " Nothing was tried.")
         given = [] if None in passwords else [str(password) for password in passwords]
         return self._look_and_try(self._gate_for(options, str(self._name), given))
 
@@ -48,6 +57,9 @@ class CredentialAction(GatedAction):
             # In check mode the module spends no credential that it was given; most hosts need nothing and end here.
             look = self._look_verified(gate) if self._verifies else self._module(check=True)
             if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
+                return look
+            if not look.get("changed"):
+                self._clean_up()
                 return look
             if look.get("verified") is False and not self._stale:  # what was found could not be noted
                 self._stale = {"known_stale_age": _gate.STALE_SLACK}
@@ -76,11 +88,18 @@ class CredentialAction(GatedAction):
                 look, failed=True, changed=False, action="none", msg="%s. %s" % (exc.msg, exc.hint), error=error
             )
             failed.pop("diff", None)
+            if look.get("interrupted"):
+                self._clean_up()
             return failed
         result = self._use(look)
         with _gate.reported(display.warning):
             gate.end(result)
         return result
+
+    def _clean_up(self) -> None:
+        """Have the module remove what a run left that died, which takes no credential, however it ends then."""
+        without_login: t.Dict[str, t.Any] = {"verify": "never"} if self._verifies else {}
+        self._module(**dict.fromkeys(self.passwords), **without_login)
 
     def _use(self, look: Result) -> Result:
         """Run the module; the logins of the look count, too."""

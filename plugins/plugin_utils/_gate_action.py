@@ -14,6 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.hsmops.primus.plugins.module_utils._control import take_control
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
@@ -67,11 +68,11 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         return _gate.Gate(
             open_store(options["gate_store"]),
             _gate.Options(options["gate_budget"], options["gate_window"]),
-            str(self._task_vars.get("inventory_hostname", "a host")),
+            str(self._task.delegate_to or self._task_vars.get("inventory_hostname", "a host")),
             self.kind,
             name,
             passwords,
-            display.display,
+            lambda text: display.display(text, stderr=True),  # stdout belongs to callbacks, such as that for JSON
         )
 
     # The module
@@ -91,7 +92,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             )
         finally:
             self._task.check_mode = before
-        self._logins += result.get("logins", 0)
+        take_control(result)
+        self._logins += result["logins"] if isinstance(result.get("logins"), int) else 0
         return result
 
 

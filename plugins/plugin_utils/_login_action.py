@@ -24,18 +24,25 @@ class LoginAction(GatedAction):
         return True
 
     def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
-        return self._log_in([self._gate_for(options, name) for name in sorted(self._names())])
+        names, failure = self._names()
+        return failure or self._log_in([self._gate_for(options, name) for name in sorted(names)])
 
-    def _names(self) -> t.Set[str]:
-        """The partitions that the module may log in to; those without a secret, where that is known, are none."""
+    def _names(self) -> t.Tuple[t.Set[str], Result]:
+        """The partitions that the module may log in to, without those that lack a secret; or why they are not known."""
         if self._name is not None:
-            return {self._name}
+            return {self._name}, {}
         look = self._execute_module(
             module_name="hsmops.primus.ppin_info",
             module_args={option: self._arguments[option] for option in PPIN_ARGUMENTS if option in self._arguments},
             task_vars=self._task_vars,
         )
-        return {partition["user_name"] for partition in look.get("partitions", []) if partition["configured"]}
+        if look.get("failed") or look.get("unreachable"):
+            return set(), look
+        if look.get("error"):  # without the names, the gate would guard nothing
+            error = look["error"]
+            msg = "%s. %s No login was made." % (error.get("msg"), error.get("hint"))
+            return set(), {"failed": True, "changed": False, "msg": msg, "error": error, "logins": 0, "ok": False}
+        return {partition["user_name"] for partition in look["partitions"] if partition["configured"]}, {}
 
     def _log_in(self, gates: t.Sequence[_gate.Gate]) -> Result:
         """One host alone logs in to a partition of which nothing is known; all others go by what it finds.

@@ -57,11 +57,8 @@ def ansible_playbook(folder: Path, environment, *words, **how):
             **places,
             **environment,
         },
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
         text=True,
-        **how,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **how},
     )
 
 
@@ -117,8 +114,8 @@ class Fleet:
         passwords = {"setup_password": SETUP[partition], "pkcs11_password": PINS[partition]}
         return self.ppin("ppin_secret", name, task, **{"user_name": partition, **passwords, **options})
 
-    def start(self, *tasks, forks=10, play=None, arguments=()):
-        """Start ansible-playbook on a play of these tasks. play: other keywords of it."""
+    def start(self, *tasks, forks=10, play=None, arguments=(), **how):
+        """Start ansible-playbook on a play of these tasks. play: other keywords of it; how: those of Popen."""
         book = self.folder / "play.json"
         book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": list(tasks), **(play or {})}]))
         (self.folder / "results.jsonl").unlink(missing_ok=True)
@@ -130,7 +127,9 @@ class Fleet:
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "ANSIBLE_PIPELINING": "1",
         }
-        return ansible_playbook(self.folder, environment, "-i", self.inventory, "-f", str(forks), book, *arguments)
+        return ansible_playbook(
+            self.folder, environment, "-i", self.inventory, "-f", str(forks), book, *arguments, **how
+        )
 
     def run(self, *tasks, **how):
         process = self.start(*tasks, **how)

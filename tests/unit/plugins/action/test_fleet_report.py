@@ -20,9 +20,9 @@ def run(new_fleet):
 
     def run_module(arguments=(), **options):
         dest = fleet.folder / "report"
-        task = {"name": "report", "hsmops.primus.fleet_report": {"dest": str(dest), **options}}
+        task = {"name": "report", "hsmops.primus.fleet_report": {"dest": str(dest), **options}, "run_once": True}
         results = fleet.run(task, arguments=arguments).results()
-        assert len(results) == 1  # once for all hosts
+        assert len(results) == 1
         files = {path.name: path for path in dest.iterdir()} if dest.exists() else {}
         return results.popitem()[1], files
 

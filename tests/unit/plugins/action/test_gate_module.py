@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The module gate, after runs that left something in the store."""
 
+import pytest
 from emulated_hsm import REJECTED, WRONG_SETUP
 
 
 def entries(fleet, **options):
     task = {"name": "gate", "hsmops.primus.gate": options}
-    (result,) = fleet.run(task).results().values()
+    result = fleet.run(task, arguments=["--limit", "host0000"]).results()["host0000"]
     return result["changed"], {(entry["name"], entry["verdict"]) for entry in result["entries"]}
 
 
@@ -31,7 +32,9 @@ def test_until_when_a_setup_password_may_be_valid(new_fleet):
     fleet.run(fleet.secret("P2"))
 
     def validity(**options):
-        (result,) = fleet.run({"name": "gate", "hsmops.primus.gate": options}).results().values()
+        results = fleet.run({"name": "gate", "hsmops.primus.gate": options}).results().values()
+        result, *others = results
+        assert all(other == result for other in others)
         assert not result.get("failed"), result
         return [entry["setup_password_validity"] for entry in result["entries"]]
 
@@ -46,3 +49,13 @@ def test_until_when_a_setup_password_may_be_valid(new_fleet):
     assert validity() == [first, None]
     run = fleet.run({"name": "gate", "hsmops.primus.gate": {"setup_password_lifespan": -1}})
     assert "not in 0 to 87600 hours" in str(run.failures())
+
+
+@pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
+def test_under_each_strategy(new_fleet, strategy):
+    """The command that a refusal names must work for everybody."""
+    fleet = new_fleet(3)
+    fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP), play={"strategy": strategy})
+    run = fleet.run({"name": "gate", "hsmops.primus.gate": {"name": "P2", "clear": True}}, play={"strategy": strategy})
+    assert run.failures() == {} and len(run.results()) == 3
+    assert entries(fleet) == (False, set())

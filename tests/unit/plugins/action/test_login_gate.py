@@ -43,8 +43,8 @@ def test_good_secrets_are_tested_by_all(new_fleet):
     fetched(fleet, "P1", "P2")
     run = fleet.run(connectivity(fleet))
     assert run.failures() == {}
-    assert all(result["ok"] and result["logins"] == 4 for result in run.results().values())
-    assert fleet.verdicts("permanent") == {"ok": 24}
+    assert all(result["ok"] and result["logins"] == 6 for result in run.results().values())
+    assert fleet.verdicts("permanent") == {"ok": 36}
 
 
 def test_what_ppin_secret_found_counts_and_the_other_way_round(new_fleet):

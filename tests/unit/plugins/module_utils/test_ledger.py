@@ -339,8 +339,38 @@ def test_not_a_file(secrets_path):
     ledger = Ledger(secrets_path)
     assert ledger.path in ledger.problem
     assert not ledger.same("partitions", "P1", PASSWORD)
-    with pytest.raises(OSError):
-        ledger.remember("partitions", "P1", PASSWORD)
+    ledger.remember("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert [path.is_dir() for path in Path(secrets_path).parent.glob("*~")] == [True], "it is set aside"
+
+
+@pytest.mark.parametrize("content", ['{"version": 2, "partitions": {}}', "{", "", '{"version": 1}'])
+def test_what_is_not_understood_is_set_aside_once(secrets_path, content):
+    """A newer version of this collection may still want it."""
+    path = Path(secrets_path + ".ledger")
+    path.write_text(content)
+    ledger = Ledger(secrets_path)
+    ledger.remember("partitions", "P1", PASSWORD)
+    ledger.remember("partitions", "P2", OTHER)
+    assert ledger.problem is None
+    (aside,) = path.parent.glob(".secrets.cfg.ledger.*~")
+    assert aside.read_text() == content
+    assert Ledger(secrets_path).same("partitions", "P2", OTHER) and Ledger(secrets_path).same(
+        "partitions", "P1", PASSWORD
+    )
+
+
+def test_passwords_that_a_fips_machine_refuses(secrets_path, monkeypatch):
+    def refuse(*_arguments):
+        raise ValueError("[digital envelope routines] invalid key length")
+
+    Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+    monkeypatch.setattr(hashlib, "pbkdf2_hmac", refuse)
+    assert not Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    with pytest.raises(ValueError, match="invalid key length"):
+        Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+    monkeypatch.undo()
+    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD), "the file is as it was"
 
 
 def test_a_link_to_nothing(secrets_path, tmp_path):

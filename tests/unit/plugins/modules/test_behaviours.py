@@ -75,7 +75,7 @@ def test_an_hsm_that_is_down_is_never_overlooked(new_client, configured, hsm, fo
     hsm("network", node=0, state="down")
     spent = len(hsm.logins("permanent"))
     result = client.run("ppin_connectivity_info", user_name="P2")
-    assert result["ok"] is False and result["logins"] == 1
+    assert result["ok"] is False and result["logins"] == 2  # the first one, and that of the test
     assert [entry["connected"] for entry in result["hsms"] if entry["hsm"] == "hsm1"] == [True]
     assert not any(entry["connected"] for entry in result["hsms"] if entry["hsm"] == "hsm0")
     assert [slot["hsm"] for slot in result["unseen"]] == (["hsm0"] if failure == "no_line" else [])
@@ -83,7 +83,7 @@ def test_an_hsm_that_is_down_is_never_overlooked(new_client, configured, hsm, fo
     if failure != "no_line":  # of which nothing can be told from a login at it
         verified = client.secret(verify="always")
         assert verified["verified"] is True and not verified["changed"]
-        assert [login["node"] for login in hsm.logins("permanent")[spent:]] == ["hsm1", "hsm1"]
+        assert [login["node"] for login in hsm.logins("permanent")[spent:]] == ["hsm1"] * 3
     hsm("network", node=1, state="down")
     assert client.run("ppin_connectivity_info", user_name="P2")["ok"] is False
     assert client.secret(verify="always", retries=0)["verified"] is None
@@ -98,7 +98,8 @@ def test_a_stale_secret_is_known_in_each_form(configured, hsm, form, failure):
     result = configured.secret(verify="always", setup_password=None, pkcs11_password=None)
     assert result["failed"] and result["verified"] is False and result["error"]["class"] == "config"
     assert hsm.trials("P2") == 1
-    tested = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0")
+    assert configured.run("ppin_connectivity_info", user_name="P2")["refused"] == ["P2"], "the ledger knows"
+    tested = configured.run("ppin_connectivity_info", user_name="P2", hsm="hsm0", force=True)
     assert tested["partitions"][0]["verified"] is False
     assert tested["partitions"][0]["error"]["class"] == "rejected"
 

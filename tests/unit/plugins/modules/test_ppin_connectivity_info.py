@@ -3,6 +3,7 @@
 """ppin_connectivity_info: what it tells of HSMs and slots, and the logins that it does not make."""
 
 import json
+import re
 
 import pytest
 from emulated_hsm import REJECTED, wrap_ppin
@@ -11,7 +12,8 @@ from emulated_hsm import REJECTED, wrap_ppin
 def test_all_is_well(configured, hsm):
     before, spent = configured.state(), len(hsm.logins())
     result = configured.run("ppin_connectivity_info")
-    assert (result["ok"], result["changed"], result["logins"], result["refused"]) == (True, False, 4, [])
+    # Each of the two partitions once, to know that its secret is good, then at each of its two HSMs.
+    assert (result["ok"], result["changed"], result["logins"], result["refused"]) == (True, False, 6, [])
     assert result["counts"] == {"hsms": 4, "slots": 4, "failures": 0}
     assert [(hsm["hsm"], hsm["connected"], hsm["error"]) for hsm in result["hsms"]] == [
         (f"hsm{number}", True, None) for number in range(4)
@@ -23,7 +25,7 @@ def test_all_is_well(configured, hsm):
         "P1": (True, 2),
         "P2": (True, 2),
     }
-    assert len(hsm.logins()) == spent + 4
+    assert len(hsm.logins()) == spent + 6
     assert configured.state() == before
 
 
@@ -41,7 +43,7 @@ def test_all_is_well(configured, hsm):
 def test_filters(configured, filters, tested):
     result = configured.run("ppin_connectivity_info", **filters)
     assert [(hsm["hsm"], slot["user_name"]) for hsm in result["hsms"] for slot in hsm["slots"]] == tested
-    assert result["ok"] and result["logins"] == len(tested)
+    assert result["ok"] and result["logins"] == len(tested) + (len(tested) > 1)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +61,8 @@ def test_a_rejected_secret_is_told_once_and_not_tried_again(configured, hsm, beh
     hsm("rotate-secret", partition="P2")
     result = configured.run("ppin_connectivity_info")
     assert not result.get("failed") and not result["ok"]
-    assert result["counts"] == {"hsms": 4, "slots": 4, "failures": 2}
+    assert result["counts"] == {"hsms": 3, "slots": 3, "failures": 1}
+    assert hsm.trials("P2") == 1
     (error,) = {json.dumps(slot["error"]) for entry in result["hsms"] for slot in entry["slots"] if not slot["ok"]}
     error = json.loads(error)
     assert (error["code"], error["class"]) == (REJECTED, "rejected") and error["hint"]
@@ -74,7 +77,7 @@ def test_a_rejected_secret_is_told_once_and_not_tried_again(configured, hsm, beh
     assert again["error"]["class"] == "rejected"
     assert len(hsm.logins()) == spent
     assert configured.run("ppin_connectivity_info", user_name="P1")["ok"]
-    assert configured.run("ppin_connectivity_info", force=True)["logins"] == 4
+    assert configured.run("ppin_connectivity_info", force=True)["logins"] == 4  # P1 three times, P2 once
 
 
 def test_a_secret_that_was_fetched_anew_is_tried(configured, hsm):
@@ -116,7 +119,7 @@ def test_what_another_client_found(configured, age, refused):
 def test_an_hsm_that_cannot_be_reached(configured, hsm):
     hsm("network", node=0, state="down")
     result = configured.run("ppin_connectivity_info", user_name="P2")
-    assert not result.get("failed") and not result["ok"] and result["logins"] == 1
+    assert not result.get("failed") and not result["ok"] and result["logins"] == 2
     down, up = result["hsms"]
     assert (down["connected"], down["firmware"], down["slots"]) == (False, None, [])
     assert (down["error"]["code"], down["error"]["class"]) == ("0x80005015", "transient")
@@ -131,7 +134,7 @@ def test_a_partition_without_a_secret_costs_no_login(client, hsm):
 
 
 def test_what_is_not_judged_is_not_held_against_the_secret(configured, hsm):
-    hsm("busy", count=2)
+    hsm("busy", count=4)
     result = configured.run("ppin_connectivity_info", user_name="P2")
     assert not result["ok"] and result["logins"] == 0 and result["partitions"][0]["verified"] is None
     assert configured.run("ppin_connectivity_info", user_name="P2")["ok"]
@@ -222,6 +225,35 @@ def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
     result = client.run("ppin_connectivity_info", user_name="P2", known_stale_ages={"P2": 0})
     assert not result.get("failed") and (result["ok"], result["refused"], result["logins"]) == (False, [], 0)
     assert hsm.logins("permanent") == []
+
+
+@pytest.mark.parametrize("behaviour", [{}, {"test_form": "plain"}, {"slot_id_format": "hex"}], ids=str)
+def test_a_stale_secret_costs_one_login_whatever_the_slots_and_hsms(hsm, new_client, configured, behaviour):
+    """Two HSMs and three slots: one rejection, and the other partition is tested as a whole."""
+    text = configured.config.read_text()
+
+    def tripled(slot):
+        more = [slot.group().replace("slot0", f"slot{number}").replace("id = 1", f"id = {number}") for number in (7, 8)]
+        return slot.group() + "".join(more)
+
+    configured.config.write_text(re.sub(r"slot0 :\s*\{[^}]*P2[^}]*\};", tripled, text))
+    configured.set(**behaviour)
+    assert configured.run("ppin_connectivity_info", user_name="P2")["logins"] == 7
+    hsm("rotate-secret", partition="P2")
+    result = configured.run("ppin_connectivity_info")
+    assert hsm.trials("P2") == 1 and not result["ok"] and not result.get("failed")
+    verdicts = {entry["user_name"]: (entry["verified"], entry["logins"]) for entry in result["partitions"]}
+    assert verdicts == {"P1": (True, 2), "P2": (False, 1)}
+    assert result["unseen"] == []
+
+
+def test_a_verdict_that_is_lost_is_no_reason_for_another_login(configured, hsm):
+    hsm("rotate-secret", partition="P2")
+    wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/P2: FAILED.*/P2: FAILED (0x8000003B)/"')
+    result = configured.run("ppin_connectivity_info", user_name="P2")
+    assert not result["ok"] and result["logins"] == 1
+    assert result["partitions"][0]["verified"] is None
+    assert hsm.trials("P2") == 1
 
 
 @pytest.mark.parametrize("form", ["quoted", "plain"])

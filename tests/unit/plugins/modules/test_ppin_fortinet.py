@@ -183,12 +183,8 @@ def test_a_string_on_several_lines(client):
 @pytest.mark.parametrize(("padding", "warned"), [(0, False), (1500, False), (2500, True)])
 def test_a_string_that_is_too_long_for_a_fortigate(client, tmp_path, padding, warned):
     """What is fetched is written in any case: the setup password may not serve a second time."""
-    add = f"(echo; echo ---; base64 -d | sed 's|^version|// {'x' * padding}\\nversion|' | base64 -w 0)"
-    wrap_ppin(
-        client.ppin,
-        f'case "$*" in *--fortinet*) "$0.real" "$@" | tee /dev/stderr | tail -n 1 | {add};;\n'
-        '*) exec "$0.real" "$@";; esac',
-    )
+    pad = f"base64 -d | sed 's|^version|// {'x' * padding}\\nversion|' | base64 -w 0"
+    spoil(client, f'printed=$("$0.real" "$@"); echo "$printed" | tail -n 1 | {pad}')
     result = fortinet(client, dest=tmp_path / "string")
     assert not result.get("failed"), result
     assert result["length"] == len((tmp_path / "string").read_text().strip()) > padding
