@@ -91,7 +91,7 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             )
         finally:
             self._task.check_mode = before
-        self._logins += result.get("logins", 0)
+        self._logins += _gate.logins_of(result) or 0
         return result
 
 
