@@ -34,8 +34,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             check_lifespan(options["setup_password_lifespan"])
             store = open_store(options["gate_store"])
             found = [(key, record) for key, record in store.items() if _asked(record, options)]
+            everything = options["name"] is None and options["kind"] is None
+            keys = store.keys() if everything else [key for key, _record in found]  # all: the damaged ones, too
             if options["clear"] and not self._task.check_mode:
-                for key, _record in found:
+                for key in keys:
                     store.remove(key)
         except PpinError as exc:
             return {"failed": True, **exc.failure()}
@@ -43,7 +45,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return {"failed": True, "msg": str(exc)}
         lifespan = options["setup_password_lifespan"]
         entries = [_shown(record, lifespan) for _key, record in sorted(found, key=lambda item: str(item[1]["time"]))]
-        return {"changed": bool(options["clear"] and found), "entries": entries}
+        return {"changed": bool(options["clear"] and keys), "entries": entries}
 
 
 def _asked(record: Record, options: t.Mapping[str, t.Any]) -> bool:

@@ -149,10 +149,10 @@ options:
     default: true
   gate_store:
     description:
-      - Where the gate keeps what it knows. This is a folder of the controller (mode 0700, made when it is not there),
-        or a Redis, as a URL that begins with C(redis://), C(rediss://) or C(unix://). For a Redis the controller needs
-        the Python package redis.
-      - By default the folder C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
+      - Where the gate keeps what it knows. This is a directory of the control node (created with mode 0700 when it is
+        not there; one that a group of operators shares needs mode 2770), or a Redis, as a URL that begins with
+        C(redis://), C(rediss://) or C(unix://). For a Redis the control node needs the Python package redis.
+      - By default the directory C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
       - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
         their partitions have the same names.
     type: str

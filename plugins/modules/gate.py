@@ -34,6 +34,8 @@ options:
     description:
       - Forget these entries. The credentials count as never tried then, and no longer towards
         O(hsmops.primus.ppin_secret#module:gate_budget).
+      - Without O(name) and O(kind) this forgets all entries, those that are damaged or cannot be used any more because
+        the key of the store is lost, too.
     type: bool
     default: false
   gate_store:

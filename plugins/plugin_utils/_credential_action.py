@@ -9,7 +9,6 @@ ring, whatever strategy, forks, serial or throttle a play has.
 
 from __future__ import annotations
 
-import time
 import typing as t
 
 from ansible.errors import AnsibleActionFail
@@ -104,8 +103,9 @@ class CredentialAction(GatedAction):
     def _use(self, look: Result) -> Result:
         """Run the module; the logins of the look count, too."""
         result = self._module(**self._stale)
-        if "logins" in result:
-            result["logins"] += look.get("logins", 0)
+        logins = _gate.logins_of(result)
+        if logins is not None:
+            result["logins"] = logins + (_gate.logins_of(look) or 0)
         return result
 
     # The login with the secret that is there
@@ -122,7 +122,7 @@ class CredentialAction(GatedAction):
             with gate.turn():
                 permanent = gate.permanent()
                 if not permanent.known:
-                    started = time.time()
+                    started = gate.store.now()
                     look = self._module(check=True)
                     with _gate.reported(display.warning):
                         gate.note_permanent(look, started)
@@ -130,7 +130,7 @@ class CredentialAction(GatedAction):
                     return look
         stale = permanent.stale
         self._set_stale(gate, stale)
-        started = time.time()
+        started = gate.store.now()
         look = self._module(check=True, **self._stale)
         with _gate.reported(display.warning):
             if gate.learnt_permanent(look):

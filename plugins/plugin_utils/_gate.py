@@ -12,12 +12,21 @@ import contextlib
 import hashlib
 import hmac
 import json
+import re
 import shlex
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import NOT_ACCEPTED, NOT_JUDGED
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
+    LIST_LIMIT,
+    MEANING_LIMIT,
+    TEXT_LIMIT,
+    GateError,
+    Record,
+    Store,
+    Turn,
+)
 
 SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
 """The kinds of records: setup password with PKCS#11 password, service proxy password, PKCS#11 password, permanent
@@ -38,6 +47,16 @@ TURN_TIMEOUT = 3600
 
 STALE_SLACK = 60
 """Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
+
+
+PREFIX_DIGITS = 16
+"""Digits of a record's key that depend on the name only, so that the records of a name can be read without others."""
+
+KEPT_WINDOWS = 24
+"""Windows after which a record that no longer counts is forgotten."""
+
+KEPT_FIRST_USE = 30 * 24 * 3600
+"""Seconds for which the first use of a setup password is remembered at least; it is seldom valid for so long."""
 
 
 class Options(t.NamedTuple):
@@ -92,14 +111,26 @@ class Gate:
         self.store, self.options, self.host = store, options, host
         self.kind, self.name, self.tell = kind, name, tell
         secret = store.secret()
-        self.key = _derive(secret, kind, name, *passwords)
-        self.permanent_key = _derive(secret, PERMANENT, name)
+        self.prefix = _derive(secret, "name", name)[:PREFIX_DIGITS]
+        self.key = self.prefix + _derive(secret, kind, name, *passwords)[PREFIX_DIGITS:]
+        self.permanent_key = self.prefix + _derive(secret, PERMANENT, name)[PREFIX_DIGITS:]
         self.turn_key = _derive(secret, "turn", kind, name)
 
     # Turns: one for all credentials of a name, so that several wrong ones are not tried at once, either.
 
-    def turn(self) -> t.ContextManager[None]:
-        return self.store.turn(self.turn_key, self.host, TURN_TIMEOUT, self._waiting)
+    @contextlib.contextmanager
+    def turn(self) -> t.Iterator[Turn]:
+        turn = None
+        try:
+            with self.store.turn(self.turn_key, self.host, TURN_TIMEOUT, self._waiting) as turn:
+                yield turn
+        finally:
+            if turn is not None and turn.lost:
+                self.tell(
+                    "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be "
+                    "reached, or the lock was removed. Another host may have tried a credential at the same time. See "
+                    "the entries with the module hsmops.primus.gate." % (self.host, LABELS[self.kind], self.name)
+                )
 
     def _waiting(self, holder: str) -> None:
         self.tell(
@@ -131,7 +162,7 @@ class Gate:
         unclear = self._recent(record)
         if verdict == RUNNING:
             unclear = unclear + [record["time"]] if self._fresh(record["time"]) else unclear
-            self.store.write(
+            self._keep(
                 self.key, dict(record, verdict=UNCLEAR, unclear=unclear, meaning="the run was ended before it told")
             )
         self._check_budget()
@@ -147,7 +178,7 @@ class Gate:
         if verdict == ACCEPTED:
             unclear = []  # they were of this credential, which is right
         elif verdict == UNCLEAR:
-            unclear.append(time.time())
+            unclear.append(self.store.now())
         elif verdict is None and not unclear:
             self.store.remove(self.key)
             return
@@ -156,18 +187,19 @@ class Gate:
     def _check_budget(self) -> None:
         """:raises Refused: when enough logins with this name went wrong, or may have."""
         wrong = []
-        for _key, record in self.store.items():
-            if (record["kind"], record["name"]) == (self.kind, self.name):
+        budget = min(self.options.budget, LIST_LIMIT)
+        for _key, record in self.store.items(self.prefix):
+            if record["kind"] == self.kind:
                 wrong += [record] * len(self._recent(record))
                 if record["verdict"] == REJECTED and self._fresh(record["time"]):
                     wrong.append(record)
-        if len(wrong) < self.options.budget:
+        if len(wrong) < budget:
             return
         last = max(wrong, key=lambda record: record["time"])
         raise Refused(
             "%d of %d logins of '%s' that may go wrong within %d seconds were spent, the last when %s: %s. "
             "%s did not contact the HSM"
-            % (len(wrong), self.options.budget, self.name, self.options.window, _when(last), _found(last), self.host),
+            % (len(wrong), budget, self.name, self.options.window, _when(last), _found(last), self.host),
             "Make sure that the %s is right, then clear the entries, or wait: %s"
             % (LABELS[self.kind], self._how_to_clear()),
             last,
@@ -183,30 +215,30 @@ class Gate:
 
     def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
         """The verdict of a login with a secret that was there before, if it is news, else None."""
-        verified = result.get("verified") if result.get("logins") else None
+        verified = result.get("verified") if logins_of(result) else None
         if verified is False:
             return REJECTED
-        return ACCEPTED if verified and not self.permanent().known else None
+        return ACCEPTED if verified is True and not self.permanent().known else None
 
     def note_permanent(
         self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
     ) -> None:
         """Note, having the turn, what learnt_permanent() tells.
 
-        :arg started: time before the login.
+        :arg started: time before the login, by the store's clock.
         :arg known_stale: the finding that was known then.
         """
         verdict = self.learnt_permanent(result)
         if verdict == REJECTED:
             if self.permanent().stale not in (None, known_stale):
                 return  # several hosts found out at once: the first is the one to name
-            self._write(self.permanent_key, PERMANENT, REJECTED, result.get("error") or {}, [], started)
+            self._write(self.permanent_key, PERMANENT, REJECTED, bounded(result.get("error")), [], started)
         elif verdict == ACCEPTED:
             self._write(self.permanent_key, PERMANENT, ACCEPTED, {}, [], started)
 
     def stale_age(self, record: Record) -> int:
         """Seconds, for the module's option C(known_stale_age)."""
-        return max(0, int(time.time() - record["time"])) + STALE_SLACK
+        return int(self._age(record["time"])) + STALE_SLACK
 
     # Helpers
 
@@ -221,8 +253,12 @@ class Gate:
         command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
         return command + ", with the gate_store that this task has, if any"
 
+    def _age(self, moment: float) -> float:
+        """Seconds since then; what is in the future is of now."""
+        return max(0.0, self.store.now() - moment)
+
     def _fresh(self, moment: float) -> bool:
-        return time.time() - moment < self.options.window
+        return self._age(moment) < self.options.window
 
     def _recent(self, record: Record) -> t.List[float]:
         return [moment for moment in record.get("unclear", []) if self._fresh(moment)]
@@ -239,35 +275,73 @@ class Gate:
         # When the password was first accepted, as its validity begins then.
         first_used = (self.store.read(key) or {}).get("first_used") if kind == SECRET else None
         if kind == SECRET and verdict == ACCEPTED:
-            first_used = first_used or time.time()
+            first_used = first_used or self.store.now()
         record: Record = {
             "first_used": first_used,
             "verdict": verdict,
             "kind": kind,
-            "name": self.name,
-            "host": self.host,
-            "time": moment or time.time(),
+            "name": self.name[:TEXT_LIMIT],
+            "host": self.host[:TEXT_LIMIT],
+            "time": moment or self.store.now(),
             "code": error.get("code"),
-            "meaning": error.get("name"),
+            "meaning": error.get("meaning"),
             "class": error.get("class"),
-            "unclear": unclear,
+            "unclear": unclear[-LIST_LIMIT:],
         }
-        self.store.write(key, record)
+        self._keep(key, record)
+
+    def _keep(self, key: str, record: Record) -> None:
+        """Write a record, for as long as it can matter: that of a rejected credential until it is cleared."""
+        ttl: t.Optional[float] = KEPT_WINDOWS * self.options.window
+        if record["verdict"] == REJECTED and record["kind"] != PERMANENT:
+            ttl = None
+        elif record.get("first_used"):
+            ttl = max(KEPT_WINDOWS * self.options.window, KEPT_FIRST_USE)
+        self.store.write(key, record, ttl)
 
 
 def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[str, t.Any]]:
     """What a module's result says of the credential given: a verdict, or None when it was not tried, and the error.
 
     A login that is rejected after a fetch counts as a rejection: each further host would spend one more on it.
+
+    :returns: the error as of bounded(); empty when there is none to note.
     """
-    error = result.get("error") or {"name": "the module ended without a result"}
+    logins = logins_of(result)
     if not result.get("failed"):
-        return (ACCEPTED if result.get("logins") else None), {}
-    if result.get("logins") == 0:
+        if logins is None and "logins" in result:
+            return UNCLEAR, bounded({"name": "the module's result cannot be understood"})
+        return (ACCEPTED if logins else None), {}
+    if logins == 0:
         return None, {}
-    if error.get("class") in NOT_ACCEPTED:
+    error = bounded(result.get("error") or {"name": "the module ended without a result"})
+    if error["class"] in NOT_ACCEPTED:
         return REJECTED, error
-    return (None if error.get("class") in NOT_JUDGED else UNCLEAR), error
+    return (None if error["class"] in NOT_JUDGED else UNCLEAR), error
+
+
+def logins_of(result: t.Mapping[str, t.Any]) -> t.Optional[int]:
+    """How many logins a module's result tells of, or None when it does not, or not as a number."""
+    logins = result.get("logins")
+    return logins if isinstance(logins, int) and not isinstance(logins, bool) and logins >= 0 else None
+
+
+def bounded(error: t.Any) -> t.Dict[str, t.Optional[str]]:
+    """What a record keeps of the C(error) in a host's result, which may be anything.
+
+    :returns: ``code``, ``0x`` and 8 hexadecimal digits, or None; ``class``, one that is known, else C(unknown);
+        ``meaning``, printable and of at most MEANING_LIMIT characters, empty when there is none.
+    """
+    told = error if isinstance(error, t.Mapping) else {"name": error}
+    code, cls, meaning = told.get("code"), told.get("class"), told.get("name")
+    printable = (
+        (char if char.isprintable() else " " for char in meaning[:MEANING_LIMIT]) if isinstance(meaning, str) else ""
+    )
+    return {
+        "code": code if isinstance(code, str) and re.fullmatch("0x[0-9A-Fa-f]{8}", code) else None,
+        "class": cls if isinstance(cls, str) and cls in HINTS else "unknown",
+        "meaning": "".join(printable),
+    }
 
 
 @contextlib.contextmanager

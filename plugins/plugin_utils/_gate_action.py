@@ -93,7 +93,7 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         finally:
             self._task.check_mode = before
         take_control(result)
-        self._logins += result["logins"] if isinstance(result.get("logins"), int) else 0
+        self._logins += _gate.logins_of(result) or 0
         return result
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 import typing as t
 
 from ansible.module_utils.parsing.convert_bool import boolean
@@ -39,10 +38,10 @@ class LoginAction(GatedAction):
         if look.get("failed") or look.get("unreachable"):
             return set(), look
         if look.get("error"):  # without the names, the gate would guard nothing
-            error = look["error"]
+            error = look["error"] if isinstance(look["error"], dict) else {}
             msg = "%s. %s No login was made." % (error.get("msg"), error.get("hint"))
             return set(), {"failed": True, "changed": False, "msg": msg, "error": error, "logins": 0, "ok": False}
-        return {partition["user_name"] for partition in look["partitions"] if partition["configured"]}, {}
+        return {name for name, found in _by_name(look.get("partitions")).items() if found.get("configured")}, {}
 
     def _log_in(self, gates: t.Sequence[_gate.Gate]) -> Result:
         """One host alone logs in to a partition of which nothing is known; all others go by what it finds.
@@ -59,9 +58,9 @@ class LoginAction(GatedAction):
                 held = []
             stale = {gate.name: record for gate in gates for record in [gate.permanent().stale] if record}
             ages = {gate.name: gate.stale_age(stale[gate.name]) for gate in gates if gate.name in stale}
-            started = time.time()
+            started = max((gate.store.now() for gate in gates), default=0.0)
             result = self._module(known_stale_ages={} if forced else ages)
-            verdicts = {partition["user_name"]: partition for partition in result.get("partitions", [])}
+            verdicts = _by_name(result.get("partitions"))
             for gate in held:
                 with _gate.reported(display.warning):
                     gate.note_permanent(verdicts.get(gate.name, {}), started)
@@ -79,3 +78,10 @@ class LoginAction(GatedAction):
                 if name in stale
             )
         return result
+
+
+def _by_name(partitions: t.Any) -> t.Dict[str, t.Mapping[str, t.Any]]:
+    """The C(partitions) of a host's result, which may be anything, by their names."""
+    listed = partitions if isinstance(partitions, list) else []
+    named = [found for found in listed if isinstance(found, dict) and isinstance(found.get("user_name"), str)]
+    return {found["user_name"]: found for found in named}

@@ -202,7 +202,7 @@ def test_a_finding_that_cannot_be_noted_is_not_made_twice(tmp_path, monkeypatch)
             return {"changed": True, "verified": False, "logins": 1}
         return {"changed": not check, "logins": 0 if check else 1}
 
-    def fail_once(key, record):
+    def fail_once(key, record, ttl):
         monkeypatch.undo()
         raise GateError("The store is away")
 

@@ -26,6 +26,21 @@ def test_shows_and_clears(new_fleet):
     assert fleet.verdicts("setup") == {"ok": 3, REJECTED: 2}
 
 
+def test_a_store_whose_key_is_lost_is_cleared_deliberately(new_fleet):
+    fleet = new_fleet(2)
+    fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP))
+    (fleet.store / f"{'0' * 64}.json").write_text("damaged")
+    (fleet.store / "key").unlink()
+    failures = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP)).failures()
+    assert len(failures) == 2
+    for message in failures.values():
+        assert "is missing, but the records" in message and "No credential was used." in message
+    assert fleet.verdicts("setup") == {REJECTED: 1}
+    assert entries(fleet, clear=True) == (True, {("P2", "rejected")})
+    assert entries(fleet, clear=True) == (False, set())
+    assert fleet.run(fleet.secret("P2")).failures() == {}
+
+
 def test_until_when_a_setup_password_may_be_valid(new_fleet):
     """The entry keeps the first use, whoever uses the password after that."""
     fleet = new_fleet(2)

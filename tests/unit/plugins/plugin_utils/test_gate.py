@@ -5,11 +5,14 @@
 import json
 import os
 import subprocess
+import tempfile
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Options, Refused
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import DirectoryStore, Store, open_store
+from hypothesis import given
+from hypothesis import strategies as st
 
 OK = {"failed": False, "logins": 1}
 WRONG = {"failed": True, "logins": 1, "error": {"code": "0x80005017", "name": "login failed", "class": "rejected"}}
@@ -31,7 +34,7 @@ def gate(tmp_path):
 @pytest.fixture
 def clock(monkeypatch):
     now = [1_000_000.0]
-    monkeypatch.setattr(_gate.time, "time", lambda: now[0])
+    monkeypatch.setattr(Store, "now", lambda self: now[0])
     return now
 
 
@@ -49,11 +52,171 @@ def clock(monkeypatch):
         ({**LATE, "error": {"class": "permission"}}, None),
         (AWAY, None),
         (BROKEN, "unclear"),
+        *(({"failed": False, "logins": value}, "unclear") for value in ("x", "1", [1], {}, None, True, -1, 1.0)),
+        ({}, None),
+        ({**WRONG, "logins": "0"}, "rejected"),
+        ({**AWAY, "logins": "x"}, None),
+        ({**LATE, "error": None}, "unclear"),
+        ({**LATE, "error": "text"}, "unclear"),
+        ({**LATE, "error": ["rejected"]}, "unclear"),
+        ({**LATE, "error": {"class": ["rejected"]}}, "unclear"),
+        ({**LATE, "error": {"class": {}}}, "unclear"),
     ],
     ids=str,
 )
 def test_judge(result, verdict):
     assert _gate.judge(result)[0] == verdict
+
+
+@pytest.mark.parametrize(
+    "error, code, cls, meaning",
+    [
+        (WRONG["error"], "0x80005017", "rejected", "login failed"),
+        ({"code": "0xc000001f", "class": "bug", "name": "ümlaut"}, "0xc000001f", "bug", "ümlaut"),
+        *(({"code": code}, None, "unknown", "") for code in (5, [5], {}, None, True, "", "0x8000", "80005017")),
+        *(({"code": "0x80005017" + end}, None, "unknown", "") for end in ("0", "\n", " rejected", "0x80005017")),
+        *(({"class": cls}, None, "unknown", "") for cls in ("", "good", "Rejected", ["rejected"], {}, 1, None)),
+        *(({"name": name}, None, "unknown", "") for name in (None, 5, ["n"], {"n": 1}, "")),
+        ({"name": "red \x1b[31mtext\r\n\u202eend\ud800"}, None, "unknown", "red  [31mtext   end "),
+        ({"name": "n" * 5_000_000}, None, "unknown", "n" * 200),
+        ("text", None, "unknown", "text"),
+        *((error, None, "unknown", "") for error in (None, 5, True, [], ["code"], {}, [{"code": "0x80005017"}])),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_bounded(error, code, cls, meaning):
+    assert _gate.bounded(error) == {"code": code, "class": cls, "meaning": meaning}
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["rejected", "0x80005017"]),
+    lambda values: st.lists(values) | st.dictionaries(st.sampled_from(["code", "class", "name"]) | st.text(), values),
+    max_leaves=8,
+)
+RESULTS = st.dictionaries(st.sampled_from(["failed", "logins", "error", "verified", "partitions"]), ANYTHING)
+
+
+@given(result=RESULTS)
+def test_whatever_a_host_says_can_be_noted(result):
+    """And is then nothing that another host could not read."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = open_store(os.path.join(folder, "gate"))
+        gate = Gate(store, Options(2, 3600), "h1", _gate.SECRET, "P1", ["right", "pin"], print)
+        gate.begin()
+        gate.end(result)
+        gate.note_permanent(result, store.now())
+        assert len(store.items()) == len(store.keys())
+        other = Gate(store, Options(2, 3600), "h2", _gate.SECRET, "P1", ["right", "pin"], print)
+        assert other.accepted() == (not result.get("failed") and (_gate.logins_of(result) or 0) > 0)
+        other.permanent()
+        Gate(store, Options(2, 3600), "h2", _gate.SECRET, "P1", ["other", "pin"], print).begin()
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {**WRONG, "error": {**WRONG["error"], "code": 5, "name": ["n" * 5_000_000], "class": {}}},
+        {**WRONG, "error": {"code": ["0x80005017"]}},
+        {**WRONG, "error": "text", "logins": "x"},
+        {**WRONG, "error": None, "logins": None},
+        {"failed": False, "logins": "x"},
+        {"failed": "yes", "logins": [1], "error": []},
+    ],
+    ids=lambda result: str(result)[:60],
+)
+def test_a_result_that_makes_no_sense_stops_nobody(gate, result):
+    gate("h1").begin()
+    gate("h1").end(result)
+    assert not gate("h2").accepted()
+    gate("h2").begin()
+    gate("h2").end(OK)
+    assert gate("h3").accepted()
+
+
+def test_times_are_those_of_the_store(gate, clock, monkeypatch):
+    monkeypatch.setattr(_gate.time, "time", lambda: 5_000_000.0)
+    for result in (LATE, OK):
+        gate().begin()
+        gate().end(result)
+        ((_key, record),) = gate().store.items()
+        assert {record["time"], *record["unclear"], record["first_used"] or clock[0]} == {clock[0]}
+
+
+def test_a_time_in_the_future_is_of_now(gate, clock):
+    clock[0] += 1000
+    gate().note_permanent(TestPermanentSecrets.STALE, clock[0])
+    gate().begin()
+    gate().end(LATE)
+    clock[0] -= 1000
+    stale = gate().permanent().stale
+    assert gate().stale_age(stale) == _gate.STALE_SLACK
+    gate("h2").begin()
+    with pytest.raises(Refused):
+        gate("h3").begin()
+
+
+@pytest.mark.parametrize(
+    "kind, result, windows",
+    [
+        (_gate.SECRET, OK, 720),  # 30 days, as it has the first use
+        (_gate.PROXY, OK, 24),
+        (_gate.SECRET, LATE, 24),
+        (_gate.PIN, None, 24),
+        (_gate.SECRET, WRONG, None),
+        (_gate.PROXY, WRONG, None),
+    ],
+    ids=str,
+)
+def test_how_long_a_record_is_kept(gate, clock, kind, result, windows):
+    gate(kind=kind).begin()
+    if result:
+        gate(kind=kind).end(result)
+    store = gate().store
+    clock[0] += 3600 * (windows or 10_000) - 1
+    assert len(store.items()) == 1
+    clock[0] += 2
+    assert len(store.items()) == len(store.keys()) == (0 if windows else 1)
+
+
+def test_permanent_secrets_are_not_kept_for_ever(gate, clock):
+    gate().note_permanent(TestPermanentSecrets.STALE, clock[0])
+    clock[0] += 24 * 3600 + 1
+    assert gate().store.items() == []
+
+
+def test_the_budget_reads_the_records_of_the_name_only(gate, monkeypatch):
+    asked = []
+    monkeypatch.setattr(DirectoryStore, "items", lambda self, prefix="": asked.append(prefix) or [])
+    gate(name="P1").begin()
+    gate(name="P1", password="other", kind=_gate.PROXY).begin()
+    gate(name="P2").begin()
+    keys = gate().store.keys()
+    assert asked[0] == asked[1] != asked[2]
+    assert len(asked[0]) == _gate.PREFIX_DIGITS
+    assert sorted(key[: _gate.PREFIX_DIGITS] for key in keys) == sorted(asked)
+    assert gate(name="P1").permanent_key.startswith(asked[0])
+
+
+def test_very_long_names_can_be_noted(gate):
+    for password in ("w1", "w2"):
+        gate(host="h" * 5000, name="n" * 5000, password=password).begin()
+        gate(host="h" * 5000, name="n" * 5000, password=password).end(WRONG)
+    with pytest.raises(Refused):
+        gate(name="n" * 5000, password="w3").begin()
+
+
+def test_a_lost_turn_is_said(tmp_path):
+    said = []
+    store = open_store(str(tmp_path / "gate"))
+    gate = Gate(store, Options(2, 3600), "h1", _gate.SECRET, "P1", ["right", "pin"], said.append)
+    with gate.turn() as turn:
+        assert not turn.lost
+    assert said == []
+    with pytest.raises(KeyError), gate.turn() as turn:
+        os.unlink(tmp_path / f"gate/{gate.turn_key}.lock")
+        raise KeyError
+    assert turn.lost
+    assert len(said) == 1 and said[0].startswith("h1 lost its turn for the setup password and PKCS#11 password of 'P1'")
 
 
 def test_an_accepted_one_is_so_for_the_window(gate, clock):
@@ -113,7 +276,7 @@ def test_what_is_right_in_the_end_does_not_count(gate):
 def test_what_was_not_judged_leaves_nothing(gate):
     gate().begin()
     gate().end(AWAY)
-    assert list(gate().store.items()) == []
+    assert gate().store.items() == []
 
 
 def test_an_accepted_one_that_is_rejected_later_is_rejected(gate):
@@ -145,7 +308,7 @@ def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
         Gate(store, Options(2, 3600), "h2", _gate.SECRET, name, ["wrong", "pin"], print).begin()
     command = refused.value.hint.partition("after all: ")[2].rpartition(", with")[0]
     subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "ANSIBLE_HOME": str(home)})
-    assert not list(store.items())
+    assert not store.items()
 
 
 def test_the_key_of_a_credential_depends_on_the_store(gate, tmp_path):
