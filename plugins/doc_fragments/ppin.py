@@ -142,8 +142,9 @@ options:
   gate:
     description:
       - Whether a credential that no host has tried yet is tried by one host alone, while the others wait for the
-        verdict. Accepted, all go on; rejected, the others fail without contact with the HSM. So a wrong password costs
-        one attempt per fleet.
+        verdict. Accepted, two others follow, and more with each acceptance, up to O(gate_parallel); rejected, the others
+        fail without contact with the HSM. So a wrong password costs one attempt per fleet, and one that was changed at
+        the HSM since the last run two.
       - A host that needs nothing never waits. See C(docs/fleet_safety.md).
     type: bool
     default: true
@@ -158,10 +159,16 @@ options:
     type: str
   gate_budget:
     description:
-      - How many logins with one name may go wrong within O(gate_window) seconds. It stops several different wrong
-        passwords for one partition before the HSM locks it. At least 1.
+      - How many logins with one name may go wrong, or remain without a verdict, within O(gate_window) seconds. It stops
+        several different wrong passwords for one partition before the HSM locks it. At least 1.
+      - Setup passwords and permanent secrets of a partition have one account, as the HSM counts them together.
     type: int
-    default: 2
+    default: 3
+  gate_parallel:
+    description:
+      - How many hosts may use a credential at once that was accepted in this run. At least 1.
+    type: int
+    default: 16
   gate_window:
     description:
       - Seconds for which the gate goes by a credential that was accepted, and counts those that were not. At least 1.

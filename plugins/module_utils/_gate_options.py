@@ -8,7 +8,8 @@ import typing as t
 GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "gate": {"type": "bool", "default": True},
     "gate_store": {"type": "str", "no_log": True},
-    "gate_budget": {"type": "int", "default": 2},
+    "gate_budget": {"type": "int", "default": 3},
+    "gate_parallel": {"type": "int", "default": 16},
     "gate_window": {"type": "int", "default": 3600},
 }
 """The options of the doc fragment C(ppin.gate)."""

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.collections import is_string
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record, open_store
 
 _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a dictionary"}
 
@@ -26,7 +26,7 @@ class CredentialAction(GatedAction):
     passwords: t.Tuple[str, ...] = ()
 
     def _needs_gate(self) -> bool:
-        uses = (self._tries or self._verifies) and self._arguments.get("state") != "absent"
+        uses = (self._given or self._verifies) and self._arguments.get("state") != "absent"
         return uses and self._name is not None
 
     def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
@@ -37,12 +37,18 @@ class CredentialAction(GatedAction):
                 problem = f"{option} is {kind}, and must be a string: put it in quotes, or use | string."
                 raise AnsibleActionFail(problem + " Nothing was tried.")
         given = [] if None in passwords else [str(password) for password in passwords]
+        if self._task.check_mode and not self._verifies and open_store(options["gate_store"]).is_new():
+            return self._module()  # check mode makes no store
         return self._look_and_try(self._gate_for(options, str(self._name), given))
 
     @property
     def _tries(self) -> bool:
         """Whether the module may try the credential that it is given."""
-        return not self._task.check_mode and all(self._arguments.get(option) is not None for option in self.passwords)
+        return not self._task.check_mode and self._given
+
+    @property
+    def _given(self) -> bool:
+        return all(self._arguments.get(option) is not None for option in self.passwords)
 
     @property
     def _verifies(self) -> bool:
@@ -55,6 +61,11 @@ class CredentialAction(GatedAction):
         if self._verifies or not accepted:
             # In check mode the module spends no credential that it was given; most hosts need nothing and end here.
             look = self._look_verified(gate) if self._verifies else self._module(check=True)
+            if self._task.check_mode and look.get("changed") and self._given:
+                try:
+                    gate.foresee()
+                except _gate.Refused as exc:
+                    return self._refused(exc, look)
             if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
                 return look
             if not look.get("changed"):
@@ -71,10 +82,13 @@ class CredentialAction(GatedAction):
                 accepted = gate.accepted()
                 if not accepted:
                     return self._first(gate, look)
-        result = self._use(look)
-        if _gate.judge(result)[0] == _gate.REJECTED:
-            with _gate.reported(display.warning), gate.turn():
-                gate.end(result)
+        try:
+            with gate.permit():
+                result = self._use(look)
+                with _gate.reported(display.warning):
+                    gate.end(result)
+        except _gate.Refused as exc:
+            return self._refused(exc, look)
         return result
 
     def _first(self, gate: _gate.Gate, look: Result) -> Result:
@@ -82,18 +96,20 @@ class CredentialAction(GatedAction):
         try:
             gate.begin()
         except _gate.Refused as exc:
-            error = {"code": exc.code, "name": exc.meaning, "class": exc.cls, "hint": exc.hint}
-            failed = dict(
-                look, failed=True, changed=False, action="none", msg="%s. %s" % (exc.msg, exc.hint), error=error
-            )
-            failed.pop("diff", None)
-            if look.get("interrupted"):
-                self._clean_up()
-            return failed
+            return self._refused(exc, look)
         result = self._use(look)
         with _gate.reported(display.warning):
             gate.end(result)
         return result
+
+    def _refused(self, exc: _gate.Refused, look: Result) -> Result:
+        """The result of a host that the gate does not let try."""
+        error = {"code": exc.code, "name": exc.meaning, "class": exc.cls, "hint": exc.hint}
+        failed = dict(look, failed=True, changed=False, action="none", msg="%s. %s" % (exc.msg, exc.hint), error=error)
+        failed.pop("diff", None)
+        if look.get("interrupted") and not self._task.check_mode:
+            self._clean_up()
+        return failed
 
     def _clean_up(self) -> None:
         """Have the module remove what a run left that died, which takes no credential, however it ends then."""
@@ -122,6 +138,10 @@ class CredentialAction(GatedAction):
             with gate.turn():
                 permanent = gate.permanent()
                 if not permanent.known:
+                    try:
+                        gate.check_budget()
+                    except _gate.Refused as exc:
+                        return self._refused(exc, look)
                     started = gate.store.now()
                     look = self._module(check=True)
                     with _gate.reported(display.warning):

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
 import re
 import shlex
 import time
@@ -21,6 +22,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
     LIST_LIMIT,
     MEANING_LIMIT,
+    POLL,
     TEXT_LIMIT,
     GateError,
     Record,
@@ -45,6 +47,12 @@ RUNNING, ACCEPTED, REJECTED, UNCLEAR = "running", "accepted", "rejected", "uncle
 TURN_TIMEOUT = 3600
 """Seconds that a host waits for its turn. Others go first only while nothing is known, and each takes some seconds."""
 
+UPDATE_TIMEOUT = 60
+"""Seconds that a host waits to note a verdict. Others need a moment for that."""
+
+FIRST_PERMITS = 2
+"""How many hosts may use a credential at once that was accepted before. Each acceptance in the same run doubles it."""
+
 STALE_SLACK = 60
 """Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
 
@@ -64,6 +72,7 @@ class Options(t.NamedTuple):
 
     budget: int
     window: int
+    parallel: int
 
 
 class Permanent(t.NamedTuple):
@@ -115,6 +124,8 @@ class Gate:
         self.key = self.prefix + _derive(secret, kind, name, *passwords)[PREFIX_DIGITS:]
         self.permanent_key = self.prefix + _derive(secret, PERMANENT, name)[PREFIX_DIGITS:]
         self.turn_key = _derive(secret, "turn", kind, name)
+        self.update_key = _derive(secret, "update", kind, name)
+        self.permit_keys = [_derive(secret, "permit", kind, name, str(number)) for number in range(options.parallel)]
 
     # Turns: one for all credentials of a name, so that several wrong ones are not tried at once, either.
 
@@ -138,6 +149,38 @@ class Gate:
             % (self.host, LABELS[self.kind], self.name, holder or "another host")
         )
 
+    # Permits: for a credential that was accepted before, as that is no promise that it still is.
+
+    @contextlib.contextmanager
+    def permit(self) -> t.Iterator[None]:
+        """One of the permits for the credential. :raises Refused: when it has been rejected meanwhile."""
+        deadline = time.monotonic() + TURN_TIMEOUT
+        turn, told = None, False
+        while turn is None:
+            record = self._not_rejected()
+            for key in self.permit_keys[: self._permits(record)]:
+                attempt = self.store.new_turn(key, self.host)
+                if attempt.take() is None:
+                    turn = attempt
+                    break
+                attempt.release()
+            if turn is None and not told:
+                self._waiting("")
+                told = True
+            if turn is None and time.monotonic() > deadline:
+                raise GateError("Waited for more than %d seconds for others with the same credential" % TURN_TIMEOUT)
+            if turn is None:
+                time.sleep(POLL)
+        try:
+            self._not_rejected()  # which it may have been by the one who had this permit before
+            yield
+        finally:
+            turn.release()
+
+    def _permits(self, record: Record) -> int:
+        permits = record.get("permits") if record.get("run") == _run() else None
+        return max(1, min(permits or FIRST_PERMITS, self.options.parallel))
+
     # The credential given
 
     def accepted(self) -> bool:
@@ -150,46 +193,65 @@ class Gate:
 
         That the store can be written is known before anything is tried; and if this process dies, that it tried.
         """
+        record = self._not_rejected()
+        unclear = self._recent(record)
+        if record.get("verdict") == RUNNING:
+            unclear = unclear + [record["time"]] if self._fresh(record["time"]) else unclear
+            self._keep(
+                self.key, dict(record, verdict=UNCLEAR, unclear=unclear, meaning="the run was ended before it told")
+            )
+        self.check_budget()
+        self._write(self.key, self.kind, RUNNING, {}, unclear)
+
+    def _not_rejected(self) -> Record:
+        """What is known of the credential. :raises Refused: when it was rejected."""
         record = self.store.read(self.key) or {}
-        verdict = record.get("verdict")
-        if verdict == REJECTED:
+        if record.get("verdict") == REJECTED:
             raise Refused(
                 "The %s of '%s' %s rejected when %s: %s. %s did not contact the HSM"
                 % (LABELS[self.kind], self.name, self._were, _when(record), _found(record), self.host),
                 "Give the right one, or clear the entry if it is right after all: %s" % self._how_to_clear(),
                 record,
             )
-        unclear = self._recent(record)
-        if verdict == RUNNING:
-            unclear = unclear + [record["time"]] if self._fresh(record["time"]) else unclear
-            self._keep(
-                self.key, dict(record, verdict=UNCLEAR, unclear=unclear, meaning="the run was ended before it told")
-            )
-        self._check_budget()
-        self._write(self.key, self.kind, RUNNING, {}, unclear)
+        return record
+
+    def foresee(self) -> None:
+        """What begin() would say, without a turn and without writing anything. :raises Refused:"""
+        if self._not_rejected().get("verdict") != ACCEPTED:
+            self.check_budget()
 
     def end(self, result: t.Mapping[str, t.Any]) -> None:
-        """Note the verdict that the module's result tells, having the turn."""
-        record = self.store.read(self.key) or {}
-        verdict, error = judge(result)
-        unclear = self._recent(record)
-        if record.get("verdict") == REJECTED:
-            return  # several hosts found out at once: the first is the one to name
-        if verdict == ACCEPTED:
-            unclear = []  # they were of this credential, which is right
-        elif verdict == UNCLEAR:
-            unclear.append(self.store.now())
-        elif verdict is None and not unclear:
-            self.store.remove(self.key)
-            return
-        self._write(self.key, self.kind, verdict or UNCLEAR, error, unclear)
+        """Note the verdict that the module's result tells, having the turn or a permit."""
+        with self.store.turn(self.update_key, self.host, UPDATE_TIMEOUT, lambda holder: None):
+            record = self.store.read(self.key) or {}
+            verdict, error = judge(result)
+            unclear = self._recent(record)
+            if record.get("verdict") == REJECTED:
+                return  # several hosts found out at once: the first is the one to name
+            if verdict is None and record.get("verdict") == ACCEPTED:
+                return
+            permits = None
+            if verdict == ACCEPTED:
+                unclear = []  # they were of this credential, which is right
+                accepted_before = record.get("verdict") == ACCEPTED
+                permits = self._permits(record) * 2 if accepted_before else FIRST_PERMITS
+            elif verdict == UNCLEAR:
+                unclear.append(self.store.now())
+            elif verdict is None and not unclear:
+                self.store.remove(self.key)
+                return
+            self._write(self.key, self.kind, verdict or UNCLEAR, error, unclear, permits=permits)
 
-    def _check_budget(self) -> None:
-        """:raises Refused: when enough logins with this name went wrong, or may have."""
+    def check_budget(self) -> None:
+        """:raises Refused: when enough logins with this name went wrong, or may have.
+
+        Setup passwords and permanent secrets have one account, as the HSM counts them together.
+        """
         wrong = []
         budget = min(self.options.budget, LIST_LIMIT)
+        kinds = (SECRET, PERMANENT) if self.kind == SECRET else (self.kind,)
         for _key, record in self.store.items(self.prefix):
-            if record["kind"] == self.kind:
+            if record["kind"] in kinds:
                 wrong += [record] * len(self._recent(record))
                 if record["verdict"] == REJECTED and self._fresh(record["time"]):
                     wrong.append(record)
@@ -211,14 +273,18 @@ class Gate:
         record = self.store.read(self.permanent_key)
         if record is None or not self._fresh(record["time"]):
             return Permanent(False, None)
+        if record["verdict"] not in (ACCEPTED, REJECTED):
+            return Permanent(False, None)
         return Permanent(True, record if record["verdict"] == REJECTED else None)
 
     def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
         """The verdict of a login with a secret that was there before, if it is news, else None."""
-        verified = result.get("verified") if logins_of(result) else None
-        if verified is False:
-            return REJECTED
-        return ACCEPTED if verified is True and not self.permanent().known else None
+        if not logins_of(result):
+            return None
+        verified = result.get("verified")
+        if not isinstance(verified, bool):
+            return UNCLEAR
+        return ACCEPTED if verified and not self.permanent().known else None if verified else REJECTED
 
     def note_permanent(
         self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
@@ -232,7 +298,13 @@ class Gate:
         if verdict == REJECTED:
             if self.permanent().stale not in (None, known_stale):
                 return  # several hosts found out at once: the first is the one to name
-            self._write(self.permanent_key, PERMANENT, REJECTED, bounded(result.get("error")), [], started)
+            unclear = self._recent(self.store.read(self.permanent_key) or {})
+            self._write(self.permanent_key, PERMANENT, REJECTED, bounded(result.get("error")), unclear, started)
+        elif verdict == UNCLEAR:
+            # It counts towards the budget, and whether the secrets are good is not known.
+            unclear = [*self._recent(self.store.read(self.permanent_key) or {}), started]
+            error = bounded(result.get("error") or {"name": "the verdict on a login is not known"})
+            self._write(self.permanent_key, PERMANENT, UNCLEAR, error, unclear, started)
         elif verdict == ACCEPTED:
             self._write(self.permanent_key, PERMANENT, ACCEPTED, {}, [], started)
 
@@ -271,6 +343,7 @@ class Gate:
         error: t.Mapping[str, t.Any],
         unclear: t.List[float],
         moment: t.Optional[float] = None,
+        permits: t.Optional[int] = None,
     ) -> None:
         # When the password was first accepted, as its validity begins then.
         first_used = (self.store.read(key) or {}).get("first_used") if kind == SECRET else None
@@ -287,6 +360,8 @@ class Gate:
             "meaning": error.get("meaning"),
             "class": error.get("class"),
             "unclear": unclear[-LIST_LIMIT:],
+            "run": _run() if permits else None,
+            "permits": permits and min(permits, LIST_LIMIT),
         }
         self._keep(key, record)
 
@@ -355,6 +430,17 @@ def reported(tell: t.Callable[[str], None]) -> t.Iterator[None]:
 
 def when(moment: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _run() -> str:
+    """The run that this process is a worker of: its parent is the one that was started."""
+    parent = os.getppid()
+    try:
+        with open("/proc/%d/stat" % parent, encoding="utf-8", errors="replace") as stream:
+            started = stream.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        started = ""
+    return "%s:%d:%s" % (os.uname().nodename[:200], parent, started)
 
 
 def _when(record: Record) -> str:

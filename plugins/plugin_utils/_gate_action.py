@@ -67,7 +67,7 @@ class GatedAction(ActionBase):  # type: ignore[misc]
     def _gate_for(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[str] = ()) -> _gate.Gate:
         return _gate.Gate(
             open_store(options["gate_store"]),
-            _gate.Options(options["gate_budget"], options["gate_window"]),
+            _gate.Options(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
             str(self._task.delegate_to or self._task_vars.get("inventory_hostname", "a host")),
             self.kind,
             name,
@@ -105,7 +105,8 @@ def gate_options(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
     options: t.Dict[str, t.Any] = validated.validated_parameters
     problems = list(validated.error_messages)
     if not problems:
-        problems = ["%s must be at least 1" % key for key in ("gate_budget", "gate_window") if options[key] < 1]
+        numbers = ("gate_budget", "gate_parallel", "gate_window")
+        problems = ["%s must be at least 1" % key for key in numbers if options[key] < 1]
     if problems:
         raise AnsibleActionFail("; ".join(problems))
     return options

@@ -88,6 +88,8 @@ FIELDS: t.Dict[str, t.Callable[[t.Any], bool]] = {
     "meaning": _or_none(_is_text(MEANING_LIMIT)),
     "class": _or_none(_is_text(40)),
     "first_used": _or_none(_is_moment),
+    "run": _or_none(_is_text(TEXT_LIMIT)),
+    "permits": _or_none(lambda value: type(value) is int and 0 < value <= LIST_LIMIT),
     "unclear": lambda value: isinstance(value, list) and len(value) <= LIST_LIMIT and all(map(_is_moment, value)),
 }
 """All that a record can have. A record with anything else is damaged."""
@@ -215,15 +217,20 @@ class Store:
         :arg timeout: seconds to wait for it.
         :arg waiting: called once with the holder's name (empty when it is not known) if there is a wait.
         """
-        turn = self._turn(key, holder)
+        turn = self.new_turn(key, holder)
         try:
             wait(turn, timeout, waiting)
             yield turn
         finally:
             turn.release()
 
-    def _turn(self, key: str, holder: str) -> Turn:
+    def new_turn(self, key: str, holder: str) -> Turn:
+        """A turn that is still to be taken, and released by whoever tries to."""
         raise NotImplementedError
+
+    def is_new(self) -> bool:
+        """Whether nobody has used the store yet. Makes nothing."""
+        return self._read_secret() is None
 
     def read(self, key: str) -> t.Optional[Record]:
         """The record, or None when there is none or it has expired. Fails when it is damaged."""
@@ -351,8 +358,11 @@ class DirectoryStore(Store):
             os.utime(directory.handle)
             return os.fstat(directory.handle).st_mtime
 
-    def _turn(self, key: str, holder: str) -> Turn:
+    def new_turn(self, key: str, holder: str) -> Turn:
         return _FileTurn(self, key + ".lock", holder)
+
+    def is_new(self) -> bool:
+        return not os.path.isdir(self.path) or super().is_new()
 
     def read(self, key: str) -> t.Optional[Record]:
         with self._doing("read"):
@@ -678,7 +688,7 @@ class RedisStore(Store):
             seconds, microseconds = redis.time()
             return float(seconds) + float(microseconds) / 1e6
 
-    def _turn(self, key: str, holder: str) -> Turn:
+    def new_turn(self, key: str, holder: str) -> Turn:
         return _Lease(self, PREFIX + "turn:" + key, holder)
 
     def read(self, key: str) -> t.Optional[Record]:

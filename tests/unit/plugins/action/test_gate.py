@@ -192,7 +192,7 @@ def test_a_store_that_is_gone_after_a_login_hides_nothing_of_it(new_fleet):
 def test_a_finding_that_cannot_be_noted_is_not_made_twice(tmp_path, monkeypatch):
     """The store fails after the login, and then works again."""
     store = open_store(str(tmp_path / "gate"))
-    gate = Gate(store, Options(2, 3600), "h1", SECRET, "P2", ["setup", "pin"], lambda line: None)
+    gate = Gate(store, Options(2, 3600, 16), "h1", SECRET, "P2", ["setup", "pin"], lambda line: None)
     runs = []
 
     def module(check=None, **changes):

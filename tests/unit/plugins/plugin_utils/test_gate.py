@@ -25,8 +25,8 @@ BROKEN = {"failed": True, "msg": "MODULE FAILURE"}
 def gate(tmp_path):
     store = open_store(str(tmp_path / "gate"))
 
-    def make(host="h1", password="right", name="P1", kind=_gate.SECRET, window=3600, budget=2):
-        return Gate(store, Options(budget, window), host, kind, name, [password, "pin"], lambda line: None)
+    def make(host="h1", password="right", name="P1", kind=_gate.SECRET, window=3600, budget=2, parallel=16):
+        return Gate(store, Options(budget, window, parallel), host, kind, name, [password, "pin"], lambda line: None)
 
     return make
 
@@ -101,15 +101,15 @@ def test_whatever_a_host_says_can_be_noted(result):
     """And is then nothing that another host could not read."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(os.path.join(folder, "gate"))
-        gate = Gate(store, Options(2, 3600), "h1", _gate.SECRET, "P1", ["right", "pin"], print)
+        gate = Gate(store, Options(2, 3600, 16), "h1", _gate.SECRET, "P1", ["right", "pin"], print)
         gate.begin()
         gate.end(result)
         gate.note_permanent(result, store.now())
         assert len(store.items()) == len(store.keys())
-        other = Gate(store, Options(2, 3600), "h2", _gate.SECRET, "P1", ["right", "pin"], print)
+        other = Gate(store, Options(2, 3600, 16), "h2", _gate.SECRET, "P1", ["right", "pin"], print)
         assert other.accepted() == (not result.get("failed") and (_gate.logins_of(result) or 0) > 0)
         other.permanent()
-        Gate(store, Options(2, 3600), "h2", _gate.SECRET, "P1", ["other", "pin"], print).begin()
+        Gate(store, Options(2, 3600, 16), "h2", _gate.SECRET, "P1", ["other", "pin"], print).begin()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_very_long_names_can_be_noted(gate):
 def test_a_lost_turn_is_said(tmp_path):
     said = []
     store = open_store(str(tmp_path / "gate"))
-    gate = Gate(store, Options(2, 3600), "h1", _gate.SECRET, "P1", ["right", "pin"], said.append)
+    gate = Gate(store, Options(2, 3600, 16), "h1", _gate.SECRET, "P1", ["right", "pin"], said.append)
     with gate.turn() as turn:
         assert not turn.lost
     assert said == []
@@ -303,9 +303,9 @@ def test_nothing_of_a_password_is_kept(gate, tmp_path):
 def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
     home = tmp_path / "ansible"
     store = open_store(str(home / "hsmops-primus-gate"))
-    Gate(store, Options(2, 3600), "h1", _gate.SECRET, name, ["wrong", "pin"], print).end(WRONG)
+    Gate(store, Options(2, 3600, 16), "h1", _gate.SECRET, name, ["wrong", "pin"], print).end(WRONG)
     with pytest.raises(Refused) as refused:
-        Gate(store, Options(2, 3600), "h2", _gate.SECRET, name, ["wrong", "pin"], print).begin()
+        Gate(store, Options(2, 3600, 16), "h2", _gate.SECRET, name, ["wrong", "pin"], print).begin()
     command = refused.value.hint.partition("after all: ")[2].rpartition(", with")[0]
     subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "ANSIBLE_HOME": str(home)})
     assert not store.items()
@@ -313,7 +313,7 @@ def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
 
 def test_the_key_of_a_credential_depends_on_the_store(gate, tmp_path):
     other = open_store(str(tmp_path / "other"))
-    assert Gate(other, Options(2, 60), "h", _gate.SECRET, "P1", ["right", "pin"], print).key != gate().key
+    assert Gate(other, Options(2, 60, 16), "h", _gate.SECRET, "P1", ["right", "pin"], print).key != gate().key
 
 
 class TestPermanentSecrets:
