@@ -606,6 +606,22 @@ class TestDirectory:
                 assert not other.lost
         assert turn.lost and not other.lost
 
+    def test_a_lock_on_a_file_that_was_removed_is_none(self, store, monkeypatch):
+        """The one before ends its turn between the waiter's open and its lock."""
+        before = contextlib.ExitStack()
+        before.enter_context(store.turn(KEY, "h1", 1, nobody_waits))
+        lock = _gate_store._FileTurn._lock
+
+        def lock_late(handle):
+            before.close()
+            return lock(handle)
+
+        monkeypatch.setattr(_gate_store._FileTurn, "_lock", staticmethod(lock_late))
+        with store.turn(KEY, "h2", 1, nobody_waits) as turn:
+            assert not turn.lost
+            with pytest.raises(GateError, match="for h2"), store.turn(KEY, "h3", 0, lambda holder: None):
+                raise AssertionError("two have the turn")
+
     def test_the_lock_of_a_later_one_is_not_removed(self, where, store):
         with contextlib.ExitStack() as later:
             with store.turn(KEY, "h1", 1, nobody_waits):
