@@ -142,9 +142,9 @@ options:
   gate:
     description:
       - Whether a credential that no host has tried yet is tried by one host alone, while the others wait for the
-        verdict. Accepted, two others follow, and more with each acceptance, up to O(gate_parallel); rejected, the others
-        fail without contact with the HSM. So a wrong password costs one attempt per fleet, and one that was changed at
-        the HSM since the last run two.
+        verdict. Accepted, two others follow, and more with each acceptance, up to O(gate_parallel); rejected, the
+        others fail without contact with the HSM. So a wrong password costs one attempt per fleet, and one that was
+        changed at the HSM since the last run two.
       - A host that needs nothing never waits. See C(docs/fleet_safety.md).
     type: bool
     default: true

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The rules of the attempt gate."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -150,9 +151,9 @@ def test_a_time_in_the_future_is_of_now(gate, clock):
     clock[0] -= 1000
     stale = gate().permanent().stale
     assert gate().stale_age(stale) == _gate.STALE_SLACK
-    gate("h2").begin()
+    gate("h2", budget=3).begin()
     with pytest.raises(Refused):
-        gate("h3").begin()
+        gate("h3", budget=3).begin()
 
 
 @pytest.mark.parametrize(
@@ -295,7 +296,8 @@ def test_nothing_of_a_password_is_kept(gate, tmp_path):
     assert not any("right" in text or "pin" in text for text in texts)
     (path,) = (tmp_path / "gate").glob("*.json")
     assert set(json.loads(path.read_text())) == {
-        *("class", "code", "first_used", "host", "kind", "meaning", "name", "time", "unclear", "verdict"),
+        *("class", "code", "first_used", "host", "kind", "meaning", "name", "permits", "run", "time"),
+        *("unclear", "verdict"),
     }
 
 
@@ -349,3 +351,95 @@ class TestPermanentSecrets:
     def test_without_a_login_nothing_is_learnt(self, gate, clock):
         gate().note_permanent({**self.STALE, "logins": 0}, clock[0])
         assert gate().permanent() == (False, None)
+
+
+# Permits
+
+
+@pytest.fixture
+def in_run(monkeypatch):
+    """What follows is done by a worker of the run of this name."""
+    return lambda name: monkeypatch.setattr(_gate, "_run", lambda: name)
+
+
+def permits_of(gate, **options):
+    """How many hosts have the credential at once."""
+    with contextlib.ExitStack() as stack:
+        for count in range(40):
+            asking = gate(f"h{count}", **options)
+            record = asking.store.read(asking.key) or {}
+            if count >= asking._permits(record):
+                return count
+            stack.enter_context(asking.permit())
+    return 40
+
+
+def test_permits_double_with_each_acceptance_in_a_run(gate, in_run):
+    in_run("first")
+    gate().begin()
+    gate().end(OK)
+    seen = []
+    for _acceptance in range(5):
+        seen.append(permits_of(gate))
+        gate().end(OK)
+    assert seen == [2, 4, 8, 16, 16]
+    assert permits_of(gate, parallel=3) == 3
+    in_run("second")
+    assert permits_of(gate) == 2, "what was accepted in another run is no promise"
+    gate().end(OK)
+    assert permits_of(gate) == 4
+
+
+@pytest.mark.parametrize(
+    "result", [AWAY, {"failed": False, "logins": 0}, {**AWAY, "error": {"class": "config"}}], ids=str
+)
+def test_what_was_not_judged_leaves_an_accepted_one_accepted(gate, result):
+    gate().begin()
+    gate().end(OK)
+    with gate("h2").permit():
+        gate("h2").end(result)
+    assert gate().accepted()
+
+
+def test_an_accepted_one_without_a_verdict_is_tried_by_one_host_again(gate):
+    gate().begin()
+    gate().end(OK)
+    with gate("h2").permit():
+        gate("h2").end(LATE)
+    assert not gate().accepted()
+    gate("h3").begin()
+    gate("h3").end(OK)
+    assert gate().accepted()
+
+
+def test_a_rejection_ends_all_permits(gate):
+    gate().begin()
+    gate().end(OK)
+    with gate("h2").permit(), gate("h3").permit():
+        gate("h2").end(WRONG)
+        gate("h3").end(OK)
+        with pytest.raises(Refused, match="rejected when h2 tried"), gate("h4").permit():
+            pass
+    with pytest.raises(Refused, match="rejected when h2 tried"):
+        gate("h5").foresee()
+
+
+def test_one_account_for_setup_passwords_and_permanent_secrets(gate):
+    lost = {"logins": 1, "verified": None, "error": {"name": "no answer"}}
+    for host in ("h1", "h2"):
+        gate(host).note_permanent(lost, gate().store.now())
+    assert not gate().permanent().known
+    with pytest.raises(Refused, match="2 of 2 logins of 'P1'"):
+        gate("h3", password="new").begin()
+    with pytest.raises(Refused):
+        gate("h3", password="new").foresee()
+    gate("h3", kind=_gate.PIN).begin()  # has an account of its own at the HSM
+    gate("h3", name="P2").begin()
+    gate().note_permanent({"logins": 1, "verified": True}, gate().store.now())
+    gate("h3", password="new").begin()
+
+
+def test_foreseeing_writes_nothing(gate):
+    before = list(gate().store.items())
+    gate().foresee()
+    assert list(gate().store.items()) == before == []
