@@ -90,7 +90,7 @@ def _of_kind(group: Group, name: str, kind: t.Type[t.Any], what: str) -> t.Any:
     value = group[name]
     if value is UNSURE:
         raise NotUnderstood(group.places[name], "the value of %s depends on the version of libconfig" % what)
-    if type(value) is not kind:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise NotUnderstood(group.places[name], "%s is not %s" % (what, _KINDS[kind]))
     return value
 

@@ -89,7 +89,7 @@ FIELDS: t.Dict[str, t.Callable[[t.Any], bool]] = {
     "class": _or_none(_is_text(40)),
     "first_used": _or_none(_is_moment),
     "run": _or_none(_is_text(TEXT_LIMIT)),
-    "permits": _or_none(lambda value: type(value) is int and 0 < value <= LIST_LIMIT),
+    "permits": _or_none(lambda value: isinstance(value, int) and value is not True and 0 < value <= LIST_LIMIT),
     "unclear": lambda value: isinstance(value, list) and len(value) <= LIST_LIMIT and all(map(_is_moment, value)),
 }
 """All that a record can have. A record with anything else is damaged."""
