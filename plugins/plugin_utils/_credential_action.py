@@ -42,12 +42,8 @@ class CredentialAction(GatedAction):
         return self._look_and_try(self._gate_for(options, str(self._name), given))
 
     @property
-    def _tries(self) -> bool:
-        """Whether the module may try the credential that it is given."""
-        return not self._task.check_mode and self._given
-
-    @property
     def _given(self) -> bool:
+        """Whether there is a credential that the module may try."""
         return all(self._arguments.get(option) is not None for option in self.passwords)
 
     @property
@@ -56,24 +52,22 @@ class CredentialAction(GatedAction):
         return bool(self._arguments.get("verify") == "always")
 
     def _look_and_try(self, gate: _gate.Gate) -> Result:
-        accepted = self._tries and gate.accepted()
-        look: Result = {}
-        if self._verifies or not accepted:
-            # In check mode the module spends no credential that it was given; most hosts need nothing and end here.
-            look = self._look_verified(gate) if self._verifies else self._module(check=True)
-            if self._task.check_mode and look.get("changed") and self._given:
-                try:
-                    gate.foresee()
-                except _gate.Refused as exc:
-                    return self._refused(exc, look)
-            if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
-                return look
-            if not look.get("changed"):
-                self._clean_up()
-                return look
-            if look.get("verified") is False and not self._stale:  # what was found could not be noted
-                self._stale = {"known_stale_age": _gate.STALE_SLACK}
-        return self._try(gate, accepted, look)
+        # In check mode the module spends no credential that it was given; most hosts need nothing and end here, so that
+        # they never wait.
+        look = self._look_verified(gate) if self._verifies else self._module(check=True)
+        if self._task.check_mode and look.get("changed") and self._given:
+            try:
+                gate.foresee()
+            except _gate.Refused as exc:
+                return self._refused(exc, look)
+        if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
+            return look
+        if not look.get("changed"):
+            self._clean_up()
+            return look
+        if look.get("verified") is False and not self._stale:  # what was found could not be noted
+            self._stale = {"known_stale_age": _gate.STALE_SLACK}
+        return self._try(gate, gate.accepted(), look)
 
     def _try(self, gate: _gate.Gate, accepted: bool, look: Result) -> Result:
         """Use the credential, alone when nobody has had it accepted yet."""

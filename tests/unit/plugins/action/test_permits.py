@@ -65,3 +65,13 @@ def test_the_store_tells_of_permits(new_fleet):
     records = [json.loads(path.read_text()) for path in fleet.store.glob("*.json")]
     assert [record["verdict"] for record in records if record["kind"] == "secret"] == ["accepted"]
     assert SETUP["P2"] not in str(records)
+
+
+def test_a_host_that_needs_nothing_never_waits(new_fleet):
+    """Neither for a turn nor for a permit, and it costs one run of the module, also right after an acceptance."""
+    fleet = new_fleet(6)
+    fleet.run(fleet.secret("P2"))
+    calls = fleet.count_ppin()
+    run = fleet.run(fleet.secret("P2", gate_parallel=1))
+    assert run.failures() == {} and not any(result["changed"] for result in run.results().values())
+    assert calls() == [1] * 6 and not run.lines("waits for the verdict")
