@@ -14,10 +14,10 @@ def look(new_fleet, tmp_path, monkeypatch):
     make_token(tmp_path, monkeypatch)
     fleet = new_fleet(6)
 
-    def run(arguments=(), **options):
+    def run(arguments=(), forks=10, **options):
         defaults = {"library": str(LIBRARY), "token_label": "P1", "gate": True, "gate_store": str(fleet.store)}
         task = {"name": "the task", "hsmops.primus.pkcs11_token_info": {**defaults, **options}}
-        return fleet.run(task, arguments=arguments)
+        return fleet.run(task, arguments=arguments, forks=forks)
 
     return run
 
@@ -33,7 +33,8 @@ def test_a_wrong_pin_costs_one_login(look):
 
 
 def test_a_right_one_is_used_by_all(look):
-    run = look(pin=PIN)
+    # One after the other: SoftHSM gives CKR_GENERAL_ERROR now and then where processes log in to its files at once.
+    run = look(pin=PIN, forks=1)
     assert run.failures() == {}
     assert {result["logins"] for result in run.results().values()} == {1}
 
