@@ -88,7 +88,11 @@ def test_every_row_of_the_plan(configured, row):
         assert result["failed"] and predicted["failed"]
         assert expected.strip("()") in "%s %s" % (result["error"]["code"], result["msg"])
         assert result["error"]["hint"] in result["msg"]
-        assert configured.state() == before
+        after = configured.state()
+        if result["verified"] is False:  # which the ledger remembers, and nothing else has changed
+            assert b'"rejected": {\n    "P2": "20' in after[".secrets.cfg.ledger"][0]
+            after[".secrets.cfg.ledger"] = before[".secrets.cfg.ledger"]
+        assert after == before
     else:
         assert not result.get("failed")
         assert result["action"] == expected
