@@ -154,9 +154,9 @@ class TestedSlot(t.NamedTuple):
         return self.error is None or self.error.may_be_judged
 
     @property
-    def may_be_lost(self) -> bool:
-        """Whether a verdict may have been given that did not arrive."""
-        return self.error is not None and self.error.code in (NO_ANSWER, CONNECTION_FAILED)
+    def may_be_spent(self) -> bool:
+        """The same, or whether a verdict may have been given that did not arrive."""
+        return self.may_be_judged or (self.error is not None and self.error.code in (NO_ANSWER, CONNECTION_FAILED))
 
 
 class TestedHsm(t.NamedTuple):

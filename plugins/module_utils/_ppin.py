@@ -322,7 +322,7 @@ class Ppin:
         doing = "The login of '%s' at %s" % (user_name, hsm or "every HSM")
         output = self.run(*(args if slot_id is None else args + ["--slotid", str(slot_id)]))
         tested = parse_test(output, [user_name]).of(user_name)
-        judged = [slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost]
+        judged = [slot for slot in tested.slots if slot.may_be_spent]
         failure = None if judged and all(slot.ok for slot in judged) else self._login_failure(tested, output, doing)
         if failure and judged and failure.code in (NO_ANSWER, CONNECTION_FAILED):
             failure = PpinError(failure.msg, failure.code, "timeout")
@@ -365,7 +365,7 @@ class Ppin:
             raise PpinError("No slot of primus.cfg fits", cls="config")
         if not tested.hsms:
             raise self._failure(output, "Testing the connections (ppin --test)")
-        self.logins += len([slot for slot in tested.slots if slot.may_be_judged or slot.may_be_lost])
+        self.logins += len([slot for slot in tested.slots if slot.may_be_spent])
         self.logins += tested.logins_at_hsms
         return tested
 

@@ -308,7 +308,7 @@ def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[T
 
 def _spent(tested: Tested) -> bool:
     """Whether a secret may have been judged."""
-    return any(slot.may_be_judged or slot.may_be_lost for slot in tested.slots) or tested.logins_at_hsms > 0
+    return any(slot.may_be_spent for slot in tested.slots) or tested.logins_at_hsms > 0
 
 
 def _test(ppin: Ppin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
@@ -415,7 +415,7 @@ def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
         "user_name": name,
         # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
-        "logins": len([slot for slot in slots if slot.may_be_judged or slot.may_be_lost]),
+        "logins": len([slot for slot in slots if slot.may_be_spent]),
         "error": rejections[0].result() if rejections else None,
     }
 

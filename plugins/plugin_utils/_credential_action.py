@@ -98,8 +98,7 @@ class CredentialAction(GatedAction):
 
     def _refused(self, exc: _gate.Refused, look: Result) -> Result:
         """The result of a host that the gate does not let try."""
-        error = {"code": exc.code, "name": exc.meaning, "class": exc.cls, "hint": exc.hint}
-        failed = dict(look, failed=True, changed=False, action="none", msg="%s. %s" % (exc.msg, exc.hint), error=error)
+        failed = {**look, **exc.failure(), "action": "none"}
         failed.pop("diff", None)
         if look.get("interrupted") and not self._task.check_mode:
             self._clean_up()

@@ -96,6 +96,11 @@ class Refused(Exception):
         self.meaning: str = record.get("meaning") or msg
         self.cls: str = record.get("class") or "unknown"
 
+    def failure(self) -> t.Dict[str, t.Any]:
+        """The result of a host that is refused, to be completed by the keys of its module."""
+        error = {"code": self.code, "name": self.meaning, "class": self.cls, "hint": self.hint}
+        return {"failed": True, "changed": False, "msg": "%s. %s" % (self.msg, self.hint), "error": error}
+
 
 class Gate:
     """What the gate knows of one name, and of one credential for it.

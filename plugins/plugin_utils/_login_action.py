@@ -60,9 +60,7 @@ class LoginAction(GatedAction):
                 try:
                     gate.check_budget()
                 except _gate.Refused as exc:
-                    error = {"code": exc.code, "name": exc.meaning, "class": exc.cls, "hint": exc.hint}
-                    msg = "%s. %s" % (exc.msg, exc.hint)
-                    return {"failed": True, "changed": False, "msg": msg, "error": error, "logins": 0, "ok": False}
+                    return {**exc.failure(), "logins": 0, "ok": False}
             stale = {gate.name: record for gate in gates for record in [gate.permanent().stale] if record}
             ages = {gate.name: gate.stale_age(stale[gate.name]) for gate in gates if gate.name in stale}
             started = max((gate.store.now() for gate in gates), default=0.0)
