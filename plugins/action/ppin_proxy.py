@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY, Gate, Subject
 
 
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_proxy"
-    kind = PROXY
     name_options = ("name", "service_user")
     passwords = ("password",)
+    once: t.Mapping[str, t.Any] = {"retries": 0}
+
+    def _subject(self, gate: Gate) -> Subject:
+        return gate.credential(PROXY, str(self._name), str(self._arguments["password"]))

@@ -124,13 +124,26 @@ options:
       - A secret that was fetched anew with M(hsmops.primus.ppin_secret) counts as good until it is rejected.
     type: bool
     default: false
-  known_stale_ages:
-    description:
-      - How many seconds ago another client found that the HSM no longer accepts its permanent secret, by partition.
-        A secret that was fetched before that, or of which the ledger knows nothing, counts as rejected.
-      - The attempt gate sets it. The clocks of client and controller need not agree, as only durations are compared.
+  gate_says:
+    description: What the attempt gate knows. The action plugin sets it; this module uses its C(stale).
     type: dict
-    default: {}
+    suboptions:
+      look:
+        description: Not used here.
+        type: bool
+        default: false
+      checked:
+        description: Not used here.
+        type: bool
+        default: false
+      stale:
+        description: Origins of permanent secrets that the HSM rejects, as several clients found.
+        type: list
+        elements: str
+        default: []
+      origin:
+        description: Not used here.
+        type: str
 notes:
   - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
   - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).

@@ -14,18 +14,26 @@ CONTROL = "control"
 """The key of a result that holds it; the action plugin takes it out."""
 
 
-def with_control(result: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    """The result of a module, with what the attempt gate needs of it."""
+def with_control(
+    result: t.Mapping[str, t.Any], entry: t.Optional[t.Mapping[str, t.Optional[str]]] = None
+) -> t.Dict[str, t.Any]:
+    """The result of a module, with what the attempt gate needs of it.
+
+    :arg entry: C(origin) and C(since) of the permanent secret that was there, where they are known.
+    """
     error = result.get("error") or {}
-    facts = {"logins": result.get("logins"), "class": error.get("class"), "code": error.get("code")}
+    facts = {"logins": result.get("logins"), "class": error.get("class"), "code": error.get("code"), **(entry or {})}
     return dict(result, **{CONTROL: {key: {str(value): True} for key, value in facts.items() if value is not None}})
 
 
-def take_control(result: t.Dict[str, t.Any]) -> None:
-    """Put right in a result what was masked, and take the control data out. What has another form is ignored."""
+def take_control(result: t.Dict[str, t.Any]) -> t.Dict[str, str]:
+    """Put right in a result what was masked, and take the control data out. What has another form is ignored.
+
+    :returns: what was given as entry.
+    """
     control = result.pop(CONTROL, None)
     facts = {}
-    for key in ("logins", "class", "code"):
+    for key in ("logins", "class", "code", "origin", "since"):
         values = control.get(key) if isinstance(control, dict) else None
         if isinstance(values, dict) and len(values) == 1:
             facts[key] = str(next(iter(values)))
@@ -33,3 +41,4 @@ def take_control(result: t.Dict[str, t.Any]) -> None:
         result["logins"] = int(facts["logins"][:9])
     if isinstance(result.get("error"), dict):
         result["error"].update({key: facts[key] for key in ("class", "code") if key in facts})
+    return {key: facts[key] for key in ("origin", "since") if key in facts}

@@ -17,7 +17,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
     from_crash,
     from_os_error,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS, GateSays
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
@@ -73,7 +73,6 @@ class Credential:
     passwords: t.Tuple[str, ...] = ()  # the options that an add or update needs; the ledger knows the first
     result_key = ""  # under which key the result names it
     verify = "never"  # "changed", "always" or "never"
-    known_stale_age: t.Optional[int] = None  # seconds; another client found then that what was set before is rejected
 
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         self.params = params
@@ -111,7 +110,7 @@ def run_credential_module(module: AnsibleModule, credential: Credential) -> None
         run.fail(from_os_error(exc))
     except Exception as exc:  # so that the result tells in any case what was tried
         run.fail(from_crash(exc))
-    module.exit_json(**with_control(run.result))
+    module.exit_json(**with_control(run.result, run.entry))
 
 
 class _Run:
@@ -129,18 +128,20 @@ class _Run:
             "rolled_back": False,
         }
         if credential.kind == "partitions":
-            self.result["verified"] = None
+            self.result.update(verified=None, proxy_vouched=True)
         self.proxy_users: t.List[str] = []  # which stand, or may stand, before the partition
+        self.says = GateSays.of(module.params)
+        self.entry: t.Dict[str, t.Optional[str]] = {}  # what is known of the one that was there
 
     def fail(self, exc: PpinError) -> None:
         left = ""
-        if exc.cls == "rejected" and self.proxy_users:
+        if exc.cls == "rejected" and not self.result.get("proxy_vouched", True):
             exc.hint += " Or the service proxy rejected the password of %s." % quoted(self.proxy_users)
         if self.result["rolled_back"]:
             left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
             left = "Nothing was changed."
-        self.module.fail_json(**with_control(dict(self.result, **exc.failure(left))))
+        self.module.fail_json(**with_control(dict(self.result, **exc.failure(left)), self.entry))
 
     def run(self) -> None:
         self.credential.check()
@@ -198,6 +199,13 @@ class _Run:
         self.proxy_users = list({slot.proxy_user for slot in own if slot.proxy_user})
         if ppin.config_problem:
             self.proxy_users = list(listing.service_users)
+        if credential.kind == "partitions":
+            self.entry = {
+                "origin": ledger.origin(credential.name),
+                "since": ledger.since("partitions", credential.name),
+            }
+            vouched = [ledger.accepted_within(user, self.params["gate_window"]) for user in self.proxy_users]
+            self.result["proxy_vouched"] = all(vouched)
 
         def observe(login: t.Optional[str]) -> Observed:
             # The fingerprint costs some 20 ms: only when the plan asks for it.
@@ -216,7 +224,7 @@ class _Run:
             login = "rejected"
             if failure is None:
                 login, failure = self.login(ppin, slots)
-                note_logins(self.module, ledger, {credential.name: _VERIFIED[login]})
+                note_logins(self.module, ledger, {credential.name: _VERIFIED[login]}, self.says.look)
             self.result["verified"] = _VERIFIED[login]
             seen = observe(login)
             action = plan(state, self.params["force"], seen)
@@ -245,15 +253,15 @@ class _Run:
             )
 
     def known_stale(self, ledger: Ledger) -> t.Optional[PpinError]:
-        """What another client's login has told of the credential here, or None when it does not apply to it."""
-        found = self.credential.known_stale_age
-        if found is None or not ledger.set_before(self.credential.kind, self.credential.name, found):
+        """What is known without a login of the credential that is there, or None."""
+        name, found = self.credential.name, ""
+        if self.says.checked and ledger.rejected(name):
+            found = "as a login found at %s" % ledger.rejected(name)
+        elif ledger.origin(name) in self.says.stale:
+            found = "as logins of other clients with a secret of the same origin found"
+        if not found:
             return None
-        return PpinError(
-            "The HSM no longer accepts the %s of '%s' that was set before, as the login of another client found"
-            % (self.credential.label, self.credential.name),
-            cls="rejected",
-        )
+        return PpinError("The HSM rejects the %s of '%s', %s" % (self.credential.label, name, found), cls="rejected")
 
     def explain(
         self, action: str, listing: Listing, missing_proxy: t.Optional[str], failure: t.Optional[PpinError]
@@ -350,7 +358,8 @@ class _Run:
             if action == _plan.REMOVE:
                 ledger.forget(credential.kind, credential.name)
             else:
-                ledger.remember(credential.kind, credential.name, self.params[credential.passwords[0]])
+                password = self.params[credential.passwords[0]]
+                ledger.remember(credential.kind, credential.name, password, self.says.origin, self.proxy_users)
         except (OSError, ValueError) as exc:  # ValueError: FIPS mode refuses the password
             self.module.warn(
                 "The ledger %s cannot be written (%s): state=updated will spend this password once more."

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The options of the attempt gate. The action plugins use them, the modules only know that there are such."""
+"""The options of the attempt gate. The action plugins use them; of the modules, some are told what the gate knows."""
 
 import typing as t
 
@@ -13,3 +13,35 @@ GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "gate_window": {"type": "int", "default": 3600},
 }
 """The options of the doc fragment C(ppin.gate)."""
+
+GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
+    "gate_says": {
+        "type": "dict",
+        "options": {
+            "look": {"type": "bool", "default": False},
+            "checked": {"type": "bool", "default": False},
+            "stale": {"type": "list", "elements": "str", "default": []},
+            "origin": {"type": "str"},
+        },
+    },
+}
+"""What the action plugin tells a module that logs in. Documented where the module is; users do not set it."""
+
+
+class GateSays(t.NamedTuple):
+    """The option C(gate_says).
+
+    :ivar look: check mode, but the verdict of a login is noted, as it was really made.
+    :ivar checked: the verdict that the ledger has of the present entry is of this run.
+    :ivar stale: origins of permanent secrets that the HSM rejects, as several clients found.
+    :ivar origin: of what this run fetches.
+    """
+
+    look: bool = False
+    checked: bool = False
+    stale: t.Sequence[str] = ()
+    origin: t.Optional[str] = None
+
+    @classmethod
+    def of(cls, params: t.Mapping[str, t.Any]) -> "GateSays":
+        return cls(**(params.get("gate_says") or {}))

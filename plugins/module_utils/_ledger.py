@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Remembers which password made each credential of a client, as a fingerprint, so that it is not spent twice.
+"""Remembers of each credential of a client which password made it, when, and what the HSM said of it.
 
-ppin cannot tell it, and without it C(state=updated) would spend the setup password at every run.
+ppin cannot tell it, and without it C(state=updated) would spend the setup password at every run. What is remembered is
+bound to the entry as it stands in the secrets file: of an entry that somebody else has put there, nothing is known.
 """
 
 import base64
@@ -15,35 +16,45 @@ import os
 import time
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import secret_entries
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 
 ITERATIONS = 100000
 """PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""
 
-VERSION = 1
+VERSION = 2
+
+KINDS = ("partitions", "service_users")
 
 
 class Ledger:
     """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
 
-    ``{"version": 1, "partitions": {NAME: {salt, iterations, hash, since}}, "service_users": {the same}}``; salt and
-    hash in base64, since in UTC as ``YYYY-MM-DDTHH:MM:SSZ``; first_used the same, where the password was used before
-    since. Beside them ``"rejected": {NAME: time}``, when a login
-    with the permanent secret of a partition was rejected. A lost or damaged file counts as empty: see problem.
+    ``{"version": 2, "partitions": {NAME: entry}, "service_users": {NAME: entry}}``. An entry has, in base64, ``salt``
+    and ``entry``, the fingerprint of what the secrets file has of that name. If the password is known that made it:
+    ``iterations`` and ``hash`` of it, and ``since``, the time in UTC as ``YYYY-MM-DDTHH:MM:SSZ``; ``first_used`` the
+    same, where the password was used before since. And if they are known: ``origin``, the attempt gate's token of that
+    password; ``rejected`` and ``accepted``, when the HSM or the service proxy last said so.
+
+    Version 1 had no fingerprints and no origins. Its entries are taken for those that are there.
+    A lost or damaged file counts as empty: see problem.
     """
 
     def __init__(self, secrets_path: str) -> None:
+        self.secrets_path = secrets_path
         self.path = secrets_path + ".ledger"
         self.problem: t.Optional[str] = None
         self._data = self._read()
+        self._secrets = _Secrets(secrets_path)
 
     def _read(self) -> t.Dict[str, t.Any]:
-        empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}, "rejected": {}}
+        empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}}
         try:
             with open(self.path, "rb") as ledger:
                 data = json.loads(ledger.read().decode("utf-8"))
-            data.setdefault("rejected", {})
+            if data["version"] == 1:
+                data = _upgraded(data)
             _check(data)
             return data  # type: ignore[no-any-return]
         except OSError as exc:
@@ -53,78 +64,125 @@ class Ledger:
             self.problem = "The ledger %s is damaged (%s)" % (self.path, exc)
         return empty
 
+    # What is known
+
+    def _known(self, kind: str, name: str) -> t.Dict[str, t.Any]:
+        """What is remembered of the entry that stands in the secrets file; empty when it is another one."""
+        known: t.Dict[str, t.Any] = self._data[kind].get(name, {})
+        if "entry" in known and known["entry"] != self._secrets.fingerprint(name, known["salt"]):
+            return {}
+        return known
+
     def same(self, kind: str, name: str, password: str) -> bool:
         """Whether this password made the present credential. kind: C(partitions) or C(service_users)."""
-        entry = self._data[kind].get(name)
-        if entry is None:
+        known = self._known(kind, name)
+        if "hash" not in known:
             return False
-        salt = base64.b64decode(entry["salt"])
         try:
-            given = _hash(password, salt, entry["iterations"])
+            given = _hash(password, base64.b64decode(known["salt"]), known["iterations"])
         except ValueError:  # FIPS mode refuses short passwords, so that no entry can be of one
             return False
-        return hmac.compare_digest(given, base64.b64decode(entry["hash"]))
+        return hmac.compare_digest(given, base64.b64decode(known["hash"]))
 
     def since(self, kind: str, name: str) -> t.Optional[str]:
         """When the present credential was set by this collection, or None when it does not know."""
-        entry = self._data[kind].get(name)
-        return entry["since"] if entry else None
+        return self._known(kind, name).get("since")
 
     def first_used(self, kind: str, name: str) -> t.Optional[str]:
         """When this client first used the password that made the present credential, or None when it is not known."""
-        entry = self._data[kind].get(name)
-        return entry.get("first_used", entry["since"]) if entry else None
+        known = self._known(kind, name)
+        return known.get("first_used", known.get("since"))
 
-    def set_before(self, kind: str, name: str, seconds: float) -> bool:
-        """Whether the present credential was set earlier than so many seconds ago; also if that is not known."""
-        try:
-            since = calendar.timegm(time.strptime(self.since(kind, name) or "", TIME_FORMAT))
-        except ValueError:
-            return True
-        return time.time() - since > seconds
+    def origin(self, name: str) -> t.Optional[str]:
+        """The token of the credential that the permanent secret of a partition was fetched with, or None."""
+        return self._known("partitions", name).get("origin")
 
     def rejected(self, partition: str) -> t.Optional[str]:
         """When a login with the present permanent secret was rejected, or None when that is not known."""
-        when: t.Optional[str] = self._data["rejected"].get(partition)
-        return when
+        return self._known("partitions", partition).get("rejected")
+
+    def accepted_within(self, service_user: str, seconds: float) -> bool:
+        """Whether the service proxy is known to have accepted the present password so lately."""
+        accepted = self._known("service_users", service_user).get("accepted")
+        try:
+            age = time.time() - calendar.timegm(time.strptime(accepted or "", TIME_FORMAT))
+        except ValueError:
+            return False
+        return 0 <= age < seconds
+
+    # What is found out
 
     def note_logins(self, verdicts: t.Mapping[str, bool]) -> None:
         """Note of partitions whether a login was accepted. :raises OSError: when the file cannot be written."""
-        before = dict(self._data["rejected"])
+        changed = False
         for partition, accepted in verdicts.items():
-            if accepted:
-                self._data["rejected"].pop(partition, None)
-            else:
-                self._data["rejected"].setdefault(partition, _now())
-        if self._data["rejected"] != before:
+            known = self._known("partitions", partition)
+            if accepted == ("rejected" in known):
+                changed = True
+                if accepted:
+                    del known["rejected"]
+                else:
+                    self._data["partitions"][partition] = dict(known or self._new(partition), rejected=_now())
+        if changed:
             self._write()
 
-    def remember(self, kind: str, name: str, password: str) -> None:
-        """Note that this password made the credential.
+    def remember(
+        self,
+        kind: str,
+        name: str,
+        password: str,
+        origin: t.Optional[str] = None,
+        through: t.Sequence[str] = (),
+    ) -> None:
+        """Note that this password made the credential that is there now, by a change of our own.
 
+        :arg origin: see the class.
+        :arg through: the service users that stand before the partition, whose passwords were accepted.
         :raises OSError, ValueError: when the file cannot be written, or the fingerprint not be computed (FIPS mode).
         """
         first_used = self.first_used(kind, name) if self.same(kind, name, password) else None
-        salt = os.urandom(16)
-        self._data[kind][name] = {
-            "salt": base64.b64encode(salt).decode("ascii"),
-            "iterations": ITERATIONS,
-            "hash": base64.b64encode(_hash(password, salt, ITERATIONS)).decode("ascii"),
-            "since": _now(),
-        }
-        if first_used:
-            self._data[kind][name]["first_used"] = first_used
-        if kind == "partitions":
-            self._data["rejected"].pop(name, None)
+        matching = self._matching() - {(kind, name)}
+        self._secrets = _Secrets(self.secrets_path)
+        new = self._new(name)
+        new.update(
+            iterations=ITERATIONS,
+            hash=_encode(_hash(password, base64.b64decode(new["salt"]), ITERATIONS)),
+            since=_now(),
+        )
+        new.update({key: value for key, value in (("first_used", first_used), ("origin", origin)) if value})
+        self._data[kind][name] = new
+        self._bind(matching)
+        for user in [name] if kind == "service_users" else through:
+            known = self._known("service_users", user)
+            if known:
+                known["accepted"] = _now()
         self._write()
 
     def forget(self, kind: str, name: str) -> None:
-        """Drop what is known of a removed credential. :raises OSError: when the file cannot be written."""
-        known = [self._data[kind].pop(name, None)]
-        if kind == "partitions":
-            known.append(self._data["rejected"].pop(name, None))
-        if any(known):
+        """Drop what is known of a credential that was removed. :raises OSError: when the file cannot be written."""
+        matching = self._matching()
+        if self._data[kind].pop(name, None):
+            self._secrets = _Secrets(self.secrets_path)
+            self._bind(matching - {(kind, name)})
             self._write()
+
+    def _matching(self) -> t.Set[t.Tuple[str, str]]:
+        """The entries that stand in the secrets file as they are remembered."""
+        return {(kind, name) for kind in KINDS for name in self._data[kind] if self._known(kind, name)}
+
+    def _bind(self, entries: t.Iterable[t.Tuple[str, str]]) -> None:
+        """Bind what is remembered to the entries as they stand now.
+
+        It is not known whether ppin ciphers the other entries anew when it changes one. So what matched before that
+        does afterwards, too.
+        """
+        for kind, name in entries:
+            known = self._data[kind][name]
+            known["entry"] = self._secrets.fingerprint(name, known["salt"])
+
+    def _new(self, name: str) -> t.Dict[str, t.Any]:
+        salt = _encode(os.urandom(16))
+        return {"salt": salt, "entry": self._secrets.fingerprint(name, salt)}
 
     def _write(self) -> None:
         if self.problem and os.path.lexists(self.path):
@@ -134,24 +192,55 @@ class Ledger:
         replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
 
 
+class _Secrets:
+    """The content of the secrets file, at one moment."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            with open(path, "rb") as file:
+                self._content = file.read()
+        except OSError:
+            self._content = b""
+        self._entries: t.Optional[t.Dict[str, bytes]] = None
+
+    def fingerprint(self, name: str, salt: str) -> str:
+        """That of what the file has under a name; of the whole file when that cannot be told."""
+        if self._entries is None:
+            self._entries = secret_entries(self._content)
+        entry = self._entries.get(name, b"\0" + self._content)
+        return _encode(hmac.new(base64.b64decode(salt), entry, hashlib.sha256).digest())
+
+
+def _upgraded(data: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
+    """A ledger of version 1. Its rejections were in a part of their own."""
+    rejected = data.pop("rejected", {})
+    for name, moment in rejected.items():
+        data["partitions"].setdefault(name, {"salt": _encode(os.urandom(16))})["rejected"] = moment
+    return dict(data, version=VERSION)
+
+
 def _check(data: t.Mapping[str, t.Any]) -> None:
     """:raises ValueError, KeyError, TypeError, AttributeError: when the file does not have the form of a ledger."""
     if data["version"] != VERSION:
         raise ValueError("version %r is not known" % data["version"])
-    for entry in list(data["partitions"].values()) + list(data["service_users"].values()):
-        for key in ("salt", "hash"):
-            base64.b64decode(entry[key])
-        iterations = entry["iterations"]
-        if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS:
+    for known in list(data["partitions"].values()) + list(data["service_users"].values()):
+        base64.b64decode(known["salt"])
+        texts = ["entry", "since", "first_used", "origin", "rejected", "accepted"]
+        if not all(isinstance(known.get(key, ""), str) for key in texts):
             raise ValueError("an entry is damaged")
-        if not isinstance(entry["since"], str) or not isinstance(entry.get("first_used", ""), str):
-            raise ValueError("an entry is damaged")
-    if not all(isinstance(when, str) for when in data["rejected"].values()):
-        raise ValueError("an entry is damaged")
+        if "hash" in known:
+            base64.b64decode(known["hash"])
+            iterations = known["iterations"]
+            if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS or "since" not in known:
+                raise ValueError("an entry is damaged")
 
 
 def _now() -> str:
     return time.strftime(TIME_FORMAT, time.gmtime())
+
+
+def _encode(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
 
 
 def _hash(password: str, salt: bytes, iterations: int) -> bytes:

@@ -7,7 +7,11 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import (
+    GATE_ARGUMENTS,
+    GATE_SAYS,
+    GateSays,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, find_paths
@@ -16,8 +20,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
     force={"type": "bool", "default": False},
-    known_stale_ages={"type": "dict", "default": {}},
     **GATE_ARGUMENTS,
+    **GATE_SAYS,
 )
 """The options of the doc fragments C(ppin), C(ppin.login) and C(ppin.gate)."""
 
@@ -71,23 +75,27 @@ def check_not_rejected(module: AnsibleModule, ledger: Ledger, names: t.Sequence[
     """Refuse to log in with a secret of which is known that it was rejected. :raises Refused:"""
     if module.params["force"]:
         return
-    ages = module.params["known_stale_ages"]
+    stale = GateSays.of(module.params).stale
     found = {}
     for name in names:
         if ledger.rejected(name):
             found[name] = "'%s' (found here at %s)" % (name, ledger.rejected(name))
-        elif name in ages and ledger.set_before("partitions", name, int(ages[name])):
-            found[name] = "'%s' (found by another client)" % name
+        elif ledger.origin(name) in stale:
+            found[name] = "'%s' (found by other clients)" % name
     if found:
         raise Refused("The HSM rejects the permanent secret of %s" % ", ".join(found.values()), list(found))
 
 
-def note_logins(module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]]) -> None:
+def note_logins(
+    module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]], look: bool = False
+) -> None:
     """Remember on this client what the HSM said of its secrets; None: nothing. Not in check mode.
 
     A damaged ledger is left for a person to look at.
+
+    :arg look: whether check mode is only the attempt gate's, before a run without it.
     """
-    if module.check_mode or ledger.problem:
+    if (module.check_mode and not look) or ledger.problem:
         return
     try:
         ledger.note_logins({name: verdict for name, verdict in verdicts.items() if verdict is not None})

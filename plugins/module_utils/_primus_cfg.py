@@ -8,6 +8,7 @@ The listing of ppin does not tell what primus.cfg tells. ppin remains the judge 
 """
 
 import base64
+import json
 import re
 import typing as t
 import unicodedata
@@ -140,6 +141,29 @@ def read_secret_users(text: str) -> t.List[str]:
     """The partitions whose secrets are in a secrets file. :raises NotUnderstood: when it cannot be read."""
     users = _setting(_setting(read(text), "primus", Group), "users", Group)
     return [_setting(_of_kind(users, key, Group, "a user"), "name", str) for key in users]
+
+
+def secret_entries(content: bytes) -> t.Dict[str, bytes]:
+    """What a secrets file has under each name, in a form to compare; without what cannot be told.
+
+    Only the groups C(users) are documented, so every group counts that has a name, wherever it is.
+    """
+    found: t.Dict[str, t.List[str]] = {}
+    try:
+        _collect_entries(read(content.decode("utf-8")), found)
+        entries = {name: json.dumps(sorted(groups)) for name, groups in found.items()}
+    except (ValueError, TypeError):  # TypeError: of a value that versions of libconfig read differently
+        return {}
+    # Bytes that are no text are not read as they stand.
+    return {name: entry.encode("ascii") for name, entry in entries.items() if "\\ufffd" not in entry}
+
+
+def _collect_entries(value: t.Any, found: t.Dict[str, t.List[str]]) -> None:
+    if isinstance(value, dict) and isinstance(value.get("name"), str):
+        found.setdefault(value["name"], []).append(json.dumps(value, sort_keys=True))
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _collect_entries(inner, found)
 
 
 class SecretsString(t.NamedTuple):

@@ -159,6 +159,10 @@ partitions:
     since:
       description: When this collection set the present secret, in UTC, or null when it does not know.
       type: str
+    origin:
+      description: Opaque token of the setup password that the present secret was fetched with, or null when it is not
+        known. Clients with the same one have secrets of the same origin. The attempt gate makes it.
+      type: str
     rejected:
       description: When a login of this collection with the present secret was rejected, in UTC, or null.
       type: str
@@ -176,6 +180,7 @@ partitions:
       hsms: [hsm0]
       proxy_users: [eqabxrfnqqos]
       since: "2026-01-31T12:00:00Z"
+      origin: null
       rejected: null
       setup_password_validity:
         first_used: "2026-01-31T12:00:00Z"
@@ -349,6 +354,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
                 hsms=_unique(slot.hsm for slot in own),
                 proxy_users=proxy_users,
                 since=ledger.since("partitions", name),
+                origin=ledger.origin(name),
                 rejected=ledger.rejected(name),
                 setup_password_validity=validity(
                     ledger.first_used("partitions", name), module.params["setup_password_lifespan"], bool(proxy_users)

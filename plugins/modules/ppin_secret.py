@@ -53,13 +53,26 @@ options:
     type: str
     choices: [changed, always, never]
     default: changed
-  known_stale_age:
-    description:
-      - With O(verify=always), how many seconds ago another client found that the HSM no longer accepts its permanent
-        secret. A secret that was fetched before that, or of which the ledger knows nothing, counts as rejected without
-        a login.
-      - The attempt gate sets it. The clocks of client and controller need not agree, as only durations are compared.
-    type: int
+  gate_says:
+    description: What the attempt gate knows. The action plugin sets it.
+    type: dict
+    suboptions:
+      look:
+        description: Whether this is the gate's own look, which notes the verdict of a login also in check mode.
+        type: bool
+        default: false
+      checked:
+        description: Whether what the ledger has of the present secret is the verdict of a login of this run.
+        type: bool
+        default: false
+      stale:
+        description: Origins of permanent secrets that the HSM rejects, as several clients found.
+        type: list
+        elements: str
+        default: []
+      origin:
+        description: The origin to note of the secret that is fetched.
+        type: str
 seealso:
   - module: hsmops.primus.ppin_proxy
   - module: hsmops.primus.ppin_info
@@ -124,6 +137,12 @@ verified:
     reached, or the verdict is not clear.
   returned: always
   type: bool
+proxy_vouched:
+  description: Whether the service proxies before the partition are known to accept their passwords, as one was accepted
+    within O(gate_window) and has not changed since; true where there is none. If not, a rejection may be of such a
+    password.
+  returned: always
+  type: bool
 rolled_back:
   description: Whether a change was begun and failed, so that C(.secrets.cfg) is as it was before.
   returned: always
@@ -179,6 +198,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
     Credential,
     run_credential_module,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_SAYS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     PARTITION_ARGUMENTS,
@@ -198,7 +218,6 @@ class PermanentSecret(Credential):
     def __init__(self, params: t.Mapping[str, t.Any]) -> None:
         super().__init__(params)
         self.verify = params["verify"]
-        self.known_stale_age = params["known_stale_age"]
 
     def check(self) -> None:
         super().check()
@@ -227,9 +246,9 @@ def main() -> None:
         argument_spec=dict(
             ARGUMENTS,
             verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
-            known_stale_age={"type": "int"},
             **PARTITION_ARGUMENTS,
             **SETUP_ARGUMENTS,
+            **GATE_SAYS,
         ),
         supports_check_mode=True,
     )

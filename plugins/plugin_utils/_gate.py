@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""The attempt gate: a credential that nobody has tried yet is tried by one host, and all others go by its verdict.
+"""The attempt gate: who may log in with what, so that a wrong credential costs a fleet one login and not one per host.
 
-The rules are here, the store is _gate_store.py, the order of things is _credential_action.py and _login_action.py.
+The rules are here, the store is _gate_store.py, what a result says _verdicts.py, the order of things
+_credential_action.py and _login_action.py.
 """
 
 from __future__ import annotations
@@ -13,36 +14,51 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import shlex
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
     LIST_LIMIT,
-    MEANING_LIMIT,
     POLL,
     TEXT_LIMIT,
+    WITNESS_LIMIT,
     GateError,
     Record,
     Store,
     Turn,
 )
+from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+    ACCEPTED,
+    PIN_CODE,
+    REJECTED,
+    SETUP_CODE,
+    UNCLEAR,
+    Entry,
+    Verdict,
+)
 
 SECRET, PROXY, PIN, PERMANENT = "secret", "proxy", "pin", "permanent"
-"""The kinds of records: setup password with PKCS#11 password, service proxy password, PKCS#11 password, permanent
-secrets."""
+"""The kinds of records: setup password, service proxy password, PKCS#11 password, permanent secrets."""
 
 LABELS = {
-    SECRET: "setup password and PKCS#11 password",
+    SECRET: "setup password",
     PROXY: "service proxy password",
     PIN: "PKCS#11 password",
     PERMANENT: "permanent secret",
 }
 
-RUNNING, ACCEPTED, REJECTED, UNCLEAR = "running", "accepted", "rejected", "unclear"
-"""The verdicts. A record that is still RUNNING when another host has the turn is of a host that died: UNCLEAR."""
+ACCOUNTS = {SECRET: (SECRET, PERMANENT), PERMANENT: (SECRET, PERMANENT), PIN: (PIN,), PROXY: (PROXY,)}
+"""The kinds of logins that the HSM or the proxy counts together, by kind."""
+
+RUNNING = "running"
+"""A record that still says so when another host has the turn is of a host that died: UNCLEAR."""
+
+UNREACHABLE = "unreachable"
+"""Kind and verdict of the record that says that hosts do not reach the HSM. It is of no credential."""
+
+WITNESSES = 2
+"""Different hosts that must have been rejected before a finding that may be their own is taken for one of all."""
 
 TURN_TIMEOUT = 3600
 """Seconds that a host waits for its turn. Others go first only while nothing is known, and each takes some seconds."""
@@ -53,9 +69,8 @@ UPDATE_TIMEOUT = 60
 FIRST_PERMITS = 2
 """How many hosts may use a credential at once that was accepted before. Each acceptance in the same run doubles it."""
 
-STALE_SLACK = 60
-"""Seconds before a finding: a secret fetched within them is tried all the same, as the way to a client takes time."""
-
+UNREACHABLE_KEPT = 15
+"""Seconds for which others go by it that the HSM was not reached. It is for those that wait, not for the next run."""
 
 PREFIX_DIGITS = 16
 """Digits of a record's key that depend on the name only, so that the records of a name can be read without others."""
@@ -75,15 +90,27 @@ class Options(t.NamedTuple):
     parallel: int
 
 
-class Permanent(t.NamedTuple):
-    """What the gate knows of the permanent secrets of a partition.
+class Subject(t.NamedTuple):
+    """What a login tries. There is one record of it.
 
-    :ivar known: whether a login has told lately how the HSM takes them.
-    :ivar stale: the record of those that it no longer accepts, or None.
+    :ivar kind: SECRET, PROXY, PIN or PERMANENT.
+    :ivar name: the partition, or the service user.
+    :ivar key: of the record.
+    :ivar parts: other passwords that the login tries, too.
+    :ivar since: when a permanent secret was fetched.
+    :ivar alone: whether no other client can have the same, as far as is known, so that it concerns no other.
     """
 
-    known: bool
-    stale: t.Optional[Record]
+    kind: str
+    name: str
+    key: str
+    parts: t.Tuple["Subject", ...] = ()
+    since: float = 0.0
+    alone: bool = False
+
+    @property
+    def all(self) -> t.Tuple["Subject", ...]:
+        return (self, *self.parts)
 
 
 class Refused(Exception):
@@ -103,13 +130,11 @@ class Refused(Exception):
 
 
 class Gate:
-    """What the gate knows of one name, and of one credential for it.
+    """The gate, as one host sees it.
 
     :arg host: name of the host that asks.
-    :arg kind: C(SECRET), C(PROXY) or C(PIN).
-    :arg name: the partition, or the service user.
-    :arg passwords: those given, all of them or none.
     :arg tell: shows one line to the operator.
+    :arg before_wait: called before this host waits for another.
     """
 
     def __init__(
@@ -117,218 +142,392 @@ class Gate:
         store: Store,
         options: Options,
         host: str,
-        kind: str,
-        name: str,
-        passwords: t.Sequence[str],
         tell: t.Callable[[str], None],
+        before_wait: t.Callable[[], None] = lambda: None,
     ) -> None:
         self.store, self.options, self.host = store, options, host
-        self.kind, self.name, self.tell = kind, name, tell
-        secret = store.secret()
-        self.prefix = _derive(secret, "name", name)[:PREFIX_DIGITS]
-        self.key = self.prefix + _derive(secret, kind, name, *passwords)[PREFIX_DIGITS:]
-        self.permanent_key = self.prefix + _derive(secret, PERMANENT, name)[PREFIX_DIGITS:]
-        self.turn_key = _derive(secret, "turn", kind, name)
-        self.update_key = _derive(secret, "update", kind, name)
-        self.permit_keys = [_derive(secret, "permit", kind, name, str(number)) for number in range(options.parallel)]
+        self.tell, self.before_wait = tell, before_wait
+        self._secret = store.secret()
 
-    # Turns: one for all credentials of a name, so that several wrong ones are not tried at once, either.
+    # What can be tried
+
+    def credential(self, kind: str, name: str, password: str, parts: t.Tuple[Subject, ...] = ()) -> Subject:
+        """A password for a partition or service user, with those that are tried together with it."""
+        return Subject(kind, name, self._key(name, kind, password), parts)
+
+    def permanent(self, name: str, entry: Entry) -> Subject:
+        """The permanent secret that this client has of a partition.
+
+        A secret of unknown origin is this client's own affair. Otherwise all secrets that were fetched with the same
+        credential are one.
+        """
+        if entry.origin is None:
+            return Subject(PERMANENT, name, self._key(name, PERMANENT, "of", self.host), alone=True)
+        since = min(entry.since, self.store.now())
+        return Subject(PERMANENT, name, self._key(name, PERMANENT, "from", entry.origin), since=since)
+
+    def origin(self, name: str, setup_password: str) -> str:
+        """The token of a credential that a client keeps with what it fetches: tells which secrets are alike."""
+        return self._derive("origin", name, setup_password)
+
+    def _key(self, name: str, *parts: str) -> str:
+        return self._prefix(name) + self._derive("record", name, *parts)[PREFIX_DIGITS:]
+
+    def _prefix(self, name: str) -> str:
+        return self._derive("name", name)[:PREFIX_DIGITS]
+
+    def _derive(self, *parts: str) -> str:
+        return hmac.new(self._secret, json.dumps(parts).encode("ascii"), hashlib.sha256).hexdigest()
+
+    # Permission to try
 
     @contextlib.contextmanager
-    def turn(self) -> t.Iterator[Turn]:
+    def permission(self, subject: Subject, vouched: bool = True) -> t.Iterator[bool]:
+        """Wait until this host may try, and have the permission for the body of a with statement.
+
+        What nobody has had accepted lately, one host tries at a time, and no more of a name than the budget allows. As
+        "accepted" is no promise that it still is, what was accepted has permits. The body ends with a call of end().
+
+        :arg vouched: whether a rejection can only be of this credential, as the service proxy is known to accept its
+            own, or there is none.
+        :returns: whether another host has just not reached the HSM, so that one try is enough.
+        :raises Refused: when it was rejected, the budget is used up, or the HSM is not reached.
+        """
+        with contextlib.ExitStack() as held:
+            self._obtain(held, subject, vouched)
+            yield bool(self._unreached(subject))
+
+    def _obtain(self, held: contextlib.ExitStack, subject: Subject, vouched: bool) -> None:
+        while True:
+            if self.accepted(subject):
+                permit = self._wait_for(subject, lambda: self._take_permit(subject, vouched))
+                if permit is not None:
+                    held.callback(permit.release)
+                    return
+                continue
+            with contextlib.ExitStack() as turns:
+                for part in subject.all:
+                    # In this order by every host, so that none waits for another in a ring.
+                    if not part.alone and not self.accepted(part):
+                        turns.enter_context(self._turn(part))
+                if self.accepted(subject):
+                    continue
+                slot = self._wait_for(subject, lambda: self._take_slot(subject, vouched))
+                turns.callback(slot.release)
+                self._begin(subject)
+                held.push(turns.pop_all())
+                return
+
+    def accepted(self, subject: Subject) -> bool:
+        """Whether it was accepted lately."""
+        record = self._record(subject)
+        return record.get("verdict") == ACCEPTED and self._fresh(record["time"])
+
+    def stale(self, subject: Subject) -> t.Optional[Record]:
+        """The record of permanent secrets of the same origin if the HSM is known to reject them, else None.
+
+        A setup password can be used for days, and what it fetches later may be another secret. So this concerns what
+        was fetched before those that were rejected, or within a window after them, as by the same run.
+        """
+        record = self._record(subject)
+        if record.get("verdict") != REJECTED or not self._fresh(record["time"]) or subject.alone:
+            return None
+        return record if subject.since <= (record.get("since") or 0) + self.options.window else None
+
+    def foresee(self, subject: Subject, vouched: bool = True) -> None:
+        """What permission() would say, without a turn and without writing anything. :raises Refused:"""
+        self._check(subject, vouched)
+        if not self.accepted(subject):
+            self._check_budget(subject)
+
+    @contextlib.contextmanager
+    def _turn(self, subject: Subject) -> t.Iterator[None]:
+        """The exclusive right to try this."""
         turn = None
+        waits = lambda holder: self._waits(subject, holder)  # noqa: E731
         try:
-            with self.store.turn(self.turn_key, self.host, TURN_TIMEOUT, self._waiting) as turn:
-                yield turn
+            with self.store.turn(self._derive("turn", subject.key), self.host, TURN_TIMEOUT, waits) as turn:
+                yield
         finally:
             if turn is not None and turn.lost:
                 self.tell(
-                    "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be "
-                    "reached, or the lock was removed. Another host may have tried a credential at the same time. See "
-                    "the entries with the module hsmops.primus.gate." % (self.host, LABELS[self.kind], self.name)
+                    "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be reached, or "
+                    "the lock was removed. Another host may have tried it at the same time. See the entries with the "
+                    "module hsmops.primus.gate." % (self.host, LABELS[subject.kind], subject.name)
                 )
 
-    def _waiting(self, holder: str) -> None:
-        self.tell(
-            "%s waits for the verdict on the %s of '%s', which %s is trying."
-            % (self.host, LABELS[self.kind], self.name, holder or "another host")
-        )
+    def _take_slot(self, subject: Subject, vouched: bool) -> t.Optional[Turn]:
+        """One of the logins of a name that may go wrong: with those that did, never more than the budget."""
+        self._check(subject, vouched)
+        with self._update(subject.name):
+            left = self._check_budget(subject)
+            taken, held = None, 0
+            for number in range(min(self.options.budget, self.options.parallel)):
+                slot = self.store.new_turn(self._derive("slot", subject.name, str(number)), self.host)
+                if slot.take() is not None:
+                    held += 1
+                elif taken is None:
+                    taken = slot
+                    continue
+                slot.release()
+            if taken is not None and held >= left:
+                taken.release()
+                taken = None
+        return taken
 
-    # Permits: for a credential that was accepted before, as that is no promise that it still is.
+    def _take_permit(self, subject: Subject, vouched: bool) -> t.Union[Turn, None, "t.Literal[False]"]:
+        """One of the permits of what was accepted, or False when it no longer counts as accepted."""
+        self._check(subject, vouched)
+        for number in range(self._permits(self._record(subject))):
+            permit = self.store.new_turn(self._derive("permit", subject.name, str(number)), self.host)
+            with contextlib.ExitStack() as unless_taken:
+                unless_taken.callback(permit.release)
+                if permit.take() is None:
+                    self._check(subject, vouched)  # it may have been rejected by who had this permit before
+                    if not self.accepted(subject):
+                        return False
+                    unless_taken.pop_all()
+                    return permit
+        return None if self.accepted(subject) else False
 
-    @contextlib.contextmanager
-    def permit(self) -> t.Iterator[None]:
-        """One of the permits for the credential. :raises Refused: when it has been rejected meanwhile."""
+    def _wait_for(self, subject: Subject, take: t.Callable[[], t.Any]) -> t.Any:
+        """Ask until there is an answer other than None. :returns: that, and None for False."""
         deadline = time.monotonic() + TURN_TIMEOUT
-        turn, told = None, False
-        while turn is None:
-            record = self._not_rejected()
-            for key in self.permit_keys[: self._permits(record)]:
-                attempt = self.store.new_turn(key, self.host)
-                if attempt.take() is None:
-                    turn = attempt
-                    break
-                attempt.release()
-            if turn is None and not told:
-                self._waiting("")
-                told = True
-            if turn is None and time.monotonic() > deadline:
+        taken = take()
+        if taken is None:
+            self._waits(subject, "")
+        while taken is None:
+            if time.monotonic() > deadline:
                 raise GateError("Waited for more than %d seconds for others with the same credential" % TURN_TIMEOUT)
-            if turn is None:
-                time.sleep(POLL)
-        try:
-            self._not_rejected()  # which it may have been by the one who had this permit before
-            yield
-        finally:
-            turn.release()
+            time.sleep(POLL)
+            taken = take()
+        return taken or None
 
     def _permits(self, record: Record) -> int:
         permits = record.get("permits") if record.get("run") == _run() else None
         return max(1, min(permits or FIRST_PERMITS, self.options.parallel))
 
-    # The credential given
+    def _waits(self, subject: Subject, holder: str) -> None:
+        self.tell(
+            "%s waits for the verdict on the %s of '%s', which %s is trying."
+            % (self.host, LABELS[subject.kind], subject.name, holder or "another host")
+        )
+        self.before_wait()
 
-    def accepted(self) -> bool:
-        """Whether all hosts may use the credential at once."""
-        record = self.store.read(self.key)
-        return record is not None and record["verdict"] == ACCEPTED and self._fresh(record["time"])
+    # Reasons not to try
 
-    def begin(self) -> None:
-        """Note that this host is about to try, having the turn. :raises Refused:
-
-        That the store can be written is known before anything is tried; and if this process dies, that it tried.
-        """
-        record = self._not_rejected()
-        unclear = self._recent(record)
-        if record.get("verdict") == RUNNING:
-            unclear = unclear + [record["time"]] if self._fresh(record["time"]) else unclear
-            self._keep(
-                self.key, dict(record, verdict=UNCLEAR, unclear=unclear, meaning="the run was ended before it told")
-            )
-        self.check_budget()
-        self._write(self.key, self.kind, RUNNING, {}, unclear)
-
-    def _not_rejected(self) -> Record:
-        """What is known of the credential. :raises Refused: when it was rejected."""
-        record = self.store.read(self.key) or {}
-        if record.get("verdict") == REJECTED:
+    def _check(self, subject: Subject, vouched: bool) -> None:
+        """:raises Refused: when a password was rejected, or the HSM is not reached."""
+        for part in subject.all:
+            record = self._record(part)
+            if part.kind == PERMANENT or record.get("verdict") != REJECTED:
+                continue
+            if vouched and not record.get("sure", True):
+                continue  # the service proxies of those that were rejected may have been at fault
+            were = " and ".join(record["witnesses"]) if not record.get("sure", True) else record["host"]
             raise Refused(
-                "The %s of '%s' %s rejected when %s: %s. %s did not contact the HSM"
-                % (LABELS[self.kind], self.name, self._were, _when(record), _found(record), self.host),
-                "Give the right one, or clear the entry if it is right after all: %s" % self._how_to_clear(),
+                "The %s of '%s' was rejected when %s tried at %s: %s. %s did not contact the HSM"
+                % (LABELS[part.kind], part.name, were, when(record["time"]), _found(record), self.host),
+                "Give the right one, or clear the entry if it is right after all: %s" % _how_to_clear(part.name),
                 record,
             )
-        return record
+        down = self._unreached(subject)
+        if len(down.get("witnesses", [])) >= WITNESSES and self.host not in down["witnesses"]:
+            raise Refused(
+                "The HSM of '%s' was not reached by %s at %s: %s. %s did not contact it"
+                % (subject.name, " and ".join(down["witnesses"]), when(down["time"]), _found(down), self.host),
+                "No login was made. Check that the HSM runs and can be reached, then run again.",
+                down,
+            )
 
-    def foresee(self) -> None:
-        """What begin() would say, without a turn and without writing anything. :raises Refused:"""
-        if self._not_rejected().get("verdict") != ACCEPTED:
-            self.check_budget()
-
-    def end(self, result: t.Mapping[str, t.Any]) -> None:
-        """Note the verdict that the module's result tells, having the turn or a permit."""
-        with self.store.turn(self.update_key, self.host, UPDATE_TIMEOUT, lambda holder: None):
-            record = self.store.read(self.key) or {}
-            verdict, error = judge(result)
-            unclear = self._recent(record)
-            if record.get("verdict") == REJECTED:
-                return  # several hosts found out at once: the first is the one to name
-            if verdict is None and record.get("verdict") == ACCEPTED:
-                return
-            permits = None
-            if verdict == ACCEPTED:
-                unclear = []  # they were of this credential, which is right
-                accepted_before = record.get("verdict") == ACCEPTED
-                permits = self._permits(record) * 2 if accepted_before else FIRST_PERMITS
-            elif verdict == UNCLEAR:
-                unclear.append(self.store.now())
-            elif verdict is None and not unclear:
-                self.store.remove(self.key)
-                return
-            self._write(self.key, self.kind, verdict or UNCLEAR, error, unclear, permits=permits)
-
-    def check_budget(self) -> None:
-        """:raises Refused: when enough logins with this name went wrong, or may have.
+    def _check_budget(self, subject: Subject) -> int:
+        """How many more logins may go wrong. :raises Refused: when none.
 
         Setup passwords and permanent secrets have one account, as the HSM counts them together.
         """
-        wrong = []
-        budget = min(self.options.budget, LIST_LIMIT)
-        kinds = (SECRET, PERMANENT) if self.kind == SECRET else (self.kind,)
-        for _key, record in self.store.items(self.prefix):
-            if record["kind"] in kinds:
-                wrong += [record] * len(self._recent(record))
-                if record["verdict"] == REJECTED and self._fresh(record["time"]):
-                    wrong.append(record)
-        if len(wrong) < budget:
+        least = budget = min(self.options.budget, LIST_LIMIT)
+        for part in subject.all:
+            kinds = ACCOUNTS[part.kind]
+            records = [record for _key, record in self.store.items(self._prefix(part.name)) if record["kind"] in kinds]
+            wrong = [record for record in records for _moment in self._recent(record)]
+            least = min(least, budget - len(wrong))
+            if len(wrong) < budget:
+                continue
+            last = max(wrong, key=lambda record: record["time"])
+            raise Refused(
+                "Attempt limit reached for '%s': %d of %d failed or unclear logins within %d seconds, the latest of "
+                "%s at %s: %s. %s did not contact the HSM"
+                % (
+                    part.name,
+                    len(wrong),
+                    budget,
+                    self.options.window,
+                    last["host"],
+                    when(last["time"]),
+                    _found(last),
+                    self.host,
+                ),
+                "Make sure that the %s is right, then clear the entries, or wait: %s"
+                % (LABELS[part.kind], _how_to_clear(part.name)),
+                last,
+            )
+        return least
+
+    def _unreached(self, subject: Subject) -> Record:
+        """What hosts of this run have found within the last seconds; empty when nothing."""
+        record = self.store.read(self._key(subject.name, UNREACHABLE)) or {}
+        counts = record.get("run") == _run() and self._age(record["time"]) < UNREACHABLE_KEPT
+        return record if counts else {}
+
+    # Verdicts
+
+    def _begin(self, subject: Subject) -> None:
+        """Note that this host is about to try, having the turn.
+
+        That the store can be written is known before anything is tried; and if this process dies, that it tried.
+        """
+        record = self._record(subject)
+        if record.get("verdict") == RUNNING:
+            record = {
+                **record,
+                "wrong": [*self._recent(record), record["time"]],
+                "code": None,
+                "meaning": "the run was ended before it told",
+            }
+        self._write(subject, {**record, "verdict": RUNNING, "host": self.host, "time": self.store.now()})
+
+    def end(self, subject: Subject, verdict: Verdict, vouched: bool = True) -> None:
+        """Note the verdict on what was tried with permission()."""
+        guilty = subject
+        if verdict.error.get("code") == PIN_CODE:
+            guilty = next((part for part in subject.all if part.kind == PIN), subject)
+        sure = vouched or verdict.error.get("code") == SETUP_CODE
+        with self._update(subject.name):
+            if verdict.value == ACCEPTED:
+                for part in subject.all:
+                    self._accept(part)
+            elif verdict.value in (REJECTED, UNCLEAR):
+                if guilty is not subject:
+                    self._drop(subject)
+                if verdict.value == UNCLEAR:
+                    self._count(guilty, verdict.error, {})
+                elif guilty.kind == PERMANENT:
+                    self._reject_permanent(guilty, verdict)
+                else:
+                    self._reject(guilty, verdict, sure or guilty is not subject)
+            else:
+                self._drop(subject)
+            self._note_reached(subject, verdict)
+
+    def _accept(self, subject: Subject) -> None:
+        record = self._record(subject)
+        if subject.alone:
+            self.store.remove(subject.key)
             return
-        last = max(wrong, key=lambda record: record["time"])
-        raise Refused(
-            "%d of %d logins of '%s' that may go wrong within %d seconds were spent, the last when %s: %s. "
-            "%s did not contact the HSM"
-            % (len(wrong), budget, self.name, self.options.window, _when(last), _found(last), self.host),
-            "Make sure that the %s is right, then clear the entries, or wait: %s"
-            % (LABELS[self.kind], self._how_to_clear()),
-            last,
+        if record.get("verdict") == REJECTED and subject.kind != PERMANENT and record.get("sure", True):
+            return  # by another host at the same time
+        if record.get("witnesses") and subject.since > (record.get("since") or 0) + self.options.window:
+            self._drop(subject)  # what is good is newer than what was rejected
+            return
+        now = self.store.now()
+        accepted_before = record.get("verdict") == ACCEPTED
+        new: Record = {
+            "verdict": ACCEPTED,
+            "time": now,
+            "run": _run(),
+            "permits": min(self._permits(record) * 2 if accepted_before else FIRST_PERMITS, LIST_LIMIT),
+        }
+        if subject.kind == SECRET:  # its validity begins then
+            new["first_used"] = record.get("first_used") or now
+        self._write(subject, {**new, "host": self.host})
+
+    def _reject(self, subject: Subject, verdict: Verdict, sure: bool) -> None:
+        record = self._record(subject)
+        if record.get("verdict") == REJECTED and record.get("sure", True):
+            self._write(subject, {**record, "wrong": [*self._recent(record), self.store.now()]})
+            return  # several hosts found out at once: the first is the one to name
+        witnesses = self._with_host(record if self._recent(record) else {})
+        final = sure or len(witnesses) >= WITNESSES
+        changes = {"verdict": REJECTED if final else UNCLEAR, "witnesses": witnesses, "sure": sure}
+        self._count(subject, verdict.error, changes)
+
+    def _reject_permanent(self, subject: Subject, verdict: Verdict) -> None:
+        """One client's word may be its own broken state: two are needed before others go by it."""
+        record = self._record(subject)
+        if not self._recent(record):
+            record = {**record, "witnesses": [], "since": None}
+        witnesses = self._with_host(record)
+        final = len(witnesses) >= WITNESSES or subject.alone
+        since = max(subject.since, record.get("since") or 0)
+        changes = {"verdict": REJECTED if final else UNCLEAR, "witnesses": witnesses, "since": since}
+        self._count(subject, verdict.error, changes)
+
+    def _with_host(self, record: Record) -> t.List[str]:
+        witnesses = [host for host in record.get("witnesses", []) if host != self.host]
+        return [*witnesses, self.host[:TEXT_LIMIT]][-WITNESS_LIMIT:]
+
+    def _count(self, subject: Subject, error: t.Mapping[str, t.Any], changes: t.Mapping[str, t.Any]) -> None:
+        """Note a login that went wrong, or may have."""
+        record, now = self._record(subject), self.store.now()
+        said = {"verdict": UNCLEAR, "host": self.host, "time": now, **error, **changes}
+        self._write(subject, {**record, **said, "wrong": [*self._recent(record), now]})
+
+    def _drop(self, subject: Subject) -> None:
+        """Take back that this host is trying, as it did not."""
+        record = self._record(subject)
+        if record.get("verdict") != RUNNING:
+            return
+        if not self._recent(record):
+            self.store.remove(subject.key)
+            return
+        final = len(record.get("witnesses", [])) >= WITNESSES
+        self._write(subject, {**record, "verdict": REJECTED if final else UNCLEAR})
+
+    def _note_reached(self, subject: Subject, verdict: Verdict) -> None:
+        key = self._key(subject.name, UNREACHABLE)
+        if not verdict.unreachable:
+            if verdict.value is not None and self.store.read(key):
+                self.store.remove(key)
+            return
+        self.store.write(
+            key,
+            {
+                "verdict": UNREACHABLE,
+                "kind": UNREACHABLE,
+                "name": subject.name[:TEXT_LIMIT],
+                "host": self.host[:TEXT_LIMIT],
+                "time": self.store.now(),
+                "witnesses": self._with_host(self._unreached(subject)),
+                "run": _run(),
+                **verdict.error,
+            },
+            UNREACHABLE_KEPT,
         )
 
-    # The permanent secrets that the clients have
+    # The store
 
-    def permanent(self) -> Permanent:
-        record = self.store.read(self.permanent_key)
-        if record is None or not self._fresh(record["time"]):
-            return Permanent(False, None)
-        if record["verdict"] not in (ACCEPTED, REJECTED):
-            return Permanent(False, None)
-        return Permanent(True, record if record["verdict"] == REJECTED else None)
+    def _record(self, subject: Subject) -> Record:
+        return self.store.read(subject.key) or {}
 
-    def learnt_permanent(self, result: t.Mapping[str, t.Any]) -> t.Optional[str]:
-        """The verdict of a login with a secret that was there before, if it is news, else None."""
-        if not logins_of(result):
-            return None
-        verified = result.get("verified")
-        if not isinstance(verified, bool):
-            return UNCLEAR
-        return ACCEPTED if verified and not self.permanent().known else None if verified else REJECTED
+    def _write(self, subject: Subject, record: Record) -> None:
+        """Write a record, for as long as it can matter: that of a rejected password until it is cleared."""
+        whole: Record = {
+            **record,
+            "kind": subject.kind,
+            "name": subject.name[:TEXT_LIMIT],
+            "host": record["host"][:TEXT_LIMIT],
+            "wrong": record.get("wrong", [])[-LIST_LIMIT:],
+        }
+        ttl: t.Optional[float] = KEPT_WINDOWS * self.options.window
+        if whole["verdict"] == REJECTED and subject.kind != PERMANENT:
+            ttl = None
+        elif whole.get("first_used"):
+            ttl = max(KEPT_WINDOWS * self.options.window, KEPT_FIRST_USE)
+        self.store.write(subject.key, whole, ttl)
 
-    def note_permanent(
-        self, result: t.Mapping[str, t.Any], started: float, known_stale: t.Optional[Record] = None
-    ) -> None:
-        """Note, having the turn, what learnt_permanent() tells.
-
-        :arg started: time before the login, by the store's clock.
-        :arg known_stale: the finding that was known then.
-        """
-        verdict = self.learnt_permanent(result)
-        if verdict == REJECTED:
-            if self.permanent().stale not in (None, known_stale):
-                return  # several hosts found out at once: the first is the one to name
-            unclear = self._recent(self.store.read(self.permanent_key) or {})
-            self._write(self.permanent_key, PERMANENT, REJECTED, bounded(result.get("error")), unclear, started)
-        elif verdict == UNCLEAR:
-            # It counts towards the budget, and whether the secrets are good is not known.
-            unclear = [*self._recent(self.store.read(self.permanent_key) or {}), started]
-            error = bounded(result.get("error") or {"name": "the verdict on a login is not known"})
-            self._write(self.permanent_key, PERMANENT, UNCLEAR, error, unclear, started)
-        elif verdict == ACCEPTED:
-            self._write(self.permanent_key, PERMANENT, ACCEPTED, {}, [], started)
-
-    def stale_age(self, record: Record) -> int:
-        """Seconds, for the module's option C(known_stale_age)."""
-        return int(self._age(record["time"])) + STALE_SLACK
-
-    # Helpers
-
-    @property
-    def _were(self) -> str:
-        return "were" if self.kind == SECRET else "was"
-
-    def _how_to_clear(self) -> str:
-        args = "name=%s clear=true" % self.name
-        if shlex.quote(self.name) != self.name:
-            args = json.dumps({"name": self.name, "clear": True})
-        command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
-        return command + ", with the gate_store that this task has, if any"
+    def _update(self, name: str) -> t.ContextManager[t.Any]:
+        """The exclusive right to change records of a name."""
+        return self.store.turn(self._derive("update", name), self.host, UPDATE_TIMEOUT, lambda holder: None)
 
     def _age(self, moment: float) -> float:
         """Seconds since then; what is in the future is of now."""
@@ -338,90 +537,7 @@ class Gate:
         return self._age(moment) < self.options.window
 
     def _recent(self, record: Record) -> t.List[float]:
-        return [moment for moment in record.get("unclear", []) if self._fresh(moment)]
-
-    def _write(
-        self,
-        key: str,
-        kind: str,
-        verdict: str,
-        error: t.Mapping[str, t.Any],
-        unclear: t.List[float],
-        moment: t.Optional[float] = None,
-        permits: t.Optional[int] = None,
-    ) -> None:
-        # When the password was first accepted, as its validity begins then.
-        first_used = (self.store.read(key) or {}).get("first_used") if kind == SECRET else None
-        if kind == SECRET and verdict == ACCEPTED:
-            first_used = first_used or self.store.now()
-        record: Record = {
-            "first_used": first_used,
-            "verdict": verdict,
-            "kind": kind,
-            "name": self.name[:TEXT_LIMIT],
-            "host": self.host[:TEXT_LIMIT],
-            "time": moment or self.store.now(),
-            "code": error.get("code"),
-            "meaning": error.get("meaning"),
-            "class": error.get("class"),
-            "unclear": unclear[-LIST_LIMIT:],
-            "run": _run() if permits else None,
-            "permits": permits and min(permits, LIST_LIMIT),
-        }
-        self._keep(key, record)
-
-    def _keep(self, key: str, record: Record) -> None:
-        """Write a record, for as long as it can matter: that of a rejected credential until it is cleared."""
-        ttl: t.Optional[float] = KEPT_WINDOWS * self.options.window
-        if record["verdict"] == REJECTED and record["kind"] != PERMANENT:
-            ttl = None
-        elif record.get("first_used"):
-            ttl = max(KEPT_WINDOWS * self.options.window, KEPT_FIRST_USE)
-        self.store.write(key, record, ttl)
-
-
-def judge(result: t.Mapping[str, t.Any]) -> t.Tuple[t.Optional[str], t.Mapping[str, t.Any]]:
-    """What a module's result says of the credential given: a verdict, or None when it was not tried, and the error.
-
-    A login that is rejected after a fetch counts as a rejection: each further host would spend one more on it.
-
-    :returns: the error as of bounded(); empty when there is none to note.
-    """
-    logins = logins_of(result)
-    if not result.get("failed"):
-        if logins is None and "logins" in result:
-            return UNCLEAR, bounded({"name": "the module's result cannot be understood"})
-        return (ACCEPTED if logins else None), {}
-    if logins == 0:
-        return None, {}
-    error = bounded(result.get("error") or {"name": "the module ended without a result"})
-    if error["class"] in NOT_ACCEPTED:
-        return REJECTED, error
-    return (None if error["class"] in NOT_JUDGED else UNCLEAR), error
-
-
-def logins_of(result: t.Mapping[str, t.Any]) -> t.Optional[int]:
-    """How many logins a module's result tells of, or None when it does not, or not as a number."""
-    logins = result.get("logins")
-    return logins if isinstance(logins, int) and not isinstance(logins, bool) and logins >= 0 else None
-
-
-def bounded(error: t.Any) -> t.Dict[str, t.Optional[str]]:
-    """What a record keeps of the C(error) in a host's result, which may be anything.
-
-    :returns: ``code``, ``0x`` and 8 hexadecimal digits, or None; ``class``, one that is known, else C(unknown);
-        ``meaning``, printable and of at most MEANING_LIMIT characters, empty when there is none.
-    """
-    told = error if isinstance(error, t.Mapping) else {"name": error}
-    code, cls, meaning = told.get("code"), told.get("class"), told.get("name")
-    printable = (
-        (char if char.isprintable() else " " for char in meaning[:MEANING_LIMIT]) if isinstance(meaning, str) else ""
-    )
-    return {
-        "code": code if isinstance(code, str) and re.fullmatch("0x[0-9A-Fa-f]{8}", code) else None,
-        "class": cls if isinstance(cls, str) and cls in HINTS else "unknown",
-        "meaning": "".join(printable),
-    }
+        return [moment for moment in record.get("wrong", []) if self._fresh(moment)]
 
 
 @contextlib.contextmanager
@@ -431,6 +547,11 @@ def reported(tell: t.Callable[[str], None]) -> t.Iterator[None]:
         yield
     except GateError as exc:
         tell("%s. What this run found is not known to others." % str(exc).rstrip("."))
+
+
+def found_by(record: Record) -> str:
+    """A sentence that names the hosts that found out."""
+    return "It was %s that found out, the latest at %s." % (" and ".join(record["witnesses"]), when(record["time"]))
 
 
 def when(moment: float) -> str:
@@ -448,14 +569,13 @@ def _run() -> str:
     return "%s:%d:%s" % (os.uname().nodename[:200], parent, started)
 
 
-def _when(record: Record) -> str:
-    return "%s tried at %s" % (record["host"], when(record["time"]))
-
-
 def _found(record: Record) -> str:
     return " ".join(filter(None, [record.get("code"), record.get("meaning")])) or "no reason is known"
 
 
-def _derive(secret: bytes, *parts: str) -> str:
-    content = json.dumps(parts).encode("ascii")
-    return hmac.new(secret, content, hashlib.sha256).hexdigest()
+def _how_to_clear(name: str) -> str:
+    args = "name=%s clear=true" % name
+    if shlex.quote(name) != name:
+        args = json.dumps({"name": name, "clear": True})
+    command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
+    return command + ", with the gate_store that this task has, if any"

@@ -18,6 +18,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._control import take
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import Entry, entry_of, logins_of
 
 Result = t.Dict[str, t.Any]
 
@@ -32,7 +33,6 @@ class GatedAction(ActionBase):  # type: ignore[misc]
 
     _supports_async = True
     module = ""
-    kind = ""
     name_options: t.Tuple[str, ...] = ("name", "partition", "user_name")
 
     def run(self, tmp: t.Any = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> Result:
@@ -64,20 +64,24 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         named = [self._arguments.get(option) for option in self.name_options]
         return next((str(value) for value in named if value not in (None, "")), None)
 
-    def _gate_for(self, options: t.Mapping[str, t.Any], name: str, passwords: t.Sequence[str] = ()) -> _gate.Gate:
+    def _open_gate(self, options: t.Mapping[str, t.Any]) -> _gate.Gate:
         return _gate.Gate(
             open_store(options["gate_store"]),
             _gate.Options(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
             str(self._task.delegate_to or self._task_vars.get("inventory_hostname", "a host")),
-            self.kind,
-            name,
-            passwords,
             lambda text: display.display(text, stderr=True),  # stdout belongs to callbacks, such as that for JSON
+            self._leave_nothing,
         )
+
+    def _leave_nothing(self) -> None:
+        """Remove the files of the module from the host: the passwords in them must not lie there while it waits."""
+        if self._connection._shell.tmpdir:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
 
     # The module
 
     _logins = 0  # that it has made so far
+    _entry = Entry()  # what the last run said of the permanent secret that is there
 
     def _module(self, check: t.Optional[bool] = None, **changes: t.Any) -> Result:
         """Run the module on the host; in check mode, not, or as the task is."""
@@ -92,8 +96,8 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             )
         finally:
             self._task.check_mode = before
-        take_control(result)
-        self._logins += _gate.logins_of(result) or 0
+        self._entry = entry_of(take_control(result))
+        self._logins += logins_of(result) or 0
         return result
 
 

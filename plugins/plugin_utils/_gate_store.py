@@ -54,6 +54,9 @@ MEANING_LIMIT = 200
 LIST_LIMIT = 1000
 """Times that a record can list."""
 
+WITNESS_LIMIT = 10
+"""Hosts that a record can list."""
+
 SIZE_LIMIT = 65536
 """Bytes of a record as JSON. No record within the other limits is longer."""
 
@@ -90,7 +93,12 @@ FIELDS: t.Dict[str, t.Callable[[t.Any], bool]] = {
     "first_used": _or_none(_is_moment),
     "run": _or_none(_is_text(TEXT_LIMIT)),
     "permits": _or_none(lambda value: isinstance(value, int) and value is not True and 0 < value <= LIST_LIMIT),
-    "unclear": lambda value: isinstance(value, list) and len(value) <= LIST_LIMIT and all(map(_is_moment, value)),
+    "wrong": lambda value: isinstance(value, list) and len(value) <= LIST_LIMIT and all(map(_is_moment, value)),
+    "witnesses": lambda value: (
+        isinstance(value, list) and len(value) <= WITNESS_LIMIT and all(map(_is_text(TEXT_LIMIT), value))
+    ),
+    "sure": lambda value: isinstance(value, bool),
+    "since": _or_none(_is_moment),
 }
 """All that a record can have. A record with anything else is damaged."""
 

@@ -11,78 +11,96 @@ import typing as t
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+    NOT_TRIED,
+    Entry,
+    Verdict,
+    bounded,
+    entry_of,
+    judge,
+    judge_login,
+)
 
 
 class LoginAction(GatedAction):
-    """Base of them. The module tells with C(known_stale_ages) what the gate knows, and returns C(partitions)."""
-
-    kind = _gate.SECRET
+    """Base of them. The module tells with C(partitions) what the HSM said of each."""
 
     def _needs_gate(self) -> bool:
         return True
 
     def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
-        names, failure = self._names()
-        return failure or self._log_in([self._gate_for(options, name) for name in sorted(names)])
+        entries, failure = self._look()
+        if failure:
+            return failure
+        gate = self._open_gate(options)
+        # In the order of the names, by every host, so that none waits for another in a ring.
+        subjects = [gate.permanent(name, entries[name]) for name in sorted(entries)]
+        if boolean(self._arguments.get("force") or False, strict=False):
+            return self._log_in(gate, subjects, {})
+        found = {subject: gate.stale(subject) for subject in subjects}
+        stale = {subject: record for subject, record in found.items() if record}
+        allowed: t.List[Subject] = []
+        try:
+            with contextlib.ExitStack() as permissions:
+                for subject in subjects:
+                    if subject not in stale:
+                        permissions.enter_context(gate.permission(subject))
+                        allowed.append(subject)
+                origins = [str(entries[subject.name].origin) for subject in stale]
+                result = self._log_in(gate, allowed, {"stale": origins})
+        except _gate.Refused as exc:
+            for subject in allowed:
+                gate.end(subject, NOT_TRIED)
+            return {**exc.failure(), "logins": 0, "ok": False}
+        if result.get("failed") and result.get("refused"):
+            result["msg"] += "".join(
+                f" {_gate.found_by(record)}" for subject, record in stale.items() if subject.name in result["refused"]
+            )
+        return result
 
-    def _names(self) -> t.Tuple[t.Set[str], Result]:
+    def _look(self) -> t.Tuple[t.Dict[str, Entry], Result]:
         """The partitions that the module may log in to, without those that lack a secret; or why they are not known."""
-        if self._name is not None:
-            return {self._name}, {}
         look = self._execute_module(
             module_name="hsmops.primus.ppin_info",
             module_args={option: self._arguments[option] for option in PPIN_ARGUMENTS if option in self._arguments},
             task_vars=self._task_vars,
         )
         if look.get("failed") or look.get("unreachable"):
-            return set(), look
+            return {}, look
         if look.get("error"):  # without the names, the gate would guard nothing
             error = look["error"] if isinstance(look["error"], dict) else {}
             msg = "%s. %s No login was made." % (error.get("msg"), error.get("hint"))
-            return set(), {"failed": True, "changed": False, "msg": msg, "error": error, "logins": 0, "ok": False}
-        return {name for name, found in _by_name(look.get("partitions")).items() if found.get("configured")}, {}
+            return {}, {"failed": True, "changed": False, "msg": msg, "error": error, "logins": 0, "ok": False}
+        listed = _by_name(look.get("partitions")).items()
+        asked = (None, self._name)
+        return {
+            name: entry_of(found)
+            for name, found in listed
+            if found.get("configured") and (self._name is None or name in asked)
+        }, {}
 
-    def _log_in(self, gates: t.Sequence[_gate.Gate]) -> Result:
-        """One host alone logs in to a partition of which nothing is known; all others go by what it finds.
-
-        The turns of several partitions are taken in the order of their names, by every host, so there is no ring.
-        """
-        forced = boolean(self._arguments.get("force") or False, strict=False)
-        with contextlib.ExitStack() as turns:
-            held = [] if forced else [gate for gate in gates if not gate.permanent().known]
-            for gate in held:
-                turns.enter_context(gate.turn())
-            if all(gate.permanent().known for gate in held):
-                turns.close()
-                held = []
-            for gate in held:
-                try:
-                    gate.check_budget()
-                except _gate.Refused as exc:
-                    return {**exc.failure(), "logins": 0, "ok": False}
-            stale = {gate.name: record for gate in gates for record in [gate.permanent().stale] if record}
-            ages = {gate.name: gate.stale_age(stale[gate.name]) for gate in gates if gate.name in stale}
-            started = max((gate.store.now() for gate in gates), default=0.0)
-            result = self._module(known_stale_ages={} if forced else ages)
-            verdicts = _by_name(result.get("partitions"))
-            for gate in held:
-                with _gate.reported(display.warning):
-                    gate.note_permanent(verdicts.get(gate.name, {}), started)
-        for gate in gates:  # with no turn left: these are no longer taken in the order of the names
-            verdict = verdicts.get(gate.name, {})
+    def _log_in(self, gate: Gate, subjects: t.Sequence[Subject], says: t.Mapping[str, t.Any]) -> Result:
+        result = self._module(gate_says=says)
+        partitions = _by_name(result.get("partitions"))
+        for subject in subjects:
             with _gate.reported(display.warning):
-                if gate not in held and gate.learnt_permanent(verdict):
-                    with gate.turn():
-                        gate.note_permanent(verdict, started, stale.get(gate.name))
-        if result.get("failed") and result.get("refused"):
-            result["msg"] += "".join(
-                " It was %s that found out about '%s', at %s."
-                % (stale[name]["host"], name, _gate.when(stale[name]["time"]))
-                for name in result["refused"]
-                if name in stale
-            )
+                gate.end(subject, self._verdict(result, partitions.get(subject.name)))
         return result
+
+    @staticmethod
+    def _verdict(result: Result, partition: t.Optional[t.Mapping[str, t.Any]]) -> Verdict:
+        verdict = judge_login(partition or {})
+        listed = result.get("hsms")
+        hsms = [hsm for hsm in (listed if isinstance(listed, list) else []) if isinstance(hsm, dict)]
+        if partition is None and hsms and not any(hsm.get("connected") for hsm in hsms):
+            return Verdict(None, bounded(hsms[0].get("error")), unreachable=True)
+        if partition is None and result.get("failed"):
+            verdict = judge(result)  # a login may have been made before it failed
+            if verdict.value is not None:
+                verdict = judge_login({"logins": 1, "error": bounded(result.get("error"))})
+        return verdict
 
 
 def _by_name(partitions: t.Any) -> t.Dict[str, t.Mapping[str, t.Any]]:

@@ -67,6 +67,7 @@ SWITCHES = {
         "-p of a present entry: replaces it, fails with 0x80000003, or with 0x80005002",
     ),
     "keep_entry_on_failed_update": (False, bool, "a failed -u keeps the entry (documented: it removes it)"),
+    "recipher": (False, bool, "each write ciphers the other entries anew, too"),
     "chunk_bytes": (64, int, "bytes of one write to .secrets.cfg"),
     "write_delay_ms": (0, int, "milliseconds before each of these writes"),
     # failures

@@ -109,6 +109,9 @@ class Ppin:
             if number == self._switches.kill_at_write:
                 behaviour.kill()
 
+        if self._switches.recipher:
+            for entries in (self._secrets.users, self._secrets.proxies):
+                entries.update({name: cipher(name, decipher(name, secret)) for name, secret in entries.items()})
         self._secrets.write(self._secrets_path, self._switches.chunk_bytes, before_write)
 
     def _add(self):
