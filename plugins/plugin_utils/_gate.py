@@ -145,7 +145,8 @@ class Gate:
                 self.tell(
                     "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be "
                     "reached, or the lock was removed. Another host may have tried a credential at the same time. See "
-                    "the entries with the module hsmops.primus.gate." % (self.host, LABELS[self.kind], self.name)
+                    "the entries with the module hsmops.primus.attempt_gate_info."
+                    % (self.host, LABELS[self.kind], self.name)
                 )
 
     def _waiting(self, holder: str) -> None:
@@ -324,10 +325,10 @@ class Gate:
         return "were" if self.kind == SECRET else "was"
 
     def _how_to_clear(self) -> str:
-        args = "name=%s clear=true" % self.name
+        args = "name=%s state=absent" % self.name
         if shlex.quote(self.name) != self.name:
-            args = json.dumps({"name": self.name, "clear": True})
-        command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
+            args = json.dumps({"name": self.name, "state": "absent"})
+        command = "ansible localhost -m hsmops.primus.attempt_gate -a %s" % shlex.quote(args)
         return command + ", with the gate_store that this task has, if any"
 
     def _age(self, moment: float) -> float:
