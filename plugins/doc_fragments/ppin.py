@@ -185,11 +185,33 @@ options:
   gate_window:
     description:
       - Seconds for which the gate goes by a credential that was accepted, and counts those that were not. At least 1.
-      - A credential that was rejected stays so until its entry is cleared with M(hsmops.primus.gate).
+      - A credential that was rejected stays so until its entry is cleared with M(hsmops.primus.attempt_gate).
     type: int
     default: 3600
 seealso:
-  - module: hsmops.primus.gate
+  - module: hsmops.primus.attempt_gate
+  - module: hsmops.primus.attempt_gate_info
+"""
+
+    # plugin_utils/_gate_entries.py
+    GATE_ENTRIES = r"""
+options:
+  name:
+    description:
+      - Only entries of this partition or service user.
+    type: str
+  kind:
+    description:
+      - Only entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for a
+        service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
+        V(permanent) for the permanent secrets that the clients have.
+    type: str
+    choices: [secret, proxy, pin, permanent]
+  gate_store:
+    description:
+      - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret). The action group
+        C(hsmops.primus.attempt_gate) does not set it for this module.
+    type: str
 """
 
     ATTRIBUTES = r"""

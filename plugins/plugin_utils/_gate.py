@@ -253,7 +253,7 @@ class Gate:
                 self.tell(
                     "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be reached, or "
                     "the lock was removed. Another host may have tried it at the same time. See the entries with the "
-                    "module hsmops.primus.gate." % (self.host, LABELS[subject.kind], subject.name)
+                    "module hsmops.primus.attempt_gate_info." % (self.host, LABELS[subject.kind], subject.name)
                 )
 
     def _take_slot(self, subject: Subject, vouched: bool) -> t.Optional[Turn]:
@@ -574,8 +574,8 @@ def _found(record: Record) -> str:
 
 
 def _how_to_clear(name: str) -> str:
-    args = "name=%s clear=true" % name
+    args = "name=%s state=absent" % name
     if shlex.quote(name) != name:
-        args = json.dumps({"name": name, "clear": True})
-    command = "ansible localhost -m hsmops.primus.gate -a %s" % shlex.quote(args)
+        args = json.dumps({"name": name, "state": "absent"})
+    command = "ansible localhost -m hsmops.primus.attempt_gate -a %s" % shlex.quote(args)
     return command + ", with the gate_store that this task has, if any"

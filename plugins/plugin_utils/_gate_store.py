@@ -37,7 +37,10 @@ SECRET_BYTES = 32
 
 KEY = re.compile("[0-9a-f]{64}")
 
-CLEAR_ALL = "ansible localhost -m hsmops.primus.gate -a clear=true, with the gate_store that this task has, if any"
+CLEAR_ALL = (
+    "ansible localhost -m hsmops.primus.attempt_gate -a 'all=true state=absent', "
+    "with the gate_store that this task has, if any"
+)
 
 
 class GateError(Exception):

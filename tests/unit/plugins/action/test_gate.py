@@ -32,7 +32,7 @@ def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
         assert f"were rejected when {finder} tried at 20" in failures[host]
         assert f"{REJECTED} login to the HSM failed" in failures[host]
         assert f"{host} did not contact the HSM" in failures[host]
-        assert "hsmops.primus.gate -a 'name=P2 clear=true'" in failures[host]
+        assert "hsmops.primus.attempt_gate -a 'name=P2 state=absent'" in failures[host]
         assert run.results()[host]["error"]["class"] == "rejected"
         assert run.results()[host]["changed"] is False
     assert run.lines(f"waits for the verdict on the setup password and PKCS#11 password of 'P2', which {finder}")

@@ -107,7 +107,7 @@ def test_the_record_names_the_host_that_logged_in(new_fleet):
     fleet = new_fleet(2)
     task = {"delegate_to": "host0001", "run_once": True, "vars": {"home": str(fleet.folder / "host0001")}}
     fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP, task=task))
-    run = fleet.run({"name": "gate", "hsmops.primus.gate": {}})
+    run = fleet.run({"name": "Read the entries", "hsmops.primus.attempt_gate_info": {}})
     assert {entry["host"] for entry in run.results()["host0000"]["entries"]} == {"host0001"}
 
 

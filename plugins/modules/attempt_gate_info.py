@@ -4,44 +4,22 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-# This is the documentation only: the code is plugins/action/gate.py.
+# This is the documentation only: the code is plugins/action/attempt_gate_info.py.
 
 DOCUMENTATION = r"""
-module: gate
-short_description: What the attempt gate knows, shown or cleared
+module: attempt_gate_info
+short_description: What the attempt gate knows of credentials
 version_added: 1.0.0
 description:
-  - Shows what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows of
-    the credentials that were tried, and clears it if it is told to.
+  - Returns what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows
+    of the credentials that were tried. Without O(name) and O(kind), all of it.
   - Works on the controller, for each host of the play. Use C(run_once), or one host.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
   - hsmops.primus.ppin.controller
+  - hsmops.primus.ppin.gate_entries
 options:
-  name:
-    description:
-      - Only entries of this partition or service user. By default all.
-    type: str
-  kind:
-    description:
-      - Only entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for a
-        service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
-        V(permanent) for the permanent secrets that the clients have. By default all.
-    type: str
-    choices: [secret, proxy, pin, permanent]
-  clear:
-    description:
-      - Forget these entries. The credentials count as never tried then, and no longer towards
-        O(hsmops.primus.ppin_secret#module:gate_budget).
-      - Without O(name) and O(kind) this forgets all entries, those that are damaged or cannot be used any more because
-        the key of the store is lost, too.
-    type: bool
-    default: false
-  gate_store:
-    description:
-      - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret).
-    type: str
   setup_password_lifespan:
     description:
       - How many hours a setup password is valid from its first use, for RV(entries[].setup_password_validity); 0 for a
@@ -50,29 +28,32 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Tells what it would clear.
+    description: Changes nothing in any mode.
   diff_mode:
     support: none
-    description: Shows the entries in any case.
+    description: Changes nothing.
 seealso:
+  - module: hsmops.primus.attempt_gate
   - module: hsmops.primus.ppin_secret
   - module: hsmops.primus.ppin_proxy
 """
 
 EXAMPLES = r"""
-- name: It is known what the gate holds
-  hsmops.primus.gate:
+- name: Read what the attempt gate knows
+  hsmops.primus.attempt_gate_info:
   register: gate
+  run_once: true
 
-- name: The setup password of PARTITION1 may be tried again
-  hsmops.primus.gate:
+- name: Read what it knows of PARTITION1
+  hsmops.primus.attempt_gate_info:
     name: PARTITION1
-    clear: true
+  register: gate
+  run_once: true
 """
 
 RETURN = r"""
 entries:
-  description: The entries, the oldest first. With O(clear=true) those that were cleared.
+  description: The entries, the oldest first.
   returned: success
   type: list
   elements: dict
@@ -85,8 +66,9 @@ entries:
       type: str
     verdict:
       description: >-
-        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM judged it, V(running) while it is
-        tried, or after the run that tried it has died.
+        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM judged it or which password it
+        rejected, V(running) while it is tried, or after the run that tried it has died. V(unreachable), with the same
+        kind, says that hosts have just not reached the HSM.
       type: str
     host:
       description: The host that tried.
@@ -100,8 +82,14 @@ entries:
     meaning:
       description: Its meaning, or null.
       type: str
-    unclear:
-      description: When logins were made, in UTC, whose verdict is not known.
+    wrong:
+      description: When logins failed or had no clear verdict, in UTC. Those of the last C(gate_window) seconds count.
+      type: list
+      elements: str
+    witnesses:
+      description: >-
+        The hosts whose logins were rejected, where that may have another cause than the credential. It takes two of
+        them before the others go by it.
       type: list
       elements: str
     setup_password_validity:
@@ -117,6 +105,7 @@ entries:
       time: "2026-01-31T12:00:00Z"
       code: "0x80005017"
       meaning: login to the HSM failed with the credentials given (setup password)
-      unclear: []
+      wrong: ["2026-01-31T12:00:00Z"]
+      witnesses: [client1]
       setup_password_validity: null
 """

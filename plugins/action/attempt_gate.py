@@ -1,0 +1,56 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The module attempt_gate."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_entries import EntriesAction, Options, chosen, entry
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Store
+
+
+class ActionModule(EntriesAction):
+    arguments: t.ClassVar[t.Dict[str, t.Dict[str, t.Any]]] = {
+        "state": {"type": "str", "choices": ["absent"], "required": True},
+        "all": {"type": "bool"},
+    }
+
+    def _work(self, store: Store, options: Options) -> t.Dict[str, t.Any]:
+        check_choice(options)
+        found = chosen(store, options)
+        readable = [key for key, _record in found]
+        keys = store.keys() if options["all"] else readable
+        if not self._task.check_mode:
+            for key in keys:
+                store.remove(key)
+        cleared = {
+            "entries": [entry(record) for _key, record in found],
+            "damaged": len(set(keys).difference(readable)),
+        }
+        result = {"changed": bool(keys), **cleared}
+        if self._task.diff and keys:
+            header = "entries of the attempt gate"
+            after = {"entries": [], "damaged": 0}
+            result["diff"] = {"before": cleared, "after": after, "before_header": header, "after_header": header}
+        return result
+
+
+def check_choice(options: Options) -> None:
+    """:raises AnsibleActionFail: unless it was said what to clear.
+
+    By value, as ansible-core's own checks take C(all=false) or an empty name for a choice.
+    """
+    chosen_by = [option for option in ("name", "kind") if options[option] is not None]
+    if options["name"] == "":
+        raise AnsibleActionFail("name is empty, so nothing was cleared: give the name of a partition or service user")
+    if not chosen_by and not options["all"]:
+        raise AnsibleActionFail(
+            "Nothing was cleared, as it was not said what to clear: give name or kind, or all=true for every entry"
+        )
+    if chosen_by and options["all"]:
+        raise AnsibleActionFail(
+            "Nothing was cleared, as all=true is every entry, and %s only some: give one or the other"
+            % " and ".join(chosen_by)
+        )

@@ -1,0 +1,122 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is the documentation only: the code is plugins/action/attempt_gate.py.
+
+DOCUMENTATION = r"""
+module: attempt_gate
+short_description: Entries of the attempt gate are cleared
+version_added: 1.0.0
+description:
+  - Clears entries of the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules.
+    Their credentials count as never tried then, and no longer towards
+    O(hsmops.primus.ppin_secret#module:gate_budget).
+  - Give O(name), O(kind) or both, which clears the entries that match all that is given, or O(all=true).
+  - Works on the controller, for each host of the play. Use C(run_once), or one host.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin.controller
+  - hsmops.primus.ppin.gate_entries
+options:
+  state:
+    description:
+      - Whether the entries are there. Only the modules that try a credential make entries.
+    type: str
+    choices: [absent]
+    required: true
+  all:
+    description:
+      - Clear every entry of the store, those that are damaged or cannot be used any more because the key of the store
+        is lost, too. Cannot be combined with O(name) or O(kind).
+    type: bool
+attributes:
+  check_mode:
+    support: full
+    description: Returns what it would clear.
+  diff_mode:
+    support: full
+    description: Shows the entries that are cleared.
+seealso:
+  - module: hsmops.primus.attempt_gate_info
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.ppin_proxy
+"""
+
+EXAMPLES = r"""
+- name: Let the setup password of PARTITION1 be tried again
+  hsmops.primus.attempt_gate:
+    name: PARTITION1
+    kind: secret
+    state: absent
+  run_once: true
+
+- name: Clear every entry, also damaged ones
+  hsmops.primus.attempt_gate:
+    all: true
+    state: absent
+  run_once: true
+"""
+
+RETURN = r"""
+entries:
+  description: The entries that were cleared, or would be in check mode, the oldest first.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The partition or service user.
+      type: str
+    kind:
+      description: As the option.
+      type: str
+    verdict:
+      description: >-
+        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM judged it or which password it
+        rejected, V(running) while it is tried, or after the run that tried it has died. V(unreachable), with the same
+        kind, says that hosts have just not reached the HSM.
+      type: str
+    host:
+      description: The host that tried.
+      type: str
+    time:
+      description: When it tried, in UTC.
+      type: str
+    code:
+      description: Error code of the vendor's list, or null.
+      type: str
+    meaning:
+      description: Its meaning, or null.
+      type: str
+    wrong:
+      description: When logins failed or had no clear verdict, in UTC. Those of the last C(gate_window) seconds count.
+      type: list
+      elements: str
+    witnesses:
+      description: >-
+        The hosts whose logins were rejected, where that may have another cause than the credential. It takes two of
+        them before the others go by it.
+      type: list
+      elements: str
+  sample:
+    - name: PARTITION1
+      kind: secret
+      verdict: rejected
+      host: client1
+      time: "2026-01-31T12:00:00Z"
+      code: "0x80005017"
+      meaning: login to the HSM failed with the credentials given (setup password)
+      wrong: ["2026-01-31T12:00:00Z"]
+      witnesses: [client1]
+damaged:
+  description:
+    - How many records that cannot be used were cleared as well, or would be in check mode. They are not among the
+      entries. Always 0 without O(all=true).
+  returned: success
+  type: int
+  sample: 0
+"""
