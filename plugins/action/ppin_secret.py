@@ -29,13 +29,6 @@ class ActionModule(CredentialAction):
 
     def _verify(self, gate: Gate, look: Result) -> Result:
         subject = gate.permanent(str(self._name), self._entry)
-        stale = gate.stale(subject)
-        if stale:
-            self._says = {"stale": [self._entry.origin]}
-            look = self._module(check=True, gate_says=self._says)
-            if look.get("failed"):
-                look["msg"] += f" {_gate.found_by(stale)}"
-            return look
         try:
             with gate.permission(subject):
                 # In check mode nothing is written, so the module cannot note the verdict for the run after it.
@@ -44,5 +37,11 @@ class ActionModule(CredentialAction):
                     gate.end(subject, judge_login(look))
         except _gate.Refused as exc:
             return self._refused(exc, look)
+        except _gate.Stale as exc:
+            self._says = {"stale": [self._entry.origin]}
+            look = self._module(check=True, gate_says=self._says)
+            if look.get("failed"):
+                look["msg"] += f" {_gate.found_by(exc.record)}"
+            return look
         self._says = {"checked": True}
         return look

@@ -228,7 +228,7 @@ def _check(data: t.Mapping[str, t.Any]) -> None:
         texts = ["entry", "since", "first_used", "origin", "rejected", "accepted"]
         if not all(isinstance(known.get(key, ""), str) for key in texts):
             raise ValueError("an entry is damaged")
-        if "hash" in known:
+        if "hash" in known or "iterations" in known:
             base64.b64decode(known["hash"])
             iterations = known["iterations"]
             if not isinstance(iterations, int) or not 0 < iterations <= 100 * ITERATIONS or "since" not in known:

@@ -129,6 +129,14 @@ class Refused(Exception):
         return {"failed": True, "changed": False, "msg": "%s. %s" % (self.msg, self.hint), "error": error}
 
 
+class Stale(Exception):
+    """It is known by now that the HSM rejects the permanent secrets of this origin: there is nothing to try."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__()
+        self.record = record
+
+
 class Gate:
     """The gate, as one host sees it.
 
@@ -192,6 +200,7 @@ class Gate:
             own, or there is none.
         :returns: whether another host has just not reached the HSM, so that one try is enough.
         :raises Refused: when it was rejected, the budget is used up, or the HSM is not reached.
+        :raises Stale: instead of Refused, when a permanent secret was rejected.
         """
         with contextlib.ExitStack() as held:
             self._obtain(held, subject, vouched)
@@ -320,6 +329,10 @@ class Gate:
         """:raises Refused: when a password was rejected, or the HSM is not reached."""
         for part in subject.all:
             record = self._record(part)
+            if part.kind == PERMANENT:
+                stale = self.stale(part)
+                if stale:
+                    raise Stale(stale)
             if part.kind == PERMANENT or record.get("verdict") != REJECTED:
                 continue
             if vouched and not record.get("sure", True):

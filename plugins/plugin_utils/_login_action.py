@@ -13,6 +13,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMEN
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
 from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
     NOT_TRIED,
     Entry,
@@ -39,15 +40,16 @@ class LoginAction(GatedAction):
         subjects = [gate.permanent(name, entries[name]) for name in sorted(entries)]
         if boolean(self._arguments.get("force") or False, strict=False):
             return self._log_in(gate, subjects, {})
-        found = {subject: gate.stale(subject) for subject in subjects}
-        stale = {subject: record for subject, record in found.items() if record}
         allowed: t.List[Subject] = []
+        stale: t.Dict[Subject, Record] = {}
         try:
             with contextlib.ExitStack() as permissions:
                 for subject in subjects:
-                    if subject not in stale:
+                    try:
                         permissions.enter_context(gate.permission(subject))
                         allowed.append(subject)
+                    except _gate.Stale as exc:
+                        stale[subject] = exc.record
                 origins = [str(entries[subject.name].origin) for subject in stale]
                 result = self._log_in(gate, allowed, {"stale": origins})
         except _gate.Refused as exc:

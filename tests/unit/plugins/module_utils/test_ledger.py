@@ -264,7 +264,7 @@ DAMAGED = {
     "huge number": b'{"version": 1' + b"0" * 5000 + b"}",
     "version missing": without("version"),
     "version 0": document(version=0),
-    "version 2": document(version=2),
+    "version 3": document(version=3),
     "version '1'": document(version="1"),
     "version null": document(version=None),
     "partitions missing": without("partitions"),
@@ -344,7 +344,7 @@ def test_not_a_file(secrets_path):
     assert [path.is_dir() for path in Path(secrets_path).parent.glob("*~")] == [True], "it is set aside"
 
 
-@pytest.mark.parametrize("content", ['{"version": 2, "partitions": {}}', "{", "", '{"version": 1}'])
+@pytest.mark.parametrize("content", ['{"version": 3, "partitions": {}}', "{", "", '{"version": 1}'])
 def test_what_is_not_understood_is_set_aside_once(secrets_path, content):
     """A newer version of this collection may still want it."""
     path = Path(secrets_path + ".ledger")
@@ -385,7 +385,7 @@ def test_a_link_to_nothing(secrets_path, tmp_path):
 def test_a_rejected_login_is_remembered_until_a_secret_is_fetched(secrets_path):
     ledger = Ledger(secrets_path)
     ledger.note_logins({"P1": False, "P2": True, "P3": False})
-    assert json.loads(Path(ledger.path).read_text())["rejected"].keys() == {"P1", "P3"}
+    assert json.loads(Path(ledger.path).read_text())["partitions"].keys() == {"P1", "P3"}
     ledger = Ledger(secrets_path)
     first = ledger.rejected("P1")
     assert first and ledger.rejected("P2") is None
@@ -407,32 +407,138 @@ def test_an_accepted_login_writes_nothing(secrets_path):
     assert not os.path.exists(ledger.path)
 
 
-@pytest.mark.parametrize("rejected", [[], {"P1": 1}, "P1", None])
-def test_damaged_rejections(secrets_path, rejected):
+@pytest.mark.parametrize("key", ["entry", "origin", "rejected", "accepted"])
+@pytest.mark.parametrize("value", [[], {"P1": 1}, 7, None])
+def test_damaged_facts(secrets_path, key, value):
     ledger = Ledger(secrets_path)
     ledger.remember("partitions", "P1", PASSWORD)
     content = json.loads(Path(ledger.path).read_text())
-    content["rejected"] = rejected
+    content["partitions"]["P1"][key] = value
     Path(ledger.path).write_text(json.dumps(content))
     assert "is damaged" in Ledger(secrets_path).problem
 
 
-def test_a_ledger_of_an_earlier_version_has_no_rejections(secrets_path):
-    ledger = Ledger(secrets_path)
-    ledger.remember("partitions", "P1", PASSWORD)
-    content = json.loads(Path(ledger.path).read_text())
-    del content["rejected"]
-    Path(ledger.path).write_text(json.dumps(content))
-    ledger = Ledger(secrets_path)
-    assert ledger.problem is None and ledger.rejected("P1") is None and ledger.same("partitions", "P1", PASSWORD)
+SECRETS = """version = "1.0";
+primus : { users : { user0 : { name = "P1"; secret = "%s"; }; user1 : { name = "P2"; secret = "%s"; }; };
+proxies : { proxy0 : { name = "S"; secret = "%s"; }; }; };
+"""
 
 
-def test_set_before(secrets_path):
+def write(secrets_path, *values, form=SECRETS):
+    Path(secrets_path).write_text(form % values)
+
+
+def known(secrets_path):
+    """What a ledger says of each entry: who made it, and what the HSM said."""
     ledger = Ledger(secrets_path)
-    assert ledger.set_before("partitions", "P1", 3600)
+    made = {name for kind, name in ENTRIES if ledger.same(kind, name, PASSWORD)}
+    assert made <= {name for kind, name in ENTRIES if ledger.since(kind, name)}
+    assert not {name for name in ("P1", "P2") if ledger.origin(name) and not ledger.since("partitions", name)}
+    return made
+
+
+ENTRIES = [("partitions", "P1"), ("partitions", "P2"), ("service_users", "S")]
+
+
+@pytest.fixture
+def remembered(secrets_path):
+    """A secrets file and a ledger that knows all of it."""
+    write(secrets_path, "a", "b", "c")
+    for kind, name in ENTRIES:
+        Ledger(secrets_path).remember(kind, name, PASSWORD, "0123456789abcdef" * 4)
+    assert known(secrets_path) == {"P1", "P2", "S"}
+    return secrets_path
+
+
+@pytest.mark.parametrize(
+    ("values", "left"),
+    [
+        (("a", "b", "c"), {"P1", "P2", "S"}),
+        (("A", "b", "c"), {"P2", "S"}),
+        (("a", "B", "c"), {"P1", "S"}),
+        (("a", "b", "C"), {"P1", "P2"}),
+        (("b", "a", "c"), {"S"}),
+        (("A", "B", "C"), set()),
+    ],
+)
+def test_of_another_entry_nothing_is_known(remembered, values, left):
+    """Such as of a restored backup, or after ppin by hand."""
+    before = Path(remembered).read_bytes()
+    write(remembered, *values)
+    assert known(remembered) == left
+    Path(remembered).write_bytes(before)
+    assert known(remembered) == {"P1", "P2", "S"}, "the entry is what counts, not when it was written"
+
+
+def test_the_place_of_an_entry_does_not_matter(remembered):
+    other = SECRETS.replace("user0", "u").replace("user1", "user0").replace("version", "# a comment\nversion")
+    write(remembered, "a", "b", "c", form=other.replace("; };", ";\n};"))
+    assert known(remembered) == {"P1", "P2", "S"}
+
+
+def test_what_ppin_ciphers_anew_with_our_change_stays_known(remembered):
+    ledger = Ledger(remembered)
+    write(remembered, "A", "B", "C")
+    ledger.remember("partitions", "P1", OTHER)
+    assert known(remembered) == {"P2", "S"} and Ledger(remembered).same("partitions", "P1", OTHER)
+    ledger = Ledger(remembered)
+    write(remembered, "A", "BB", "CC")
+    ledger.forget("partitions", "P1")
+    assert known(remembered) == {"P2", "S"}
+
+
+def test_what_was_not_known_before_our_change_is_not_known_after_it(remembered):
+    write(remembered, "a", "by hand", "c")
+    ledger = Ledger(remembered)
+    write(remembered, "A", "by hand", "c")
     ledger.remember("partitions", "P1", PASSWORD)
-    assert not ledger.set_before("partitions", "P1", 3600)
-    assert ledger.set_before("partitions", "P1", -1)
+    assert known(remembered) == {"P1", "S"}
+
+
+@pytest.mark.parametrize("content", ["no libconfig", "", "primus = { users = { x = { user = 'P1' } } };"])
+def test_a_file_that_is_not_understood_counts_as_one_entry(secrets_path, content):
+    Path(secrets_path).write_text(content)
+    Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
+    assert known(secrets_path) == {"P1"}
+    Path(secrets_path).write_text(content + " ")
+    assert known(secrets_path) == set()
+
+
+def test_a_rejection_of_what_was_set_by_hand(remembered):
+    write(remembered, "by hand", "b", "c")
+    Ledger(remembered).note_logins({"P1": False})
+    ledger = Ledger(remembered)
+    assert ledger.rejected("P1") and not ledger.origin("P1") and not ledger.same("partitions", "P1", PASSWORD)
+    write(remembered, "by hand again", "b", "c")
+    assert Ledger(remembered).rejected("P1") is None
+
+
+def test_a_ledger_of_version_1_is_taken_for_what_is_there(remembered):
+    content = json.loads(Path(remembered + ".ledger").read_text())
+    content.update(version=1, rejected={"P2": "2026-01-31T12:00:00Z", "P9": "2026-01-31T12:00:00Z"})
+    for kind, name in ENTRIES:
+        for key in ("entry", "origin", "accepted"):
+            content[kind][name].pop(key, None)
+    Path(remembered + ".ledger").write_text(json.dumps(content))
+    ledger = Ledger(remembered)
+    assert ledger.problem is None and known(remembered) == {"P1", "P2", "S"}
+    assert ledger.origin("P1") is None and ledger.rejected("P2") == ledger.rejected("P9") == "2026-01-31T12:00:00Z"
+    ledger.note_logins({"P1": False})
+    assert json.loads(Path(remembered + ".ledger").read_text())["version"] == 2
+
+
+def test_an_accepted_service_proxy_password(remembered):
+    ledger = Ledger(remembered)
+    assert ledger.accepted_within("S", 60) and not ledger.accepted_within("S", -1)
+    assert not ledger.accepted_within("T", 60)
+    content = json.loads(Path(remembered + ".ledger").read_text())
+    content["service_users"]["S"]["accepted"] = "2026-01-31T12:00:00Z"
+    Path(remembered + ".ledger").write_text(json.dumps(content))
+    assert not Ledger(remembered).accepted_within("S", 60)
+    Ledger(remembered).remember("partitions", "P1", PASSWORD, through=["S", "T"])
+    assert Ledger(remembered).accepted_within("S", 60) and not Ledger(remembered).accepted_within("T", 60)
+    write(remembered, "a", "b", "by hand")
+    assert not Ledger(remembered).accepted_within("S", 60)
 
 
 def test_the_first_use_of_a_password_is_kept(secrets_path):
