@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import typing as t
-
 from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY, Gate, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result
@@ -16,12 +14,15 @@ class ActionModule(CredentialAction):
     passwords = ("setup_password", "pkcs11_password")
 
     def _subject(self, gate: Gate) -> Subject:
-        return self._setup_and_pin(gate, *self._proxy(gate))
+        setup = self._setup_and_pin(gate)
+        user, password = self._arguments.get("proxy_user"), self._arguments.get("proxy_password")
+        if password is None:
+            return setup
+        proxy = gate.credential(PROXY, str(user), str(password))
+        if gate.accepted(proxy):
+            return setup._replace(parts=(*setup.parts, proxy))
+        # ppin does not tell which of the two was rejected, so they are tried as one.
+        return gate.together(setup, proxy)
 
     def _vouched(self, gate: Gate, look: Result) -> bool:
-        proxy = self._proxy(gate)
-        return all(gate.accepted(subject) for subject in proxy) if proxy else super()._vouched(gate, look)
-
-    def _proxy(self, gate: Gate) -> t.List[Subject]:
-        user, password = self._arguments.get("proxy_user"), self._arguments.get("proxy_password")
-        return [gate.credential(PROXY, str(user), str(password))] if password is not None else []
+        return self._arguments.get("proxy_password") is not None or super()._vouched(gate, look)

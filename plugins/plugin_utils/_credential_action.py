@@ -54,11 +54,11 @@ class CredentialAction(GatedAction):
         """What the module tries, of the passwords given."""
         raise NotImplementedError
 
-    def _setup_and_pin(self, gate: Gate, *others: Subject) -> Subject:
-        """The setup password, and with it the PKCS#11 password and others, which have records of their own."""
+    def _setup_and_pin(self, gate: Gate) -> Subject:
+        """The setup password, and with it the PKCS#11 password, which has a record of its own."""
         setup, pin = (str(self._arguments[option]) for option in ("setup_password", "pkcs11_password"))
         name = str(self._name)
-        return gate.credential(_gate.SECRET, name, setup, (gate.credential(_gate.PIN, name, pin), *others))
+        return gate.credential(_gate.SECRET, name, setup)._replace(parts=(gate.credential(_gate.PIN, name, pin),))
 
     def _vouched(self, gate: Gate, look: Result) -> bool:
         """Whether a rejection can only be of the passwords given, and not of a service proxy's."""

@@ -98,6 +98,7 @@ class Subject(t.NamedTuple):
     :ivar key: of the record.
     :ivar parts: other passwords that the login tries, too.
     :ivar since: when a permanent secret was fetched.
+    :ivar with_proxy: whether it is a setup password and a service proxy password as one.
     :ivar alone: whether no other client can have the same, as far as is known, so that it concerns no other.
     """
 
@@ -107,6 +108,11 @@ class Subject(t.NamedTuple):
     parts: t.Tuple["Subject", ...] = ()
     since: float = 0.0
     alone: bool = False
+    with_proxy: bool = False
+
+    @property
+    def label(self) -> str:
+        return LABELS[self.kind] + (" (or the service proxy password with it)" if self.with_proxy else "")
 
     @property
     def all(self) -> t.Tuple["Subject", ...]:
@@ -159,9 +165,14 @@ class Gate:
 
     # What can be tried
 
-    def credential(self, kind: str, name: str, password: str, parts: t.Tuple[Subject, ...] = ()) -> Subject:
-        """A password for a partition or service user, with those that are tried together with it."""
-        return Subject(kind, name, self._key(name, kind, password), parts)
+    def credential(self, kind: str, name: str, password: str) -> Subject:
+        """A password for a partition or service user."""
+        return Subject(kind, name, self._key(name, kind, password))
+
+    def together(self, setup: Subject, proxy: Subject) -> Subject:
+        """Both passwords as one, for a login whose rejection can be of either."""
+        key = self._key(setup.name, "together", setup.key, proxy.key)
+        return Subject(setup.kind, setup.name, key, (setup._replace(parts=()), *setup.parts, proxy), with_proxy=True)
 
     def permanent(self, name: str, entry: Entry) -> Subject:
         """The permanent secret that this client has of a partition.
@@ -262,7 +273,7 @@ class Gate:
                 self.tell(
                     "%s lost its turn for the %s of '%s' before it was done: the gate's store could not be reached, or "
                     "the lock was removed. Another host may have tried it at the same time. See the entries with the "
-                    "module hsmops.primus.attempt_gate_info." % (self.host, LABELS[subject.kind], subject.name)
+                    "module hsmops.primus.attempt_gate_info." % (self.host, subject.label, subject.name)
                 )
 
     def _take_slot(self, subject: Subject, vouched: bool) -> t.Optional[Turn]:
@@ -319,7 +330,7 @@ class Gate:
     def _waits(self, subject: Subject, holder: str) -> None:
         self.tell(
             "%s waits for the verdict on the %s of '%s', which %s is trying."
-            % (self.host, LABELS[subject.kind], subject.name, holder or "another host")
+            % (self.host, subject.label, subject.name, holder or "another host")
         )
         self.before_wait()
 
@@ -340,7 +351,7 @@ class Gate:
             were = " and ".join(record["witnesses"]) if not record.get("sure", True) else record["host"]
             raise Refused(
                 "The %s of '%s' was rejected when %s tried at %s: %s. %s did not contact the HSM"
-                % (LABELS[part.kind], part.name, were, when(record["time"]), _found(record), self.host),
+                % (part.label, part.name, were, when(record["time"]), _found(record), self.host),
                 "Give the right one, or clear the entry if it is right after all: %s" % _how_to_clear(part.name),
                 record,
             )
@@ -381,7 +392,7 @@ class Gate:
                     self.host,
                 ),
                 "Make sure that the %s is right, then clear the entries, or wait: %s"
-                % (LABELS[part.kind], _how_to_clear(part.name)),
+                % (part.label, _how_to_clear(part.name)),
                 last,
             )
         return least

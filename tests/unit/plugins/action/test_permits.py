@@ -52,7 +52,7 @@ def test_stale_secrets_whose_verdicts_are_lost_stay_within_the_budget(new_fleet)
     run = fleet.run(fleet.secret("P2", verify="always"))
     assert set(run.failures()) == set(fleet.hosts)
     run = fleet.run(fleet.ppin("ppin_connectivity_info"))
-    refused = [message for message in run.failures().values() if "logins of 'P2'" in message]
+    refused = [message for message in run.failures().values() if "Attempt limit reached for 'P2'" in message]
     assert len(refused) == 6
     assert fleet.hsm.trials("P2") == 3
     run = fleet.run(fleet.secret("P2", state="updated", setup_password=WRONG_SETUP))
@@ -63,7 +63,7 @@ def test_the_store_tells_of_permits(new_fleet):
     fleet = new_fleet(5)
     fleet.run(fleet.secret("P2"))
     records = [json.loads(path.read_text()) for path in fleet.store.glob("*.json")]
-    assert [record["verdict"] for record in records if record["kind"] == "secret"] == ["accepted"]
+    assert {record["kind"]: record["verdict"] for record in records} == {"secret": "accepted", "pin": "accepted"}
     assert SETUP["P2"] not in str(records)
 
 

@@ -103,17 +103,14 @@ def test_check_mode_notes_nothing(configured, hsm):
     assert configured.state() == before
 
 
-@pytest.mark.parametrize(("age", "refused"), [(0, ["P2"]), (3600, [])])
-def test_what_another_client_found(configured, age, refused):
-    """The secret was fetched just now: before what was found now, after what was found an hour ago."""
-    content = json.loads(configured.ledger.read_text())
-    content["partitions"]["P2"]["since"] = "2020-01-31T12:00:00Z" if age == 0 else content["partitions"]["P2"]["since"]
-    configured.ledger.write_text(json.dumps(content))
-    result = configured.run("ppin_connectivity_info", known_stale_ages={"P2": age, "other": 0})
+@pytest.mark.parametrize(("stale", "refused"), [(["a" * 64, "b" * 64], ["P2"]), (["b" * 64], [])])
+def test_what_other_clients_found(configured, stale, refused):
+    configured.secret(state="updated", force=True, gate_says={"origin": "a" * 64})
+    result = configured.run("ppin_connectivity_info", gate_says={"stale": stale})
     assert result["refused"] == refused
     assert result.get("failed", False) == bool(refused)
     if refused:
-        assert result["logins"] == 0 and "'P2' (found by another client)" in result["msg"]
+        assert result["logins"] == 0 and "'P2' (found by other clients)" in result["msg"]
 
 
 def test_an_hsm_that_cannot_be_reached(configured, hsm):
@@ -222,7 +219,7 @@ def test_a_ledger_that_cannot_be_written(configured, hsm):
 
 
 def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
-    result = client.run("ppin_connectivity_info", user_name="P2", known_stale_ages={"P2": 0})
+    result = client.run("ppin_connectivity_info", user_name="P2", gate_says={"stale": ["a" * 64]})
     assert not result.get("failed") and (result["ok"], result["refused"], result["logins"]) == (False, [], 0)
     assert hsm.logins("permanent") == []
 
