@@ -77,6 +77,11 @@ class CredentialAction(GatedAction):
     def _look_and_try(self, gate: Gate) -> Result:
         # In check mode the module spends no credential that it was given; most hosts need nothing and end here, so that
         # they never wait.
+        if self._given and not (self._verifies or self._task.check_mode):
+            subject = self._subject(gate)
+            with gate.permission_at_once(subject) as permitted:
+                if permitted:
+                    return self._use_and_tell(gate, subject, {}, {})
         look = self._module(check=True, **({"verify": "never"} if self._verifies else {}))
         if self._verifies and not (look.get("failed") or look.get("changed") or look.get("interrupted")):
             look = self._verify(gate, look)
@@ -97,12 +102,9 @@ class CredentialAction(GatedAction):
         subject, vouched = self._subject(gate), self._vouched(gate, look)
         try:
             with gate.permission(subject, vouched) as once:
-                result = self._use(gate, look, self.once if once else {})
-                with _gate.reported(display.warning):
-                    gate.end(subject, judge(result), self._vouched(gate, result))
+                return self._use_and_tell(gate, subject, look, self.once if once else {})
         except _gate.Refused as exc:
             return self._refused(exc, look)
-        return result
 
     def _refused(self, exc: _gate.Refused, look: Result) -> Result:
         """The result of a host that the gate does not let try."""
@@ -116,6 +118,12 @@ class CredentialAction(GatedAction):
         """Have the module remove what a run left that died, which takes no credential, however it ends then."""
         without_login: t.Dict[str, t.Any] = {"verify": "never"} if self._verifies else {}
         self._module(**dict.fromkeys(self.passwords), **without_login)
+
+    def _use_and_tell(self, gate: Gate, subject: Subject, look: Result, changes: t.Mapping[str, t.Any]) -> Result:
+        result = self._use(gate, look, changes)
+        with _gate.reported(display.warning):
+            gate.end(subject, judge(result), self._vouched(gate, result))
+        return result
 
     def _use(self, gate: Gate, look: Result, changes: t.Mapping[str, t.Any]) -> Result:
         """Run the module; the logins of the look count, too."""
