@@ -75,13 +75,14 @@ class CredentialAction(GatedAction):
         return bool(self._arguments.get("verify") == "always")
 
     def _look_and_try(self, gate: Gate) -> Result:
-        # In check mode the module spends no credential that it was given; most hosts need nothing and end here, so that
-        # they never wait.
-        if self._given and not (self._verifies or self._task.check_mode):
-            subject = self._subject(gate)
-            with gate.permission_at_once(subject) as permitted:
-                if permitted:
-                    return self._use_and_tell(gate, subject, {}, {})
+        if not self._given or self._verifies or self._task.check_mode:
+            return self._look_first(gate)
+        subject = self._subject(gate)
+        with gate.early_permission(subject) as permitted:
+            return self._use_and_tell(gate, subject, {}, {}) if permitted else self._look_first(gate)
+
+    def _look_first(self, gate: Gate) -> Result:
+        # In check mode the module spends no credential that it was given. Most hosts need nothing and end here.
         look = self._module(check=True, **({"verify": "never"} if self._verifies else {}))
         if self._verifies and not (look.get("failed") or look.get("changed") or look.get("interrupted")):
             look = self._verify(gate, look)

@@ -57,6 +57,12 @@ RUNNING = "running"
 UNREACHABLE = "unreachable"
 """Kind and verdict of the record that says that hosts do not reach the HSM. It is of no credential."""
 
+FIRST = "first"
+"""Kind and verdict of the record that says that a host of a run went first. It is of no interest to anybody else."""
+
+EARLY = 30
+"""Seconds that a host waits for others of its run that use the same credential, before it looks whether it needs it."""
+
 WITNESSES = 2
 """Different hosts that must have been rejected before a finding that may be their own is taken for one of all."""
 
@@ -218,16 +224,57 @@ class Gate:
             yield bool(self._unreached(subject))
 
     @contextlib.contextmanager
-    def permission_at_once(self, subject: Subject) -> t.Iterator[bool]:
-        """As permission(), without waiting. :returns: whether this host has it."""
-        permit = None
-        with contextlib.suppress(Refused, Stale):  # which a host that needs nothing does not care for
-            permit = self._take_permit(subject, vouched=True) if self.accepted(subject) else None
-        try:
-            yield bool(permit)
-        finally:
+    def early_permission(self, subject: Subject) -> t.Iterator[bool]:
+        """Let a host use what others of this run have accepted without a look of its own, which costs as much again.
+
+        One host of the run goes first, and looks whether it needs the credential at all. The others wait for that, and
+        then for a permit if it was used, EARLY seconds at most.
+
+        :returns: whether this host has a permit; if not, it is to look.
+        """
+        with contextlib.ExitStack() as held:
+            yield self._early(held, subject)
+
+    def _early(self, held: contextlib.ExitStack, subject: Subject) -> bool:
+        deadline = time.monotonic() + EARLY
+        first = self.store.new_turn(self._derive("first", subject.key), self.host)
+        while time.monotonic() < deadline:
+            permit = None
+            with contextlib.suppress(Refused):  # which is nothing to a host that needs nothing
+                permit = self._take_permit(subject, vouched=True) if self.accepted(subject) else None
             if permit:
-                permit.release()
+                held.callback(permit.release)
+                return True
+            if not self._used_in_run(subject):
+                if self._not_needed(subject):
+                    return False
+                if first.take() is None:
+                    if not (self._used_in_run(subject) or self._not_needed(subject)):
+                        held.callback(self._note_first, subject, first)
+                        return False
+                    first.release()
+                    continue
+            time.sleep(POLL)
+        return False
+
+    def _used_in_run(self, subject: Subject) -> bool:
+        record = self._record(subject)
+        return record.get("verdict") == ACCEPTED and record.get("run") == _run()
+
+    def _not_needed(self, subject: Subject) -> bool:
+        """Whether the first host of this run did not need it, or could not use it."""
+        return (self.store.read(self._key(subject.name, FIRST, subject.key)) or {}).get("run") == _run()
+
+    def _note_first(self, subject: Subject, first: Turn) -> None:
+        try:
+            if not self._used_in_run(subject):
+                record: Record = {"kind": FIRST, "verdict": FIRST, "run": _run(), "time": self.store.now()}
+                record.update(name=subject.name[:TEXT_LIMIT], host=self.host[:TEXT_LIMIT])
+                self.store.write(self._key(subject.name, FIRST, subject.key), record, self.options.window)
+        except GateError:
+            pass  # then another host goes first
+        finally:
+            first.release()
 
     def _obtain(self, held: contextlib.ExitStack, subject: Subject, vouched: bool) -> None:
         while True:

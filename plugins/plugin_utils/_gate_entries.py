@@ -10,7 +10,7 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import LABELS, when
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import FIRST, LABELS, when
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record, Store, open_store
 
 Options = t.Mapping[str, t.Any]
@@ -45,7 +45,8 @@ class EntriesAction(ActionBase):  # type: ignore[misc]
 def chosen(store: Store, options: Options) -> t.List[t.Tuple[str, Record]]:
     """The records that ``name`` and ``kind`` choose, with their keys, the oldest first."""
     given = {option: options[option] for option in ("name", "kind") if options[option] is not None}
-    found = [item for item in store.items() if all(item[1][option] == value for option, value in given.items())]
+    items = [item for item in store.items() if item[1]["kind"] != FIRST]
+    found = [item for item in items if all(item[1][option] == value for option, value in given.items())]
     return sorted(found, key=lambda item: float(item[1]["time"]))
 
 
