@@ -267,8 +267,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
