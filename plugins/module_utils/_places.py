@@ -27,7 +27,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
 )
 
 NAME = "hsmops.primus-%d"
-"""The private directory of a user, by its id, in one of the places of `_places`."""
+"""The private directory of a user, by its id, in one of the places of `places`."""
 
 KEPT = ".kept"
 """The end of the name of what is kept while a secrets file is written in place; it serves the next run."""
@@ -40,7 +40,7 @@ _ANNOUNCED = "file-"  # a link in the private directory, to a file elsewhere tha
 _TRIES = 100
 
 
-def _places(uid: int) -> t.List[str]:
+def places(uid: int) -> t.List[str]:
     """Directories in which the private directory of a user may be, the best first: in memory, if possible."""
     own = ["/run"] if uid == 0 else ["/run/user/%d" % uid]
     if uid == os.geteuid() != 0 and os.environ.get("XDG_RUNTIME_DIR"):
@@ -66,7 +66,7 @@ def private_directory(place: t.Optional[str] = None) -> Directory:
     """
     uid = os.geteuid()
     problems = []
-    for candidate in [place] if place else _places(uid):
+    for candidate in [place] if place else places(uid):
         try:
             with open_directory(candidate, private=True) as parent, contextlib.suppress(FileExistsError):
                 os.mkdir(NAME % uid, 0o700, dir_fd=parent.fd)
@@ -193,7 +193,7 @@ def remove_leftovers(secrets_path: str) -> t.List[str]:
             pass
         except (OSError, PpinError) as exc:
             problems.append("%s: %s" % (directory.path_of(name), getattr(exc, "strerror", None) or exc))
-    for place in _places(os.geteuid()):
+    for place in places(os.geteuid()):
         _remove_if_empty(place)
     return problems
 
@@ -221,10 +221,10 @@ def _leftovers(secrets_path: str) -> t.Iterator[t.Tuple[Directory, str]]:
 def _private_directories() -> t.Iterator[t.Tuple[str, int]]:
     """Where the private directories of users may be: those of this user, and for root those of all."""
     own = os.geteuid()
-    for place in _places(own):
+    for place in places(own):
         yield place, own
     if own == 0:
-        for place in ["/run/user/*", *_places(own)]:
+        for place in ["/run/user/*", *places(own)]:
             for path in glob.glob(os.path.join(place, NAME.replace("%d", "[0-9]*"))):
                 number = path.rpartition("-")[2]
                 if number.isdecimal() and int(number) != own:

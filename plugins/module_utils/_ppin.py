@@ -116,14 +116,14 @@ class Paths(t.NamedTuple):
 
     executable: None when there is no ppin.
     secrets: never a symbolic link.
-    named_secrets: the path of which secrets is the target.
+    secrets_by: the path by which secrets was found, where links on it lead there; or empty.
     """
 
     executable: t.Optional[str]
     home: str
     config: str
     secrets: str
-    named_secrets: str = ""
+    secrets_by: str = ""
 
 
 def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.Optional[str]]) -> Paths:
@@ -158,7 +158,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         home,
         find("config_path", "SECUROSYS_PKCS11_CONF", "primus.cfg"),
         os.path.realpath(secrets),
-        secrets,
+        "" if os.path.realpath(secrets) == secrets else secrets,
     )
 
 
@@ -251,7 +251,7 @@ class Ppin:
                 raise PpinError("There is no %s" % path, code)
             if not os.access(path, os.R_OK):  # ppin would call it invalid
                 raise PpinError("%s cannot be read" % path, cls="permission")
-            check_file(self.paths.named_secrets if path == self.paths.secrets and self.paths.named_secrets else path)
+            check_file(self.paths.secrets_by if path == self.paths.secrets and self.paths.secrets_by else path)
 
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg. None when it is not understood, of which config_problem is the reason then.

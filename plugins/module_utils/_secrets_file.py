@@ -212,6 +212,7 @@ class WorkingCopy:
         """
         try:
             content = self._place.directory.read(os.path.basename(self.path))
+            self._check_unchanged()
             if backup is not None:
                 self._back_up(os.path.basename(backup))
             if self._new is not None:
