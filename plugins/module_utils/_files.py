@@ -17,6 +17,7 @@ import os
 import pwd
 import re
 import stat
+import struct
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -480,3 +481,43 @@ def _octal(module: AnsibleModule, status: os.stat_result, mode: t.Any) -> int:
         return int(module._symbolic_mode_to_octal(status, mode))
     except Exception as exc:
         raise PpinError("%s is no mode: %s" % (mode, exc), cls="config", hint="Correct mode.") from exc
+
+
+# What there is to say of a file
+
+
+_ACL_TAGS = {0x02: "user", 0x08: "group"}
+
+
+def acl_entries(path: str) -> t.List[str]:
+    """The entries of an ACL that name a user or a group, as `user:NAME:rw-`; with default: before it if inherited.
+
+    What an entry gives is cut to the mask of the ACL.
+    """
+    found = []
+    for name, prefix in ((ACCESS_ACL, ""), (DEFAULT_ACL, "default:")):
+        try:
+            acl = os.getxattr(path, name) if _XATTRS else b""
+        except OSError:
+            continue
+        entries = list(struct.iter_unpack("<HHI", acl[4 : 4 + (max(len(acl), 4) - 4) // 8 * 8]))
+        mask = next((bits for tag, bits, _number in entries if tag == 0x10), 7)
+        for tag, bits, number in entries:
+            if tag in _ACL_TAGS:
+                who = user_name(number) if tag == 0x02 else group_name(number)
+                letters = "".join(char if bits & mask & bit else "-" for char, bit in zip("rwx", (4, 2, 1)))
+                found.append("%s%s:%s:%s" % (prefix, _ACL_TAGS[tag], who, letters))
+    return found
+
+
+def link_facts(path: str) -> t.Dict[str, t.Any]:
+    """Whether a path is a link, and whether the modules refuse what is there."""
+    facts: t.Dict[str, t.Any] = {"link": None, "refused": None}
+    try:
+        facts["link"] = os.readlink(path) if os.path.islink(path) else None
+        check_file(path)
+    except PpinError as exc:
+        facts["refused"] = exc.msg
+    except OSError:
+        pass  # what cannot be looked at is said elsewhere
+    return facts
