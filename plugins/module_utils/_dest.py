@@ -10,6 +10,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     NewFile,
+    native,
     open_parent,
     read_file,
     real_path,
@@ -22,18 +23,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._places import annou
 
 def check_dest(module: AnsibleModule) -> None:
     """Know before anything is spent that `dest` can be written. :raises PpinError:"""
-    folder = os.path.dirname(module.params["dest"]) or "."
-    if os.path.isdir(module.params["dest"]):
-        raise PpinError("%s is a folder" % module.params["dest"], cls="config", hint="Name a file with dest.")
+    folder = os.path.dirname(native(module.params["dest"])) or "."
+    if os.path.isdir(native(module.params["dest"])):
+        raise PpinError("%s is a folder" % native(module.params["dest"]), cls="config", hint="Name a file with dest.")
     if not os.path.isdir(folder):
         raise PpinError("There is no folder %s" % folder, cls="config", hint="Make it, or correct dest.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PpinError(
             "The folder %s cannot be written" % folder, cls="permission", hint="Correct its rights or dest."
         )
-    directory, name = open_parent(real_path(module.params["dest"]))
+    directory, name = open_parent(real_path(native(module.params["dest"])))
     with directory:
-        if os.path.exists(module.params["dest"]):
+        if os.path.exists(native(module.params["dest"])):
             directory.check(name, directory.look(name))
 
 
@@ -42,7 +43,7 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
 
     Returns whether that changes anything. :raises PpinError: when it cannot be written.
     """
-    dest = real_path(module.params["dest"])
+    dest = real_path(native(module.params["dest"]))
     new = not os.path.exists(dest)
     changed = new or read_file(dest) != content
     # First, so that nobody reads the content who must not.
@@ -73,9 +74,9 @@ def _replace(dest: str, content: bytes, new: bool) -> None:
 
 def set_attributes(module: AnsibleModule) -> bool:
     """Give `dest` the permissions that were asked for. Returns whether that changes anything."""
-    if not os.path.exists(module.params["dest"]):
+    if not os.path.exists(native(module.params["dest"])):
         return False
-    dest = real_path(module.params["dest"])
+    dest = real_path(native(module.params["dest"]))
     params = module.params
     changed = set_permissions(module, dest, params["owner"], params["group"], params["mode"])
     arguments = module.load_file_common_arguments(dict(params, owner=None, group=None, mode=None))

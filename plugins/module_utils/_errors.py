@@ -167,6 +167,8 @@ class PpinError(Exception):
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
     ) -> None:
+        # Paths have surrogates in them where Python 3.6 runs in the locale C.
+        msg = msg.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         super().__init__(msg)
         self.msg = msg
         self.code = code

@@ -55,6 +55,16 @@ class Untrusted(PpinError):
         )
 
 
+def native(text: str) -> str:
+    """A text that Python gives to the operating system in UTF-8, also Python 3.6 in the locale C, which knows ASCII."""
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def shown(text: str) -> str:
+    """What native has made, as text again."""
+    return os.fsencode(text).decode("utf-8", "replace") if any("\udc80" <= char <= "\udcff" for char in text) else text
+
+
 def user_name(uid: int) -> str:
     """The name of a user, or the number when it has none."""
     try:

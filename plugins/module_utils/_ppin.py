@@ -31,7 +31,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
     find_code,
     from_code,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._files import check_file
+from ansible_collections.hsmops.primus.plugins.module_utils._files import check_file, native
 from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT, NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
@@ -136,6 +136,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
     for option in ("executable", "primus_home", "config_path", "secrets_path"):
         if any(char == "\0" or unicodedata.category(char) == "Cs" for char in params[option] or ""):
             raise PpinError("%s has a NUL or a character in it that is no UTF-8" % option, cls="config")
+    params = {option: native(params[option]) if params[option] else None for option in ARGUMENTS if option != "timeout"}
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
     def find(option: str, variable: str, name: str) -> str:
@@ -490,7 +491,12 @@ class Ppin:
         try:
             with _few_files() as restore:
                 child = pexpect.spawn(
-                    argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace", preexec_fn=restore
+                    argv[0],
+                    [native(word) for word in argv[1:]],
+                    env=env,
+                    encoding="utf-8",
+                    codec_errors="replace",
+                    preexec_fn=restore,
                 )
         except (pexpect.ExceptionPexpect, OSError) as exc:
             raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc

@@ -129,7 +129,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._files import read_file, real_path
+from ansible_collections.hsmops.primus.plugins.module_utils._files import native, read_file, real_path
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
 from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
@@ -163,7 +163,7 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     if params["dest"]:
         check_dest(module)
         result["dest"] = params["dest"]
-    present = None if params["force"] else read_present(params["dest"], params["user_name"])
+    present = None if params["force"] else read_present(params["dest"] and native(params["dest"]), params["user_name"])
     if present is not None:
         result["changed"] = set_attributes(module)
         tell(module, result, present)

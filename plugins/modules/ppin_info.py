@@ -296,6 +296,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     acl_entries,
     group_name,
     link_facts,
+    native,
+    shown,
     user_name,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
@@ -317,12 +319,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
     if not os.path.exists(path):
-        return {"path": path, "exists": False}
+        return {"path": shown(path), "exists": False}
     status = os.stat(path)
     readable = os.path.isfile(path) and os.access(path, os.R_OK)
     return dict(
         link_facts(path),
-        path=path,
+        path=shown(path),
         exists=True,
         mode="%04o" % (status.st_mode & 0o7777),
         owner=user_name(status.st_uid),
@@ -356,17 +358,17 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     left = leftovers(paths.secrets)
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
-        "executable": paths.executable,
+        "executable": paths.executable and shown(paths.executable),
         "version": None,
-        "home": paths.home,
+        "home": shown(paths.home),
         "config": file_facts(module, paths.config),
         "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_by or paths.secrets)),
         "passwords_in_clear": ppin.passwords_in_clear(),
-        "files": {path: file_facts(module, path) for path in module.params["files"]},
+        "files": {path: file_facts(module, native(path)) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": dict(file_facts(module, ledger.path), problem=ledger.problem),
         "directory": file_facts(module, os.path.dirname(paths.secrets) or "."),
-        "leftovers": left,
+        "leftovers": [shown(path) for path in left],
         "interrupted": bool(left),
         "error": None,
     }

@@ -266,7 +266,7 @@ def everywhere(text):
         passwords_in_clear=[text],
         partitions=[{**partition(text, proxy_users=[text]), "hsms": [text]}, partition(text + "2", configured=False)],
         service_users=[service_user(text, configured=False)],
-        ledger={"path": text, "problem": text},
+        ledger=file(text, "0600", problem=text, refused=text, acl=[text]),
         error={"code": text, "msg": text, "hint": text},
     )
     error = {"code": text, "name": text, "class": text, "hint": text}
