@@ -170,11 +170,11 @@ def leftovers(secrets_path: str) -> t.List[str]:
     what is announced there. Root sees that of every user."""
     found = []
     for directory, name in _leftovers(secrets_path):
-        announced_path = _announced(directory, name)
-        if announced_path is None:
+        path = _announced(directory, name)
+        if path is None and not name.startswith(_ANNOUNCED):
             found.append(directory.path_of(name))
-        elif os.path.lexists(announced_path):
-            found.append(announced_path)
+        elif path is not None and os.path.lexists(path):
+            found.append(path)
     return found
 
 
@@ -232,13 +232,19 @@ def _private_directories() -> t.Iterator[t.Tuple[str, int]]:
 
 
 def _announced(directory: Directory, name: str) -> t.Optional[str]:
-    """The path that an announcement names, or None when it is something else."""
+    """The temporary file that an announcement names, or None when it is something else.
+
+    What another user announces must be theirs, whatever the announcement says.
+    """
     if not name.startswith(_ANNOUNCED):
         return None
     try:
-        return os.readlink(name, dir_fd=directory.fd)
+        path = os.readlink(name, dir_fd=directory.fd)
+        owner = directory.status.st_uid
+        mine = owner == os.geteuid() or os.lstat(path).st_uid == owner
     except OSError:
         return None
+    return path if mine and TEMPORARY.search(path) else None
 
 
 def _is_announced_alive(directory: Directory, name: str) -> bool:
@@ -254,9 +260,7 @@ def _is_announced_alive(directory: Directory, name: str) -> bool:
 
 
 def _remove_announced(path: str, uid: int) -> None:
-    """Nothing but a temporary file of the announcer's, whatever the announcement says. :raises OSError, PpinError:"""
-    if not TEMPORARY.search(path):
-        return
+    """:raises OSError, PpinError:"""
     parent, name = open_parent(path)
     with parent, contextlib.suppress(FileNotFoundError):
         if uid == os.geteuid() or parent.look(name).st_uid == uid:

@@ -489,10 +489,11 @@ class Ppin:
         self._secrets.update(password for _name, password in answers.values())
         given: t.List[str] = []
         try:
+            words = [native(word) for word in argv]
             with _few_files() as restore:
                 child = pexpect.spawn(
-                    argv[0],
-                    [native(word) for word in argv[1:]],
+                    words[0],
+                    words[1:],
                     env=env,
                     encoding="utf-8",
                     codec_errors="replace",

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Another user of the client tries to lead root elsewhere. Each attack is made in a process of that user."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -10,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils import _places, _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     ACCESS_ACL,
@@ -42,6 +43,15 @@ def place():
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)  # noqa: S103 # that is the point
         yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def places(place, monkeypatch):
+    """Where the private directories are, which other tests do not see."""
+    folder = place / "places"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(folder)])
 
 
 @pytest.fixture
@@ -238,11 +248,13 @@ def test_a_run_that_is_killed_while_it_replaces_a_file_anywhere(place, shared):
     dest = place / "string"
     pid = os.fork()
     if pid == 0:
-        with open_directory(str(place)) as directory, NewFile(directory, dest.name) as new:
-            with announced(directory.path_of(new.temporary)):
-                os.write(new.fd, SECRET)
-                while True:
-                    signal.pause()
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(open_directory(str(place)))
+            new = stack.enter_context(NewFile(directory, dest.name))
+            stack.enter_context(announced(directory.path_of(new.temporary)))
+            os.write(new.fd, SECRET)
+            while True:
+                signal.pause()
     temporary = wait_for(lambda: [path for path in place.glob("string.new-*") if path.read_bytes() == SECRET])[0]
     assert leftovers(str(shared)) == [], "it is at work"
     os.kill(pid, 9)
@@ -359,7 +371,7 @@ def test_a_write_in_place_that_did_not_end_is_ended(place, content):
     assert remove_leftovers(str(secrets)) == []
     expected = content if content in (b"before", b"after, longer", b"a hand") else b"after, longer"
     assert secrets.read_bytes() == expected
-    assert os.listdir(place) == [".secrets.cfg"]
+    assert sorted(os.listdir(place)) == [".secrets.cfg", "places"]
 
 
 def test_in_place_keeps_the_file_and_its_names(place, monkeypatch):
@@ -375,4 +387,4 @@ def test_in_place_keeps_the_file_and_its_names(place, monkeypatch):
         Path(copy.path).write_bytes(b"after")
         copy.put_in_place(f"{secrets}.backup")
     assert other.read_bytes() == secrets.read_bytes() == b"after"
-    assert sorted(os.listdir(place)) == [".secrets.cfg", ".secrets.cfg.backup", "other"]
+    assert sorted(os.listdir(place)) == [".secrets.cfg", ".secrets.cfg.backup", "other", "places"]
