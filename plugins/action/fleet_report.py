@@ -9,7 +9,8 @@ import typing as t
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
 from ansible_collections.hsmops.primus.plugins.plugin_utils._report import (
     Data,
     build,

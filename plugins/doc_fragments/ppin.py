@@ -99,6 +99,16 @@ options:
       - Keep a copy of C(.secrets.cfg) as it was before the change, beside it, with the same owner and mode.
     type: bool
     default: false
+  in_place:
+    description:
+      - Write to C(.secrets.cfg) as it is, in place of a new file that takes its place by one rename. For a file that is
+        mounted on its own (containers), has hard links, or lies in a directory that the user of the task may not write
+        to.
+      - What was in the file and what is to be is kept meanwhile, beside it or in C(/var/tmp), so that the next run ends
+        a write that was interrupted. Until then an application may find half of it. In a container that is thrown
+        away after it was killed, what was kept is lost.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -108,8 +118,11 @@ attributes:
     description: Shows the state of the credential before and after, never the credential.
 notes:
   - C(ppin) rewrites its file in place, and removes the present entry when an update fails. So it works on a copy, which
-    takes the place of C(.secrets.cfg) when the change has worked. The module needs write access to the folder of the
-    file; the file must be one that can be replaced, with no other hard link and no mount of its own.
+    takes the place of C(.secrets.cfg) when the change has worked. The module needs write access to the directory of the
+    file; the file must be one that can be replaced, with no other hard link and no mount of its own, or see
+    O(in_place).
+  - The module follows no link, and works in no directory and on no file, that a user could have put there who is
+    neither root nor the user of the task.
   - Beside C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted PBKDF2
     fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
 """

@@ -30,6 +30,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     quoted,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._login import note_logins
+from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS as PPIN_ARGUMENTS,
@@ -44,7 +45,6 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
     WorkingCopy,
-    leftovers,
     locked,
     remove_leftovers,
 )
@@ -55,6 +55,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     force={"type": "bool", "default": False},
     retries={"type": "int", "default": 2},
     backup={"type": "bool", "default": False},
+    in_place={"type": "bool", "default": False},
     **GATE_ARGUMENTS,
 )
 """The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate), and C(state)."""
@@ -160,7 +161,8 @@ class _Run:
     def converge(self, ppin: Ppin) -> None:
         self.result["interrupted"] = bool(leftovers(ppin.paths.secrets))
         if not self.module.check_mode:
-            remove_leftovers(ppin.paths.secrets)
+            for problem in remove_leftovers(ppin.paths.secrets):
+                self.module.warn("What a run that died has left cannot be removed: %s." % problem)
         ledger = Ledger(ppin.paths.secrets)
         if ledger.problem:
             self.module.warn(
@@ -320,7 +322,7 @@ class _Run:
         attempt = 0
         while True:
             try:
-                with WorkingCopy(ppin.paths.secrets) as copy:
+                with WorkingCopy(ppin.paths.secrets, self.params["in_place"]) as copy:
                     self.result["rolled_back"] = True  # unless what ppin does from here on is put in place
                     ppin.secrets_path = copy.path
                     listing = self.change(action, ppin)

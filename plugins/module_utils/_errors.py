@@ -19,8 +19,8 @@ HINTS = {
     "expired": "Get a new setup password, then run again with it. On premises the HSM's security officer makes it "
     "(hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own), for "
     "CloudHSM the vendor's support (a ticket).",
-    "permission": "Give the user that runs this task read and write access to .secrets.cfg and its folder, then run "
-    "again.",
+    "permission": "Run the task as root (become: true), or as a user who may read and write .secrets.cfg, with "
+    "in_place if they may not write to its directory. Who may write to the directory can replace every file in it.",
     "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, or the support of "
     "CloudHSM, then run again.",
     "rejected": "Check the credential before the next run: every wrong one counts towards the lock-out "
@@ -167,6 +167,8 @@ class PpinError(Exception):
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
     ) -> None:
+        # Paths have surrogates in them where Python 3.6 runs in the locale C.
+        msg = msg.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         super().__init__(msg)
         self.msg = msg
         self.code = code

@@ -16,8 +16,8 @@ import os
 import time
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.module_utils._files import Untrusted, read_file, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import secret_entries
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 
 ITERATIONS = 100000
@@ -51,8 +51,7 @@ class Ledger:
     def _read(self) -> t.Dict[str, t.Any]:
         empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}}
         try:
-            with open(self.path, "rb") as ledger:
-                data = json.loads(ledger.read().decode("utf-8"))
+            data = json.loads(read_file(self.path).decode("utf-8"))
             if data["version"] == 1:
                 data = _upgraded(data)
             _check(data)
@@ -60,6 +59,8 @@ class Ledger:
         except OSError as exc:
             if os.path.lexists(self.path):
                 self.problem = "The ledger %s cannot be read (%s)" % (self.path, exc.strerror)
+        except Untrusted as exc:
+            self.problem = "The ledger %s is not used (%s)" % (self.path, exc.msg)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             self.problem = "The ledger %s is damaged (%s)" % (self.path, exc)
         return empty
@@ -197,9 +198,8 @@ class _Secrets:
 
     def __init__(self, path: str) -> None:
         try:
-            with open(path, "rb") as file:
-                self._content = file.read()
-        except OSError:
+            self._content = read_file(path)
+        except (OSError, Untrusted):
             self._content = b""
         self._entries: t.Optional[t.Dict[str, bytes]] = None
 

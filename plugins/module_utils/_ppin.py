@@ -9,9 +9,11 @@ pseudo-terminal that is its controlling terminal, stdin, stdout and stderr at on
 """
 
 import base64
+import contextlib
 import json
 import os
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -29,6 +31,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
     find_code,
     from_code,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._files import check_file, native
 from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT, NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
@@ -65,6 +68,9 @@ PROMPT_LIMIT = 4096
 
 POLL = 0.5
 """Seconds between two looks at whether a ppin that prints nothing may go on."""
+
+FEW_FILES = 256
+"""Descriptors that a ppin in a terminal may have inherited, and are closed. All of Python's close on their own."""
 
 ECHO_TIMEOUT = 10
 """Seconds that a prompt may stand before its echo is off."""
@@ -106,12 +112,18 @@ class ConfigProblem(t.NamedTuple):
 
 
 class Paths(t.NamedTuple):
-    """Where things are on this client. executable is None when there is no ppin. secrets is never a symbolic link."""
+    """Where things are on this client.
+
+    executable: None when there is no ppin.
+    secrets: never a symbolic link.
+    secrets_by: the path by which secrets was found, where links on it lead there; or empty.
+    """
 
     executable: t.Optional[str]
     home: str
     config: str
     secrets: str
+    secrets_by: str = ""
 
 
 def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.Optional[str]]) -> Paths:
@@ -124,6 +136,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
     for option in ("executable", "primus_home", "config_path", "secrets_path"):
         if any(char == "\0" or unicodedata.category(char) == "Cs" for char in params[option] or ""):
             raise PpinError("%s has a NUL or a character in it that is no UTF-8" % option, cls="config")
+    params = {option: native(params[option]) if params[option] else None for option in ARGUMENTS if option != "timeout"}
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
     def find(option: str, variable: str, name: str) -> str:
@@ -140,11 +153,13 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
             executable = find_in_path("ppin")
     elif not os.path.exists(executable):
         raise PpinError("There is no %s" % executable, cls="config", hint=_INSTALL_HINT)
+    secrets = find("secrets_path", "SECUROSYS_SECRETS_CONF", ".secrets.cfg")
     return Paths(
         executable,
         home,
         find("config_path", "SECUROSYS_PKCS11_CONF", "primus.cfg"),
-        os.path.realpath(find("secrets_path", "SECUROSYS_SECRETS_CONF", ".secrets.cfg")),
+        os.path.realpath(secrets),
+        "" if os.path.realpath(secrets) == secrets else secrets,
     )
 
 
@@ -237,6 +252,7 @@ class Ppin:
                 raise PpinError("There is no %s" % path, code)
             if not os.access(path, os.R_OK):  # ppin would call it invalid
                 raise PpinError("%s cannot be read" % path, cls="permission")
+            check_file(self.paths.secrets_by if path == self.paths.secrets and self.paths.secrets_by else path)
 
     def slots(self) -> t.List[Slot]:
         """The slots of primus.cfg. None when it is not understood, of which config_problem is the reason then.
@@ -473,7 +489,16 @@ class Ppin:
         self._secrets.update(password for _name, password in answers.values())
         given: t.List[str] = []
         try:
-            child = pexpect.spawn(argv[0], argv[1:], env=env, encoding="utf-8", codec_errors="replace")
+            words = [native(word) for word in argv]
+            with _few_files() as restore:
+                child = pexpect.spawn(
+                    words[0],
+                    words[1:],
+                    env=env,
+                    encoding="utf-8",
+                    codec_errors="replace",
+                    preexec_fn=restore,
+                )
         except (pexpect.ExceptionPexpect, OSError) as exc:
             raise PpinError("%s cannot be run: %s" % (argv[0], exc), cls="config", hint=_INSTALL_HINT) from exc
         try:
@@ -580,6 +605,27 @@ class Ppin:
         if not text:
             return "; it printed nothing"
         return "; it printed: %s" % (text if len(text) <= SHOWN_LIMIT else "..." + text[-SHOWN_LIMIT:])
+
+
+@contextlib.contextmanager
+def _few_files() -> t.Iterator[t.Callable[[], None]]:
+    """Start a process while few files may be open; what it calls to have its own limit again.
+
+    An old pexpect (EL8) closes every descriptor that there may be, one by one, which takes a minute where the limit is
+    as high as it is in containers.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = FEW_FILES if limits[1] == resource.RLIM_INFINITY else min(FEW_FILES, limits[1])
+
+    def restore() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+    if limits[0] == resource.RLIM_INFINITY or limits[0] > few:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (few, limits[1]))
+    try:
+        yield restore
+    finally:
+        restore()
 
 
 # A secrets file in base64 on one line or several, or a ciphered value of one.

@@ -4,205 +4,321 @@
 """The lock around everything that works on .secrets.cfg, and the copy that ppin writes to in its place.
 
 ppin rewrites its file in place, and a failed update removes the entry that it was to replace. So ppin never gets the
-file itself: it works on a copy, and only a copy that is good takes the file's place, by one rename. However a run ends,
-also by a kill or a power cut, .secrets.cfg is whole, and as it was before or as it was to be.
+file itself: it works on a copy where nobody else can reach it, and only a copy that is good takes the file's place, by
+one rename. However a run ends, also by a kill or a power cut, .secrets.cfg is whole, and as it was before or as it was
+to be.
 """
 
+import base64
 import contextlib
 import errno
 import fcntl
-import glob
+import json
 import os
-import shutil
-import tempfile
+import re
 import time
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+    Directory,
+    NewFile,
+    open_parent,
+    read_all,
+    user_name,
+    write_all,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._places import (
+    KEPT,
+    LASTING,
+    Workplace,
+    key_of,
+    private_directory,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._places import remove_leftovers as _remove_leftovers
 
 LOCK_POLL = 0.1
 """Seconds between two looks at a lock that another run holds."""
 
-
-def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
-    """Put content at path, whole or not at all, also when power is lost. With that mode, or owner and mode of C(like).
-
-    :raises OSError: when it cannot be written; the old file is then as it was.
-    """
-    temporary = path + ".new"  # one name, as whoever writes holds the lock: what a killed run left is replaced
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
-            new.write(content)
-        os.chmod(temporary, mode)
-        if like is not None:
-            _copy_attributes(like, temporary)
-            os.utime(temporary)
-        _move(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+ROOM = 16384
+"""Bytes that a secrets file may grow by in one run."""
 
 
-def _copy_attributes(source: str, path: str) -> None:
-    """Owner, mode, times, ACL and SELinux label."""
-    owner = os.stat(source)
-    os.chown(path, owner.st_uid, owner.st_gid)
-    shutil.copystat(source, path)
-
-
-def _move(path: str, place: str) -> None:
-    """Rename a file for good: what is at place is the old file or the new one, also when power is lost."""
-    _sync(path)
-    os.rename(path, place)
-    with contextlib.suppress(OSError):  # not every file system can sync a folder; and the file is in place
-        _sync(_folder_of(place))
-
-
-def _sync(path: str) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _is_mount_point(path: str) -> bool:
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as mounts:
-        return os.fsencode(path).replace(b" ", b"\\040") in (line.split()[4] for line in mounts)
+def is_mount_point(path: str) -> bool:
+    """Whether something is mounted at a path, which may be a file. The path has no link in it."""
+    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
+        escaped = [line.split()[4] for line in mounts]
+        places = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal.group(1), 8)]), place) for place in escaped]
+        return path.encode("utf-8", "surrogateescape") in places
     return False
 
 
-def _folder_of(path: str) -> str:
-    return os.path.dirname(path) or "."
+# The lock
 
 
 @contextlib.contextmanager
 def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
     """Hold the only right to work on a secrets file.
 
-    The folder is what is locked (flock): that leaves no lock file behind, works on a read-only file system, does not
-    depend on the secrets file being there, and the kernel lets go of it however the run ends.
+    The directory is what is locked (flock): that leaves no lock file behind, works on a read-only file system, does not
+    depend on the secrets file being there, and the kernel lets go of it however the run ends. Some network file systems
+    have no such lock; there a file in the private directory of this user is what is locked, which excludes other runs
+    of this user on this host.
 
-    :arg timeout: seconds to wait for another run.
+    timeout: seconds to wait for another run.
     """
-    folder = _folder_of(secrets_path)
+    path = os.path.dirname(secrets_path) or "."
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        directory = open_parent(secrets_path)[0]
     except OSError as exc:
-        raise PpinError("The folder %s cannot be opened: %s" % (folder, exc.strerror), "0x80005004") from exc
-    try:
+        raise PpinError("The directory %s cannot be opened: %s" % (path, exc.strerror), "0x80005004") from exc
+    with contextlib.ExitStack() as stack:
+        fd = stack.enter_context(directory).fd
         deadline = time.monotonic() + timeout
         while True:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as exc:
                 if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                    problem = "The folder %s cannot be locked: %s" % (folder, exc.strerror)
-                    raise PpinError(problem, cls="permission") from exc
+                    if fd != directory.fd:
+                        problem = "The directory %s cannot be locked: %s" % (path, exc.strerror)
+                        raise PpinError(problem, cls="permission") from exc
+                    private = stack.enter_context(private_directory())
+                    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                    fd = os.open(key_of(directory.path) + ".lock", flags, 0o600, dir_fd=private.fd)
+                    stack.callback(os.close, fd)
+                    continue
             if time.monotonic() > deadline:
                 raise PpinError(
                     "Another run has been working on %s for more than %d seconds" % (secrets_path, timeout),
                     cls="timeout",
-                    hint="No credential was used. Wait for the other run to end, then run again.",
+                    hint="No credential was used. Wait for the other run to end, then run again.%s" % _holder(fd),
                 ) from None
             time.sleep(LOCK_POLL)
         yield
-    finally:
-        os.close(handle)
 
 
-_WORKING = ".working-"
+def _holder(fd: int) -> str:
+    """Who holds the lock on an open file, as far as the kernel tells; to be added to a hint."""
+    with contextlib.suppress(OSError, ValueError), open("/proc/locks") as locks:
+        status = os.fstat(fd)
+        place = "%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
+        for words in map(str.split, locks):
+            if words[1] == "FLOCK" and words[5] == place:
+                owner = user_name(os.stat("/proc/%s" % words[4]).st_uid)
+                with open("/proc/%s/comm" % words[4]) as comm:
+                    name = "".join(char if char.isprintable() else "?" for char in comm.read().strip())
+                return (
+                    " The lock is held by process %s (%s) of %s. If that is no run of this collection, end it: every "
+                    "user who may read the directory can lock it." % (words[4], name, owner)
+                )
+    return ""
 
 
-def leftovers(secrets_path: str) -> t.List[str]:
-    """What a run that died has left beside the secrets file, as long as no other run works there."""
-    beside = glob.escape(secrets_path)
-    return glob.glob(beside + _WORKING + "*") + glob.glob(beside + ".ledger.new")
-
-
-def remove_leftovers(secrets_path: str) -> None:
-    """For whoever holds the lock. :raises OSError: when that fails."""
-    for path in leftovers(secrets_path):
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
+# The working copy
 
 
 class WorkingCopy:
     """A copy of the secrets file for ppin to write to: a context, at whose end the copy is gone.
 
-    It is in a folder of its own (C(.secrets.cfg.working-…), mode 0700, of another name each time), so that a ppin that
-    outlives a killed run writes to nothing that matters, and what ppin itself puts beside its file goes too.
-
-    :ivar path: the copy.
+    in_place: write to the secrets file itself, in place of a rename, for one that is mounted, or in a directory that
+    cannot be written.
+    path: the copy, in a directory that nobody else can reach.
     :raises PpinError: on entry, when the secrets file could not be replaced.
     """
 
-    def __init__(self, secrets_path: str) -> None:
+    def __init__(self, secrets_path: str, in_place: bool = False) -> None:
         self.secrets_path = secrets_path
+        self.in_place = in_place
         self.path = ""
         self._before = b""
+        self._stack = contextlib.ExitStack()
+        self._directory: Directory
+        self._secrets = -1
+        self._torn = False
+        self._new: t.Optional[NewFile] = None
+        self._place: Workplace
 
     def __enter__(self) -> "WorkingCopy":
-        name = os.path.basename(self.secrets_path)
-        try:
-            with open(self.secrets_path, "r+b") as secrets:  # "+": whoever may not write it is not to replace it
-                if os.fstat(secrets.fileno()).st_nlink > 1 or _is_mount_point(self.secrets_path):
-                    raise PpinError(
-                        "%s cannot be replaced: it has other names (hard links), or is mounted here"
-                        % self.secrets_path,
-                        cls="config",
-                        hint="Make it a file of its own, or give the path of the original with secrets_path.",
-                    )
-                self._before = secrets.read()
-            self.path = os.path.join(tempfile.mkdtemp("", name + _WORKING, _folder_of(self.secrets_path)), name)
-            self._copy(self.path)
-        except OSError as exc:
-            self.__exit__()
-            raise PpinError(
-                "%s cannot be written safely: %s" % (self.secrets_path, exc.strerror),
-                "0x80005007",
-                hint=FILE_HINT,
-            ) from exc
+        with contextlib.ExitStack() as stack:
+            try:
+                self._open(stack)
+            except OSError as exc:
+                raise self._unwritable(exc) from exc
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_exc: t.Any) -> None:
-        if self.path:
-            shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
+        self._stack.close()
 
-    def _copy(self, path: str) -> None:
-        shutil.copyfile(self.secrets_path, path)
-        _copy_attributes(self.secrets_path, path)
+    def _open(self, stack: contextlib.ExitStack) -> None:
+        self._directory, name = open_parent(self.secrets_path)
+        stack.enter_context(self._directory)
+        # Whoever may not write it is not to replace it.
+        self._secrets = stack.enter_context(self._directory.open(name, os.O_RDWR))
+        self._before = read_all(self._secrets)
+        if self.in_place:
+            with self._keep(self._before):  # whether that can be done at all
+                pass
+        else:
+            self._check_replaceable()
+            new = NewFile(self._directory, name, self._secrets, room=len(self._before) + ROOM)
+            self._new = stack.enter_context(new)
+        self._place = stack.enter_context(Workplace(self.secrets_path))
+        self.path = self._place.write(name, self._before)
+
+    def _check_replaceable(self) -> None:
+        """:raises PpinError: when a rename would part it from its other names, or cannot be."""
+        status = os.fstat(self._secrets)
+        if is_mount_point(self._directory.path_of(os.path.basename(self.secrets_path))):
+            raise PpinError(
+                "%s cannot be replaced: this one file is mounted here (bind mount)" % self.secrets_path,
+                cls="config",
+                hint="Mount its directory, or change the file where it comes from, or set in_place to true, which "
+                "writes to it as it is.",
+            )
+        if status.st_nlink > 1:
+            raise PpinError(
+                "%s cannot be replaced: it has %d names (hard links)" % (self.secrets_path, status.st_nlink),
+                cls="config",
+                hint="Find the others (find / -xdev -inum %d), remove those that nobody needs, and find out who made "
+                "them: they show what is in it. Or set in_place to true, which writes to all of them." % status.st_ino,
+            )
+
+    def _unwritable(self, exc: OSError) -> PpinError:
+        if exc.errno == errno.EROFS and is_mount_point(self.secrets_path):
+            return PpinError(
+                "%s cannot be written: this one file is mounted here, read-only" % self.secrets_path,
+                "0x80005007",
+                hint="Change the file where it comes from, on the host that mounts it into this container.",
+            )
+        if exc.errno == errno.EACCES and self._secrets != -1 and not self.in_place:
+            return PpinError(
+                "%s cannot be replaced by %s, who may write to it, but not to its directory"
+                % (self.secrets_path, user_name(os.geteuid())),
+                "0x80005007",
+                hint="Run this as root (become: true), or set in_place to true, which writes to the file as it is.",
+            )
+        return PpinError(
+            "%s cannot be written safely: %s" % (self.secrets_path, exc.strerror), "0x80005007", hint=FILE_HINT
+        )
 
     def put_in_place(self, backup: t.Optional[str] = None) -> None:
         """Make the copy the secrets file, for good.
 
-        :arg backup: where to keep the secrets file as it was.
+        backup: where to keep the secrets file as it was, in its directory.
         :raises PpinError: when that fails; the secrets file is then as it was.
         """
         try:
-            with open(self.secrets_path, "rb") as secrets:
-                if secrets.read() != self._before:
-                    raise PpinError(
-                        "%s was changed by somebody else, and is not replaced by what ppin has made"
-                        % self.secrets_path,
-                        cls="state",
-                        hint="What they changed is there. Look who works on this client by hand, then run again.",
-                    )
+            content = self._place.directory.read(os.path.basename(self.path))
+            self._check_unchanged()
             if backup is not None:
-                self._copy(self.path + "~")
-                _move(self.path + "~", backup)
-            _copy_attributes(self.secrets_path, self.path)  # whatever ppin made of it
-            os.utime(self.path)
-            _move(self.path, self.secrets_path)
+                self._back_up(os.path.basename(backup))
+            if self._new is not None:
+                self._new.put_in_place(content, self._check_unchanged)
+            else:
+                with self._keep(content):
+                    self._check_unchanged()
+                    self._write(content)
         except OSError as exc:
             raise PpinError(
                 "%s cannot be replaced by what ppin has made of it: %s" % (self.secrets_path, exc.strerror),
                 cls="permission",
                 hint=FILE_HINT,
             ) from exc
+
+    def _write(self, content: bytes) -> None:
+        """Write to the file itself, and if that fails what was in it. :raises OSError:"""
+        self._torn = True
+        try:
+            write_all(self._secrets, content)
+        except OSError:
+            write_all(self._secrets, self._before)
+            raise
+        finally:
+            self._torn = read_all(self._secrets) not in (content, self._before)
+
+    def _back_up(self, name: str) -> None:
+        with NewFile(self._directory, name, self._secrets) as new:
+            status = os.fstat(self._secrets)
+            new.put_in_place(self._before, lambda: os.utime(new.fd, ns=(status.st_atime_ns, status.st_mtime_ns)))
+
+    def _check_unchanged(self) -> None:
+        """The last before it is replaced. :raises OSError, PpinError: when somebody else has changed it."""
+        if self._directory.read(os.path.basename(self.secrets_path)) != self._before:
+            raise PpinError(
+                "%s was changed by somebody else, and is not replaced by what ppin has made" % self.secrets_path,
+                cls="state",
+                hint="What they changed is there. Look who works on this client by hand, then run again.",
+            )
+
+    @contextlib.contextmanager
+    def _keep(self, content: bytes) -> t.Iterator[None]:
+        """While this lasts, the next run knows what was, and what is to be, in the file."""
+        kept = {"before": self._before, "after": content}
+        text = json.dumps({key: base64.b64encode(value).decode("ascii") for key, value in kept.items()}).encode("ascii")
+        name = os.path.basename(self.secrets_path) + KEPT
+        with contextlib.ExitStack() as stack:
+            directory = self._directory
+            try:
+                new = stack.enter_context(NewFile(directory, name))
+            except OSError:  # such as a directory that a member of the group may not write to
+                directory = stack.enter_context(private_directory(LASTING))
+                name = key_of(self.secrets_path) + KEPT
+                new = stack.enter_context(NewFile(directory, name))
+            new.put_in_place(text)
+            try:
+                yield
+            finally:
+                if not self._torn:
+                    os.unlink(name, dir_fd=directory.fd)
+
+
+def remove_leftovers(secrets_path: str) -> t.List[str]:
+    """Remove what a run that died has left, for whoever holds the lock. Returns what could not be removed, and why.
+
+    A secrets file that it was writing in place is made whole.
+    """
+    problems = []
+    try:
+        _recover(secrets_path)
+    except (OSError, PpinError) as exc:
+        problems.append("%s: %s" % (secrets_path, getattr(exc, "strerror", None) or exc))
+    return problems + _remove_leftovers(secrets_path)
+
+
+def _recover(secrets_path: str) -> None:
+    """Finish what a run that died was writing in place. :raises OSError, PpinError:"""
+    directory, name = open_parent(secrets_path)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(directory)
+        places = [(directory, name + KEPT)]
+        with contextlib.suppress(PpinError):
+            places.append((stack.enter_context(private_directory(LASTING)), key_of(secrets_path) + KEPT))
+        for place, kept_name in places:
+            with contextlib.suppress(FileNotFoundError):
+                kept = _read_kept(place, kept_name)
+                if kept is not None:
+                    with directory.open(name, os.O_RDWR) as secrets:
+                        if _is_torn(read_all(secrets), *kept):
+                            write_all(secrets, kept[1])
+                os.unlink(kept_name, dir_fd=place.fd)
+
+
+def _read_kept(directory: Directory, name: str) -> t.Optional[t.Tuple[bytes, bytes]]:
+    with directory.open(name) as fd:
+        if os.fstat(fd).st_uid not in (0, os.geteuid()):
+            return None
+        try:
+            kept = json.loads(read_all(fd).decode("ascii"))
+            return base64.b64decode(kept["before"]), base64.b64decode(kept["after"])
+        except (ValueError, KeyError, TypeError):
+            return None  # it was not whole yet, so nothing was written in place
+
+
+def _is_torn(now: bytes, before: bytes, after: bytes) -> bool:
+    """Whether a file is a mixture of the two, as a write leaves it that did not end. Other changes are somebody's."""
+    if now in (before, after) or len(now) > max(len(before), len(after)):
+        return False
+    return all(byte in (0, *before[at : at + 1], *after[at : at + 1]) for at, byte in enumerate(now))

@@ -93,9 +93,10 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import hide_passwords, read_slots
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
 
 NOTHING_CONFIGURED = "0x80005001"
 

@@ -121,7 +121,6 @@ error:
   type: dict
 """
 
-import contextlib
 import os
 import signal
 import typing as t
@@ -130,8 +129,10 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._files import native, read_file, real_path
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
+from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     ARGUMENTS,
     PARTITION_ARGUMENTS,
@@ -143,7 +144,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     import_pexpect,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import SecretsString, find_secrets_string
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, remove_leftovers
 
 PASSWORDS = ("setup_password", "pkcs11_password")
 
@@ -162,7 +163,7 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     if params["dest"]:
         check_dest(module)
         result["dest"] = params["dest"]
-    present = None if params["force"] else read_present(params["dest"], params["user_name"])
+    present = None if params["force"] else read_present(params["dest"] and native(params["dest"]), params["user_name"])
     if present is not None:
         result["changed"] = set_attributes(module)
         tell(module, result, present)
@@ -180,8 +181,7 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsStr
     """The string that the file has, or None when there is no file. :raises PpinError: when it has anything else."""
     if not dest or not os.path.exists(dest):
         return None
-    with open(dest, "rb") as file:
-        found = find_secrets_string(file.read().decode("utf-8", "replace"))
+    found = find_secrets_string(read_file(real_path(dest)).decode("utf-8", "replace"))
     if found is None or user_name not in found.users:
         raise PpinError(
             "%s is there and has no secrets string of '%s'" % (dest, user_name),
@@ -213,24 +213,23 @@ def find_ppin(module: AnsibleModule) -> Ppin:
 def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> SecretsString:
     """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
-    with locked(ppin.paths.secrets, ppin.timeout), open(ppin.paths.secrets, "rb") as secrets:
-        content = secrets.read()
+    with locked(ppin.paths.secrets, ppin.timeout):
+        remove_leftovers(ppin.paths.secrets)
+        content = read_file(ppin.paths.secrets)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, ppin.end)  # from here on, the copy is removed first
-    ppin.secrets_path = os.path.join(module.tmpdir, "secrets.cfg")
     try:
-        replace_file(ppin.secrets_path, content)
-        made = ppin.fortinet(
-            params["user_name"],
-            params["setup_password"],
-            params["pkcs11_password"],
-            params["proxy_user"],
-            params["proxy_password"],
-        )
+        with Workplace(ppin.paths.secrets) as place:
+            ppin.secrets_path = place.write(".secrets.cfg", content)
+            made = ppin.fortinet(
+                params["user_name"],
+                params["setup_password"],
+                params["pkcs11_password"],
+                params["proxy_user"],
+                params["proxy_password"],
+            )
     finally:
         result["logins"] = ppin.logins
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(ppin.secrets_path)
     if params["user_name"] not in made.users:
         raise PpinError(
             "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],

@@ -102,6 +102,27 @@ config:
     checksum:
       description: SHA-256 of the content, or null when it cannot be read.
       type: str
+    link:
+      description: Where it leads, if it is a symbolic link, or null. The other keys are those of its target.
+      type: str
+    mount:
+      description: Whether something is mounted there, such as one file in a container.
+      type: bool
+    hard_links:
+      description: How many names the file has. Null for a directory.
+      type: int
+    acl:
+      description:
+        - The entries of its access control list that name a user or a group, as C(user:NAME:rw-). What they give is cut
+          to the mask of the list.
+        - Those of the default list of a directory begin with C(default:). New files in it get them, but not those that
+          the modules of this collection make.
+      type: list
+      elements: str
+    refused:
+      description: Why the modules do not work on it, as somebody could have put it there to lead them elsewhere, or
+        null.
+      type: str
     problem:
       description:
         - Why this collection does not understand the file, or null. C(ppin), which judges it, may read it all the same.
@@ -121,6 +142,10 @@ config:
 secrets:
   description: >-
     The file C(.secrets.cfg), its symbolic links followed. The keys are those of RV(config), without C(problem).
+  returned: always
+  type: dict
+directory:
+  description: The directory of the file C(.secrets.cfg). The keys are those of RV(secrets).
   returned: always
   type: dict
 passwords_in_clear:
@@ -212,7 +237,7 @@ files:
   type: dict
   sample:
     /etc/primus: {"path": "/etc/primus", "exists": true, "mode": "0750", "owner": "root", "group": "primus",
-                  "checksum": null}
+                  "checksum": null, "link": null, "mount": false, "hard_links": null, "acl": [], "refused": null}
 group:
   description: The group O(group).
   returned: always
@@ -239,12 +264,20 @@ ledger:
     problem:
       description: What is wrong with it, or null.
       type: str
+    exists:
+      description: Whether it is there. The other keys are those of RV(secrets).
+      type: bool
 interrupted:
   description: >-
-    Whether an earlier run died, and left a working copy of C(.secrets.cfg) behind. The file itself is whole; the next
-    run of a module that works on it removes the copy.
+    Whether an earlier run died, and left something behind. The file C(.secrets.cfg) itself is whole, or is made whole
+    by the next run of a module that works on it, which removes what is left.
   returned: always
   type: bool
+leftovers:
+  description: What earlier runs that died have left, by path. A module that runs as root sees that of all users.
+  returned: always
+  type: list
+  elements: str
 error:
   description: >-
     Why the credentials could not be listed, with the keys of the same value of M(hsmops.primus.ppin_secret) and
@@ -255,11 +288,18 @@ error:
 
 import grp
 import os
-import pwd
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+    acl_entries,
+    group_name,
+    link_facts,
+    native,
+    shown,
+    user_name,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
@@ -267,8 +307,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import is_mount_point
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
@@ -278,24 +319,21 @@ from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
     if not os.path.exists(path):
-        return {"path": path, "exists": False}
+        return {"path": shown(path), "exists": False}
     status = os.stat(path)
     readable = os.path.isfile(path) and os.access(path, os.R_OK)
-    return {
-        "path": path,
-        "exists": True,
-        "mode": "%04o" % (status.st_mode & 0o7777),
-        "owner": _name(pwd.getpwuid, status.st_uid),
-        "group": _name(grp.getgrgid, status.st_gid),
-        "checksum": module.sha256(path) if readable else None,
-    }
-
-
-def _name(look_up: t.Callable[[int], t.Any], number: int) -> str:
-    try:
-        return str(look_up(number)[0])
-    except KeyError:
-        return str(number)
+    return dict(
+        link_facts(path),
+        path=shown(path),
+        exists=True,
+        mode="%04o" % (status.st_mode & 0o7777),
+        owner=user_name(status.st_uid),
+        group=group_name(status.st_gid),
+        checksum=module.sha256(path) if readable else None,
+        mount=is_mount_point(os.path.realpath(path)),
+        hard_links=None if os.path.isdir(path) else status.st_nlink,
+        acl=acl_entries(path),
+    )
 
 
 def group_facts(name: str) -> t.Dict[str, t.Any]:
@@ -317,18 +355,21 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     paths = find_paths(module.params, module.get_bin_path)
     ppin = Ppin(paths, module.params["timeout"])
     ledger = Ledger(paths.secrets)
+    left = leftovers(paths.secrets)
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
-        "executable": paths.executable,
+        "executable": paths.executable and shown(paths.executable),
         "version": None,
-        "home": paths.home,
+        "home": shown(paths.home),
         "config": file_facts(module, paths.config),
-        "secrets": file_facts(module, paths.secrets),
+        "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_by or paths.secrets)),
         "passwords_in_clear": ppin.passwords_in_clear(),
-        "files": {path: file_facts(module, path) for path in module.params["files"]},
+        "files": {path: file_facts(module, native(path)) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
-        "ledger": {"path": ledger.path, "problem": ledger.problem},
-        "interrupted": bool(leftovers(paths.secrets)),
+        "ledger": dict(file_facts(module, ledger.path), problem=ledger.problem),
+        "directory": file_facts(module, os.path.dirname(paths.secrets) or "."),
+        "leftovers": [shown(path) for path in left],
+        "interrupted": bool(left),
         "error": None,
     }
     listing = Listing({}, {})

@@ -148,7 +148,6 @@ error:
   type: dict
 """
 
-import os
 import time
 import typing as t
 
@@ -163,6 +162,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._login import (
     note_logins,
     run_login_module,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import PARTITION_ARGUMENTS, Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 
@@ -191,17 +191,17 @@ def log(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t
     if params["dest"]:
         check_dest(module)
     check_not_rejected(module, ledger, [params["user_name"]])
-    out = os.path.join(module.tmpdir, "log")
     try:
-        ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
+        with Workplace(ppin.paths.secrets) as place:
+            out = place.path_of("log")
+            ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
+            content = place.directory.read("log")
     except PpinError as exc:
         verified = False if exc.rejects else None
         tell(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
         if exc.cls == "refused":
             exc.hint += " " + CLIENT_LOG
         raise
-    with open(out, "rb") as file:
-        content = file.read()
     result["size"] = len(content)
     entries, other_lines = parse_log(content.decode("utf-8", "replace"))
     # A file may be there before the HSM has answered.

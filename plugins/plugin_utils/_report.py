@@ -111,6 +111,36 @@ KINDS = {
         "Files that every user of the host may read or write",
         "Take the rights from others (chmod o=), and find out who had access.",
     ),
+    "file_refused": Kind(
+        PROBLEM,
+        "file not trusted",
+        "Files and directories that other users could have put in place",
+        "The modules refuse to work on them. Find out who made each; if it is as it should be, give it to root.",
+    ),
+    "file_acl": Kind(
+        PROBLEM,
+        "access by ACL",
+        "Files with secrets that an access control list opens",
+        "Look whether those users should have access (getfacl), and remove the entries if not (setfacl --remove-all).",
+    ),
+    "file_hard_links": Kind(
+        PROBLEM,
+        "hard links",
+        "Files with secrets that have other names (hard links)",
+        "Find the other names (find / -xdev -samefile FILE), find out who made them, and remove them.",
+    ),
+    "file_mounted": Kind(
+        ATTENTION,
+        "file is mounted",
+        "Secrets files that are mounted as one file",
+        "They cannot be replaced. Mount their directory, change them where they come from, or set in_place.",
+    ),
+    "directory_rights": Kind(
+        ATTENTION,
+        "directory writable",
+        "Directories of .secrets.cfg in which other users can replace files",
+        "Take the permission to write from the group and from others (chmod go-w), and remove ACL entries.",
+    ),
     "logins_unknown": Kind(
         ATTENTION, "logins not tried", "Clients whose logins could not be tried", "The reason stands with each, below."
     ),
@@ -218,6 +248,8 @@ def _blank(name: str) -> Data:
         "version": None,
         "config": None,
         "secrets": None,
+        "ledger": None,
+        "directory": None,
         "partitions": [],
         "service_users": [],
         "passwords_in_clear": None,
@@ -230,7 +262,8 @@ def _blank(name: str) -> Data:
 def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
     host["installed"] = bool(look["installed"])
     host["version"] = _clean(look["version"]) if look["version"] else None
-    host["config"], host["secrets"] = _file(look["config"]), _file(look["secrets"])
+    for key in ("config", "secrets", "ledger", "directory"):
+        host[key] = _file(look[key])
     host["partitions"] = [
         {
             **_credential(partition, partition["user_name"], now),
@@ -261,7 +294,14 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
 
 def _file(facts: t.Mapping[str, t.Any]) -> Data:
     keys = ("path", "mode", "owner", "group") if facts["exists"] else ("path",)
-    return {"exists": bool(facts["exists"]), **{key: _clean(facts[key]) for key in keys}}
+    file: Data = {"exists": bool(facts["exists"]), **{key: _clean(facts[key]) for key in keys}}
+    if facts["exists"]:
+        file["link"] = _clean(facts["link"]) if facts["link"] else None
+        file["refused"] = _clean(facts["refused"]) if facts["refused"] else None
+        file["mount"] = facts["mount"] is True
+        file["hard_links"] = None if facts["hard_links"] is None else int(facts["hard_links"])
+        file["acl"] = [_clean(entry) for entry in facts["acl"]]
+    return file
 
 
 def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> Data:
@@ -351,6 +391,20 @@ def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
     for file, rights in too_wide:
         if file["exists"] and int(file["mode"], 8) & rights:
             _find(host, "file_rights", "%s %s" % (file["path"], file["mode"]))
+    for file in (host["secrets"], host["ledger"], host["config"], host["directory"]):
+        if file.get("refused"):
+            _find(host, "file_refused", file["refused"])
+    for file in (host["secrets"], host["ledger"]) + ((host["config"],) if host["passwords_in_clear"] else ()):
+        if file.get("acl"):
+            _find(host, "file_acl", "%s %s" % (file["path"], " ".join(file["acl"])))
+        if (file.get("hard_links") or 1) > 1:
+            _find(host, "file_hard_links", "%s: %d" % (file["path"], file["hard_links"]))
+    if host["secrets"].get("mount"):
+        _find(host, "file_mounted", host["secrets"]["path"])
+    directory = host["directory"]
+    if directory["exists"] and (int(directory["mode"], 8) & 0o022 or directory["acl"]):
+        details = [directory["path"], directory["mode"], *directory["acl"]]
+        _find(host, "directory_rights", " ".join(details))
     for hsm in host["hsms"] or []:
         if not hsm["connected"]:
             _find(host, "hsm_unreachable", "%s at %s%s" % (hsm["name"], hsm["address"], _why(hsm)))

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from emulated_hsm import COLLECTION, COLLECTIONS, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP
+from emulated_hsm import COLLECTION, COLLECTIONS, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, working_copies
 from fleet import ansible_playbook
 from primus_emulator.client import install, set_behaviour
 
@@ -42,12 +42,19 @@ SCENARIOS = {
     "proxy removed": (ALL, "ppin_proxy", {"service_user": "svc1", "state": "absent"}, {}),
 }  # fmt: skip
 
+COPY = "copy:"
+"""What the names of working copies begin with, which are not in the client's directory."""
+
 LASTING = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
 """What may be in the folder after the next ordinary run."""
 
+PRIVATE = "/hsmops.primus-"
+"""A part of the path of the private directories, where ppin's copy is."""
+
 # What touches a file or starts or ends a process. Those that only look (stat, read) change nothing between two points.
 SYSCALLS = (
-    "openat,creat,write,pwrite64,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,symlink,mkdir,fsync,"
+    "openat,creat,write,pwrite64,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,symlink,symlinkat,mkdir,"
+    "mkdirat,fsync,fremovexattr,"
     "fdatasync,fchown,chown,lchown,fchmod,chmod,fchmodat,sendfile,copy_file_range,rmdir,utimensat,setxattr,lsetxattr,fsetxattr,flock,clone,clone3,"
     "fork,vfork,execve,kill,wait4,close"
 )
@@ -100,6 +107,11 @@ class Trial:
                             found[prefix + path.name] = path.read_bytes(), mode & 0o7777, status.st_uid
 
         look(self.etc, "", 0o7777)
+        for copy in working_copies(self.secrets):
+            with contextlib.suppress(FileNotFoundError):
+                status = copy.stat()
+                mode = status.st_mode & copy.parent.stat().st_mode & 0o7777
+                found[f"{COPY}{copy.parent.name}"] = copy.read_bytes(), mode, status.st_uid
         return found
 
     def put(self, files):
@@ -108,7 +120,11 @@ class Trial:
                 shutil.rmtree(path)
             elif path.name not in ("primus.cfg", "emulator.json"):
                 path.unlink()
+        for copy in working_copies(self.secrets):
+            shutil.rmtree(copy.parent, ignore_errors=True)
         for name, (content, mode, _owner) in files.items():
+            if name.startswith(COPY):
+                continue
             path = self.etc / name
             path.parent.mkdir(0o700, exist_ok=True)
             if name.endswith("/"):
@@ -249,7 +265,7 @@ def syscalls(trial, scenario, log):
             continue
         counts[name] = counts.get(name, 0) + 1
         locked = locked or name == "flock"
-        if locked and (str(trial.etc) in line or "/dev/pt" in line or name in _PROCESS):
+        if locked and (str(trial.etc) in line or PRIVATE in line or "/dev/pt" in line or name in _PROCESS):
             points.append((name, counts[name]))
     return points
 
@@ -489,10 +505,8 @@ _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 def record(trial, scenario, log):
     """What a run does to the files of the client's folder, in order, the module and ppin alike: events of Disk."""
     trial.begin(scenario)
-    calls = (
-        "openat,write,pwrite64,ftruncate,truncate,lseek,rename,renameat,renameat2,unlink,unlinkat,link,linkat,mkdir,"
-    )
-    calls += "rmdir,sendfile,copy_file_range,fsync,fdatasync,close"
+    calls = "openat,write,pwrite64,ftruncate,truncate,lseek,rename,renameat,renameat2,unlink,unlinkat,link,linkat,"
+    calls += "mkdir,mkdirat,rmdir,sendfile,copy_file_range,fsync,fdatasync,close"
     argv = ["strace", "-f", "-y", "-xx", "-s", "1000000", "-o", str(log), "-e", f"trace={calls}"]
     out = trial.start_scenario(scenario, argv).communicate(timeout=300)[0]
     assert json.loads(out)["changed"] or b"rejected" in out, out
@@ -527,8 +541,13 @@ def events(log, folder):
             path = path.decode(errors="replace") if isinstance(path, bytes) else path
             return "" if path == folder else path[len(folder) + 1 :] if path.startswith(folder + "/") else None
 
+        def at(number, paths=paths, texts=texts, inside=inside):
+            """The file that a name stands for, in the directory before it."""
+            base = paths[number] if number < len(paths) else ""
+            return inside(os.path.join(base, texts[number].decode(errors="replace")))
+
         if name == "openat":
-            file = inside(os.path.join(paths[0] if paths else "", texts[0].decode(errors="replace")))
+            file = at(0)
             if file:
                 places[pid, str(value)] = 0
                 if "O_CREAT" in args:
@@ -537,16 +556,16 @@ def events(log, folder):
                 elif "O_TRUNC" in args:
                     yield "truncate", file, 0
         elif name in ("rename", "renameat", "renameat2"):
-            old, new = map(inside, texts)
+            old, new = at(0), at(1)
             if old or new:
                 yield "rename", old, new
         elif name in ("unlink", "unlinkat", "rmdir"):
-            file = inside(os.path.join(paths[0] if paths else "", texts[0].decode(errors="replace")))
+            file = at(0)
             if file:
                 yield "unlink", file + ("/" if name == "rmdir" or "AT_REMOVEDIR" in args else "")
-        elif name == "mkdir":
-            if inside(texts[0]):
-                yield "create", inside(texts[0]) + "/"
+        elif name in ("mkdir", "mkdirat"):
+            if at(0):
+                yield "create", at(0) + "/"
         elif name in ("link", "linkat", "truncate", "pwrite64", "copy_file_range"):
             assert not any(inside(path) for path in [*texts, *paths]), line  # not needed so far
         elif paths and inside(paths[0]) is not None and not paths[0].endswith("(deleted)"):

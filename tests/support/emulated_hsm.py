@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
+from ansible_collections.hsmops.primus.plugins.module_utils import _places, _plan
 from primus_emulator.admin import Admin
 
 COLLECTION = Path(_plan.__file__).parents[2]
@@ -87,6 +87,13 @@ def wrap_ppin(ppin: Path, script: str):
     ppin.rename(ppin.with_name("ppin.real"))
     ppin.write_text(f"#!/bin/sh\n{script}\n")
     ppin.chmod(0o755)
+
+
+def working_copies(secrets: Path):
+    """The copies of a secrets file that ppin works on, or that runs which died have left."""
+    own = [Path(place, _places.NAME % os.geteuid()) for place in _places.places(os.geteuid())]
+    key = _places.key_of(os.path.realpath(secrets))
+    return [copy for private in own for copy in private.glob(f"{key}-*/.secrets.cfg")]
 
 
 def wait_for(condition, process=None):

@@ -21,8 +21,9 @@ def days_ago(days):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(NOW - days * DAY - 3600))
 
 
-def file(path, mode):
-    return {"path": path, "exists": True, "mode": mode, "owner": "root", "group": "primus", "checksum": "0" * 64}
+def file(path, mode, **differs):
+    facts = {"path": path, "exists": True, "mode": mode, "owner": "root", "group": "primus", "checksum": "0" * 64}
+    return {**facts, "link": None, "mount": False, "hard_links": 1, "acl": [], "refused": None, **differs}
 
 
 RECENTLY, LONG_AGO = days_ago(12), days_ago(203)
@@ -60,8 +61,10 @@ def look(**differs):
         "service_users": [service_user()],
         "files": {},
         "group": {"name": "primus", "exists": True, "members": []},
-        "ledger": {"path": "/etc/primus/.secrets.cfg.ledger", "problem": None},
+        "ledger": file("/etc/primus/.secrets.cfg.ledger", "0600", problem=None),
+        "directory": file("/etc/primus", "0750", hard_links=None),
         "interrupted": False,
+        "leftovers": [],
         "error": None,
     }
     return {**result, **differs}

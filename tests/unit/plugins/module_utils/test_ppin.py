@@ -114,7 +114,7 @@ def test_what_is_named_wins_even_when_it_is_not_there(machine, monkeypatch, opti
     else:
         monkeypatch.setenv("SECUROSYS_PKCS11_CONF", missing)
         monkeypatch.setenv("SECUROSYS_SECRETS_CONF", missing)
-        assert find()[2:] == (missing, missing)
+        assert find()[2:4] == (missing, missing)
 
 
 def test_an_empty_variable_names_nothing(machine, monkeypatch):
@@ -128,7 +128,7 @@ def test_an_empty_variable_names_nothing(machine, monkeypatch):
 def test_the_two_files_are_looked_for_one_by_one(machine):
     config = make(machine / "etc/primus/primus.cfg")
     secrets = make(machine / "usr/local/primus/etc/.secrets.cfg")
-    assert find()[2:] == (config, secrets)
+    assert find()[2:4] == (config, secrets)
 
 
 def test_links_to_the_secrets_file_are_followed(machine):

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
     WorkingCopy,
-    leftovers,
     locked,
     remove_leftovers,
-    replace_file,
 )
 from emulated_hsm import COLLECTIONS
 
@@ -80,7 +80,7 @@ DAMAGES = [lambda path: path.write_bytes(b""), truncate, overwrite, replace, Pat
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o660, 0o400])
 @pytest.mark.parametrize("owner", OWNERS)
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_the_copy_has_content_owner_and_mode_in_a_folder_of_its_own(secrets, working, content, mode, owner, umask):
+def test_the_copy_is_where_only_the_user_of_the_run_can_reach_it(secrets, working, content, mode, owner, umask):
     if os.geteuid() != 0 and mode == 0o400:
         pytest.skip("only root writes a file of mode 0400")
     secrets.write_bytes(content)
@@ -89,13 +89,20 @@ def test_the_copy_has_content_owner_and_mode_in_a_folder_of_its_own(secrets, wor
     old = os.umask(umask)
     try:
         with working as copy:
-            assert facts(copy.path) == facts(secrets) == (content, mode, *owner)
-            folder = Path(copy.path).parent
-            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-            assert leftovers(str(secrets)) == [str(folder)]
+            assert facts(copy.path) == (content, 0o600, os.geteuid(), os.getegid())
+            assert facts(secrets) == (content, mode, *owner)
+            for folder in Path(copy.path).parents[:2]:
+                assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            for folder in Path(copy.path).parents:
+                status = folder.stat()
+                assert status.st_uid in (0, os.geteuid()) and (
+                    not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
+                )
+            assert leftovers(str(secrets)) == [], "it is in use"
     finally:
         os.umask(old)
     assert names(secrets) == [".secrets.cfg"]
+    assert not Path(copy.path).parent.exists()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -190,15 +197,21 @@ def test_what_a_dead_run_left_is_known_and_removed_and_nothing_else(secrets, tmp
     other.mkdir()
     (other / "kept").write_bytes(b"kept")
     with WorkingCopy(str(secrets)) as copy:
-        shutil.copytree(os.path.dirname(copy.path), str(secrets) + ".working-0")
+        private = Path(copy.path).parent
+        shutil.copytree(private, str(private) + "0")
+        shutil.copytree(private, str(secrets) + ".working-0/deeper")
     Path(str(secrets) + ".working-1").write_bytes(b"a file")
     Path(str(secrets) + ".working-2").symlink_to(other)
+    Path(str(secrets) + ".working-0/link").symlink_to(other)
     Path(str(secrets) + ".ledger.new").write_bytes(b"{")
+    for name in ("", ".ledger", ".4711.2026-01-31@12:00:00~"):
+        Path(f"{secrets}{name}.new-0123456789abcdef").write_bytes(b"half a fi")
     lasting = [".secrets.cfg", ".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger", ".secrets.cfg.new"]
     for name in lasting[1:]:
         (secrets.parent / name).write_bytes(b"kept")
-    assert len(leftovers(str(secrets))) == 4
-    remove_leftovers(str(secrets))
+    assert len(leftovers(str(secrets))) == 8
+    assert remove_leftovers(str(secrets)) == []
+    assert not Path(str(private) + "0").exists()
     assert names(secrets) == lasting
     assert (other / "kept").exists()
     assert leftovers(str(secrets)) == []
@@ -310,7 +323,7 @@ def test_what_a_killed_run_left_is_replaced_and_not_followed(secrets, tmp_path):
     target = tmp_path / "target"
     target.write_bytes(b"untouched")
     for leave in (Path.write_bytes, lambda path, _content: path.symlink_to(target)):
-        leave(Path(str(secrets) + ".new"), b"half a fi")
+        leave(Path(str(secrets) + ".new-0123456789abcdef"), b"half a fi")
         replace_file(str(secrets), b"new")
         assert secrets.read_bytes() == b"new"
         assert names(secrets) == [".secrets.cfg"]

@@ -15,7 +15,6 @@ import threading
 import libconf
 import pytest
 from emulated_hsm import COLLECTION, SETUP, WRONG_SETUP, fill, wrap_ppin
-from primus_emulator.secrets_file import SecretsFile, cipher
 
 DOCUMENT = COLLECTION / "docs/faults.md"
 
@@ -263,16 +262,13 @@ def disk_full(client):
         yield {}
 
 
-@fault("The disk gets full while `ppin` writes")
+@fault("The disk gets full while `ppin` runs")
 def disk_fills(client):
-    file = SecretsFile.load(str(client.secrets))
-    del file.users["P2"]
-    while len(file.text()) < 3900:
-        name = f"other{len(file.users)}"
-        file.users[name] = cipher(name, "a secret")
-    client.secrets.write_text(file.text())
-    with small_disk(client, 1):
+    fills = f"dd if=/dev/zero of={client.etc}/more bs=4096 2>/dev/null"
+    with small_disk(client, 10):
+        wrap_ppin(client.ppin, f'case "$*" in *-u*) {fills};; esac\nexec "$0.real" "$@"')
         yield {}
+        (client.etc / "more").unlink()
 
 
 @fault("The file system is read-only")

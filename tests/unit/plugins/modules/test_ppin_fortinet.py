@@ -9,7 +9,7 @@ import signal
 import stat
 
 import pytest
-from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wait_for, wrap_ppin
+from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 
 PROXY = {"proxy_user": "svc1", "proxy_password": PROXY_PASSWORD}
 
@@ -161,15 +161,13 @@ def test_a_string_that_is_not_understood_does_not_show(client, spoiled):
 def test_a_run_that_is_ended_leaves_no_copy_of_the_secrets_file(configured, tmp_path, number):
     """Such as one whose connection broke."""
     configured.set(hang_at="prompt")
-    temporary = tmp_path / "tmp"
-    temporary.mkdir()
     passwords = {"setup_password": SETUP["P2"], "pkcs11_password": PINS["P2"]}
-    options = {"user_name": "P2", "return_content": True, "_ansible_remote_tmp": temporary, **passwords}
+    options = {"user_name": "P2", "return_content": True, **passwords}
     process = configured.start("ppin_fortinet", **options)
-    wait_for(lambda: list(temporary.glob("*/secrets.cfg")), process)
+    wait_for(lambda: working_copies(configured.secrets), process)
     process.send_signal(number)
     out, _err = process.communicate(timeout=60)
-    assert not list(temporary.glob("*/*"))
+    assert not working_copies(configured.secrets)
     assert f"was ended by signal {number}" in json.loads(out)["msg"]
 
 

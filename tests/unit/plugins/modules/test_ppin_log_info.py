@@ -82,9 +82,9 @@ def test_to_a_file(logged, tmp_path):
 MODE_WHEN_RENAMED = """
 import os, sys
 def note(event, arguments):
-    if event == "os.rename" and os.fsdecode(arguments[1]) == {dest!r}:
+    if event == "os.rename" and os.fsdecode(arguments[1]) == os.path.basename({dest!r}):
         with open({noted!r}, "w") as file:
-            file.write("%o" % (os.stat(arguments[0]).st_mode & 0o777))
+            file.write("%o" % (os.stat(arguments[0], dir_fd=arguments[2]).st_mode & 0o777))
 sys.addaudithook(note)
 """
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from emulated_hsm import PINS, REJECTED, SETUP, WRONG_SETUP, wait_for, wrap_ppin
+from emulated_hsm import PINS, REJECTED, SETUP, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 
 P2_MISSING = "permanent secret of P2: MISSING\n"
 P2_CONFIGURED = "permanent secret of P2: Configured\n"
@@ -342,11 +342,11 @@ def test_a_run_that_was_killed_left_the_client_as_it_was_and_is_tidied_up_after_
     process.kill()
     process.communicate()
     configured.set(write_delay_ms=0)
-    assert working_copies(configured) and configured.secrets.read_bytes() == before[".secrets.cfg"][0]
+    assert working_copies(configured.secrets) and configured.secrets.read_bytes() == before[".secrets.cfg"][0]
     assert configured.info()["interrupted"]
 
     predicted = configured.secret(check=True)
-    assert predicted["interrupted"] and not predicted["changed"] and working_copies(configured)
+    assert predicted["interrupted"] and not predicted["changed"] and working_copies(configured.secrets)
     result = configured.secret(verify="always")
     assert result["interrupted"] and not result["changed"] and "warnings" not in result and result["verified"]
     assert configured.state()[".secrets.cfg"] == before[".secrets.cfg"]
@@ -361,7 +361,7 @@ def test_a_run_that_is_told_to_end_puts_everything_back(configured):
         "ppin_secret", user_name="P2", state="updated", setup_password=configured.hsm.new_setup_password("P2"),
         pkcs11_password=PINS["P2"],
     )  # fmt: skip
-    wait_for(lambda: working_copies(configured), process)
+    wait_for(lambda: working_copies(configured.secrets), process)
     process.terminate()
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (1, b"")
@@ -386,16 +386,12 @@ def test_a_ppin_that_outlives_its_killed_run_changes_nothing_any_more(configured
     assert result["interrupted"] and result["action"] == "none"
     wait_for(lambda: not Path(f"/proc/{ppin}").exists())
     assert configured.secrets.read_bytes() == before
-    assert working_copies(configured) == []
-
-
-def working_copies(client):
-    return list(client.etc.glob(".secrets.cfg.working-*/.secrets.cfg"))
+    assert working_copies(configured.secrets) == []
 
 
 def is_shorter(client, content):
     """Whether a working copy is only half written."""
-    return any(copy.stat().st_size < len(content) for copy in working_copies(client))
+    return any(copy.stat().st_size < len(content) for copy in working_copies(client.secrets))
 
 
 def test_two_runs_at_once_lose_nothing(client):
@@ -417,7 +413,7 @@ def test_a_run_that_is_waited_for_too_long_is_named(client):
     go_on = client.home / "go-on"
     wrap_ppin(client.ppin, f'case "$*" in *-a*) until [ -e {go_on} ]; do sleep 0.1; done;; esac\nexec "$0.real" "$@"')
     first = client.start("ppin_secret", user_name="P2", setup_password=SETUP["P2"], pkcs11_password=PINS["P2"])
-    wait_for(lambda: working_copies(client), first)
+    wait_for(lambda: working_copies(client.secrets), first)
     result = client.secret(timeout=1)
     assert result["failed"] and "Another run" in result["msg"] and result["logins"] == 0
     go_on.touch()

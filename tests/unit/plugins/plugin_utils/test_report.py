@@ -41,7 +41,7 @@ def found(client, **options):
 REJECTED = {"code": "0x80005017", "name": "login to the HSM failed", "class": "rejected", "hint": "Check it."}
 UNREACHED = {"code": None, "name": "refused", "class": "transient", "hint": "Check it."}
 ERROR = {"code": "0x80005006", "class": "config", "msg": ".secrets.cfg invalid", "hint": "Correct it."}
-BROKEN_LEDGER = {"path": "/l", "problem": "The ledger /l is damaged"}
+BROKEN_LEDGER = {"path": "/l", "exists": False, "problem": "The ledger /l is damaged"}
 GONE = {"path": "/c", "exists": False}
 BARE = look(installed=False, version=None, config=GONE, secrets=GONE, passwords_in_clear=None, error=ERROR)
 
@@ -61,6 +61,21 @@ FOUND = {
         look(service_users=[service_user("svc1", configured=False)]),
         {},
         {"proxy_password_missing": ["svc1"]},
+    ),
+    "refused": (
+        look(secrets=file("/s", "0660", refused="The link /s belongs to eve")),
+        {},
+        {"file_refused": ["The link /s belongs to eve"]},
+    ),
+    "ACL": (look(ledger=file("/l", "0600", acl=["user:eve:r--"], problem=None)), {}, {"file_acl": ["/l user:eve:r--"]}),
+    "ACL of a file without a password": (look(config=file("/c", "0640", acl=["user:eve:r--"])), {}, {}),
+    "hard links": (look(secrets=file("/s", "0660", hard_links=2)), {}, {"file_hard_links": ["/s: 2"]}),
+    "mounted": (look(secrets=file("/s", "0660", mount=True)), {}, {"file_mounted": ["/s"]}),
+    "directory": (look(directory=file("/d", "0770", hard_links=None)), {}, {"directory_rights": ["/d 0770"]}),
+    "default ACL": (
+        look(directory=file("/d", "0750", acl=["default:user:eve:r--"])),
+        {},
+        {"directory_rights": ["/d 0750 default:user:eve:r--"]},
     ),
     "in clear": (look(passwords_in_clear=["a.pin", "b.pin"]), {}, {"password_in_clear": ["a.pin", "b.pin"]}),
     "not understood": (
@@ -251,7 +266,7 @@ def everywhere(text):
         passwords_in_clear=[text],
         partitions=[{**partition(text, proxy_users=[text]), "hsms": [text]}, partition(text + "2", configured=False)],
         service_users=[service_user(text, configured=False)],
-        ledger={"path": text, "problem": text},
+        ledger=file(text, "0600", problem=text, refused=text, acl=[text]),
         error={"code": text, "msg": text, "hint": text},
     )
     error = {"code": text, "name": text, "class": text, "hint": text}

@@ -1,0 +1,390 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Another user of the client tries to lead root elsewhere. Each attack is made in a process of that user."""
+
+import contextlib
+import os
+import signal
+import stat
+import struct
+import tempfile
+from pathlib import Path
+
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils import _places, _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+    ACCESS_ACL,
+    DEFAULT_ACL,
+    NewFile,
+    Untrusted,
+    acl_entries,
+    check_file,
+    open_directory,
+    read_file,
+    real_path,
+    replace_file,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._places import announced, leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import WorkingCopy, locked, remove_leftovers
+from emulated_hsm import wait_for
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+
+EVE, OWNER, GROUP = 54321, 54322, 54323  # a member of the group, the vendor's user primus, the group
+HELD = []  # contexts that a process leaves without ending them
+SECRET = b"what only root may read"
+
+
+@pytest.fixture
+def place():
+    """A directory that everybody can reach."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)  # noqa: S103 # that is the point
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def places(place, monkeypatch):
+    """Where the private directories are, which other tests do not see."""
+    folder = place / "places"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(folder)])
+
+
+@pytest.fixture
+def shared(place):
+    """The directory of a secrets file that members of the group may write to; beside it a file for root only."""
+    etc = place / "etc"
+    etc.mkdir()
+    secrets = etc / ".secrets.cfg"
+    secrets.write_bytes(b"before")
+    for path, mode in ((etc, 0o770), (secrets, 0o660)):
+        os.chown(path, 0, GROUP)
+        path.chmod(mode)
+    (place / "root-only").write_bytes(SECRET)
+    (place / "root-only").chmod(0o600)
+    return secrets
+
+
+def as_user(do, uid=EVE):
+    """Do something as a member of the group; whether it could be done."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.setgroups([])
+            os.setgid(GROUP)
+            os.setuid(uid)
+            do()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def put(path, content=b"of eve"):
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def swap(path, target):
+    """Put a link in the place of what is there."""
+    path.rename(path.with_name("aside"))
+    path.symlink_to(target)
+
+
+def untouched(shared):
+    target = shared.parent.parent / "root-only"
+    status = target.stat()
+    return target.read_bytes() == SECRET and (status.st_uid, status.st_gid, status.st_mode & 0o777) == (0, 0, 0o600)
+
+
+def replace(secrets, meanwhile=lambda copy: None):
+    with WorkingCopy(str(secrets)) as copy:
+        meanwhile(copy)
+        Path(copy.path).write_bytes(b"made by ppin")
+        copy.put_in_place()
+
+
+def test_the_working_copy_cannot_be_reached(shared):
+    def attack(copy):
+        path = Path(copy.path)
+        for folder in (path, path.parent, path.parents[1]):
+            assert not as_user(lambda folder=folder: swap(folder, shared.parent.parent / "root-only"))
+        assert not as_user(lambda: path.read_bytes())
+
+    replace(shared, attack)
+    assert shared.read_bytes() == b"made by ppin" and untouched(shared)
+
+
+def test_a_link_in_the_place_of_the_secrets_file_during_the_run(shared):
+    target = shared.parent.parent / "root-only"
+    with pytest.raises(PpinError):
+        replace(shared, lambda _copy: as_user(lambda: swap(shared, target)))
+    assert untouched(shared)
+
+
+def test_a_link_in_the_place_of_the_new_file(shared):
+    """What is renamed may be what another user has put there, but the run does not say that all is well."""
+    target = shared.parent.parent / "root-only"
+
+    def attack(_copy):
+        (new,) = shared.parent.glob(".secrets.cfg.new-*")
+        assert as_user(lambda: swap(new, target))
+
+    with pytest.raises(PpinError) as caught:
+        replace(shared, attack)
+    assert "replaced by somebody else" in caught.value.msg
+    assert untouched(shared)
+
+
+def test_the_directory_is_swapped_during_the_run(place, shared):
+    """By the owner of the one above."""
+    above = place / "above"
+    above.mkdir()
+    os.chown(above, OWNER, GROUP)
+    shared.parent.rename(above / "etc")
+    secrets, elsewhere = above / "etc/.secrets.cfg", place / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / ".secrets.cfg").write_bytes(SECRET)
+    replace(secrets, lambda _copy: as_user(lambda: swap(above / "etc", elsewhere), OWNER))
+    assert (elsewhere / ".secrets.cfg").read_bytes() == SECRET and os.listdir(elsewhere) == [".secrets.cfg"]
+    assert (above / "aside/.secrets.cfg").read_bytes() == b"made by ppin"
+    for use in (replace, check_file, lambda path: locked(str(path), 0).__enter__()):
+        with pytest.raises(Untrusted, match="The link .*above/etc belongs to 54322"):
+            use(secrets)
+
+
+@pytest.mark.parametrize("use", [replace, read_file, check_file])
+def test_a_file_that_a_member_of_the_group_has_put_there(shared, use):
+    assert as_user(lambda: put(shared))
+    with pytest.raises(Untrusted, match="belongs to 54321, who is neither root nor the user of this run") as caught:
+        use(str(shared))
+    assert f"chown -h root {shared}" in caught.value.hint
+    assert shared.read_bytes() == b"of eve"
+
+
+def test_a_link_that_a_member_of_the_group_has_put_there(shared):
+    assert as_user(lambda: swap(shared, shared.parent.parent / "root-only"))
+    for use in (check_file, real_path):
+        with pytest.raises(Untrusted, match="The link"):
+            use(str(shared))
+    with pytest.raises((PpinError, OSError)):
+        read_file(str(shared))
+    with pytest.raises(PpinError):
+        replace(shared)
+    assert untouched(shared)
+
+
+def test_a_ledger_that_a_member_of_the_group_has_put_there(shared):
+    assert as_user(lambda: put(Path(f"{shared}.ledger"), b'{"version": 2, "partitions": {}, "service_users": {}}'))
+    assert "is not used" in Ledger(str(shared)).problem
+
+
+def test_links_of_root_are_followed(shared, place):
+    link = place / "link"
+    link.symlink_to(shared.parent, target_is_directory=True)
+    assert real_path(str(link / ".secrets.cfg")) == str(shared)
+    replace(link / ".secrets.cfg")
+    assert shared.read_bytes() == b"made by ppin"
+
+
+def test_what_the_vendor_gives_to_the_user_primus_works(shared):
+    for path in (shared.parent, shared):
+        os.chown(path, OWNER, GROUP)
+    replace(shared)
+    status = shared.stat()
+    assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (OWNER, GROUP, 0o660)
+    assert as_user(lambda: swap(shared, shared.parent.parent / "root-only"), OWNER)
+    with pytest.raises(Untrusted):
+        check_file(str(shared))
+
+
+def test_a_fifo_holds_up_nothing(shared):
+    assert as_user(lambda: (shared.unlink(), os.mkfifo(shared)))
+    for use in (read_file, replace):
+        with pytest.raises((PpinError, OSError)):
+            use(str(shared))
+
+
+def test_what_looks_like_a_leftover_leads_nowhere(shared, place):
+    def attack():
+        Path(f"{shared}.working-1").mkdir()
+        Path(f"{shared}.working-1/link").symlink_to(place)
+        Path(f"{shared}.working-2").symlink_to(place)
+        Path(f"{shared}.new-0123456789abcdef").symlink_to(place / "root-only")
+
+    assert as_user(attack)
+    assert remove_leftovers(str(shared)) == []
+    assert os.listdir(shared.parent) == [".secrets.cfg"] and untouched(shared)
+
+
+def test_an_announcement_removes_nothing_of_others(shared, place):
+    name = place / "root-only.new-0123456789abcdef"
+    name.write_bytes(SECRET)
+    mine = shared.parent / "mine.new-0123456789abcdef"
+
+    def announce():
+        os.environ.pop("XDG_RUNTIME_DIR", None)
+        put(mine)
+        for path in (mine, name, place / "root-only"):
+            HELD.append(announced(str(path)))
+            HELD[-1].__enter__()
+
+    assert as_user(announce)
+    assert str(mine) in leftovers(str(shared))
+    remove_leftovers(str(shared))
+    assert name.read_bytes() == SECRET and untouched(shared)
+    assert not mine.exists()
+
+
+# What a killed run leaves
+
+
+def test_a_run_that_is_killed_while_it_replaces_a_file_anywhere(place, shared):
+    dest = place / "string"
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(open_directory(str(place)))
+            new = stack.enter_context(NewFile(directory, dest.name))
+            stack.enter_context(announced(directory.path_of(new.temporary)))
+            os.write(new.fd, SECRET)
+            while True:
+                signal.pause()
+    temporary = wait_for(lambda: [path for path in place.glob("string.new-*") if path.read_bytes() == SECRET])[0]
+    assert leftovers(str(shared)) == [], "it is at work"
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    assert leftovers(str(shared)) == [str(temporary)]
+    assert remove_leftovers(str(shared)) == []
+    assert not temporary.exists() and leftovers(str(shared)) == []
+
+
+# ACLs
+
+
+def acl(*entries):
+    """An ACL as the kernel has it: (tag, permissions, id)."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NOBODY = 0xFFFFFFFF
+OPEN = acl((1, 6, NOBODY), (2, 6, EVE), (4, 4, NOBODY), (0x10, 6, NOBODY), (0x20, 0, NOBODY))
+
+
+def give(path, name, value):
+    try:
+        os.setxattr(path, name, value)
+    except OSError:
+        pytest.skip("this file system has no ACLs")
+
+
+def test_a_default_acl_opens_nothing_that_is_made(shared):
+    shared.chmod(0o640)
+    give(shared.parent, DEFAULT_ACL, OPEN)
+    with WorkingCopy(str(shared)) as copy:
+        Path(copy.path).write_bytes(b"made by ppin")
+        copy.put_in_place(str(shared) + ".backup")
+    replace_file(f"{shared}.ledger", b"{}")
+    for path, mode in ((shared, 0o640), (f"{shared}.backup", 0o640), (f"{shared}.ledger", 0o600)):
+        assert ACCESS_ACL not in os.listxattr(path) and stat.S_IMODE(os.stat(path).st_mode) == mode
+    os.chown(shared.parent, 0, 0)
+    shared.parent.chmod(0o755)
+    assert not as_user(lambda: Path(f"{shared}.ledger").read_bytes())
+    assert acl_entries(str(shared.parent)) == [f"default:user:{EVE}:rw-"]
+
+
+def test_an_acl_that_the_file_has_stays(shared):
+    give(shared, ACCESS_ACL, OPEN)
+    before = os.getxattr(shared, ACCESS_ACL), shared.stat().st_mode
+    replace(shared)
+    assert (os.getxattr(shared, ACCESS_ACL), shared.stat().st_mode) == before
+    assert acl_entries(str(shared)) == [f"user:{EVE}:rw-"]
+
+
+# A member of the group
+
+
+def test_a_member_of_the_group_is_told_what_the_cause_is(shared):
+    shared.parent.chmod(0o750)
+    result = shared.parent.parent / "result"
+    result.touch()
+    result.chmod(0o666)
+
+    def work(in_place=False):
+        os.environ.pop("XDG_RUNTIME_DIR", None)
+        try:
+            with WorkingCopy(str(shared), in_place) as copy:
+                Path(copy.path).write_bytes(b"made by eve")
+                copy.put_in_place()
+        except PpinError as exc:
+            result.write_text(exc.msg + " " + exc.hint)
+
+    assert as_user(work)
+    assert "who may write to it, but not to its directory" in result.read_text() and "in_place" in result.read_text()
+    shared.parent.chmod(0o770)
+    assert as_user(work)
+    assert "it belongs to root, which a file that they make cannot" in result.read_text()
+    shared.parent.chmod(0o750)
+    assert as_user(lambda: work(in_place=True))
+    assert shared.read_bytes() == b"made by eve" and shared.stat().st_uid == 0
+
+
+def test_who_holds_the_lock_is_named(shared):
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setgid(GROUP)
+        os.setuid(EVE)
+        with locked(str(shared), 0):
+            os.write(go, b"x")
+            while True:
+                signal.pause()
+    os.read(ready, 1)
+    try:
+        with pytest.raises(PpinError) as caught, locked(str(shared), 0):
+            pytest.fail("two have the lock")
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    assert f"held by process {pid} (" in caught.value.hint and f"of {EVE}" in caught.value.hint
+
+
+# In place
+
+
+@pytest.mark.parametrize(
+    "content", [b"before", b"after, longer", b"after, ", b"\0\0\0\0\0\0", b"", b"aftere", b"a hand"]
+)
+def test_a_write_in_place_that_did_not_end_is_ended(place, content):
+    secrets = place / ".secrets.cfg"
+    secrets.write_bytes(b"before")
+    with WorkingCopy(str(secrets), in_place=True) as copy, copy._keep(b"after, longer"):
+        kept = Path(f"{secrets}.kept").read_bytes()
+    Path(f"{secrets}.kept").write_bytes(kept)
+    secrets.write_bytes(content)
+    assert leftovers(str(secrets)) == [f"{secrets}.kept"]
+    assert remove_leftovers(str(secrets)) == []
+    expected = content if content in (b"before", b"after, longer", b"a hand") else b"after, longer"
+    assert secrets.read_bytes() == expected
+    assert sorted(os.listdir(place)) == [".secrets.cfg", "places"]
+
+
+def test_in_place_keeps_the_file_and_its_names(place, monkeypatch):
+    secrets, other = place / ".secrets.cfg", place / "other"
+    secrets.write_bytes(b"before")
+    os.link(secrets, other)
+    with pytest.raises(PpinError, match="it has 2 names"):
+        replace(secrets)
+    monkeypatch.setattr(_secrets_file, "is_mount_point", lambda path: True)
+    with pytest.raises(PpinError, match="this one file is mounted here"):
+        replace(secrets)
+    with WorkingCopy(str(secrets), in_place=True) as copy:
+        Path(copy.path).write_bytes(b"after")
+        copy.put_in_place(f"{secrets}.backup")
+    assert other.read_bytes() == secrets.read_bytes() == b"after"
+    assert sorted(os.listdir(place)) == [".secrets.cfg", ".secrets.cfg.backup", "other", "places"]
