@@ -138,8 +138,10 @@ def hide_passwords(text: str) -> t.Optional[str]:
 
 
 def read_secret_users(text: str) -> t.List[str]:
-    """The partitions whose secrets are in a secrets file. :raises NotUnderstood: when it cannot be read."""
-    users = _setting(_setting(read(text), "primus", Group), "users", Group)
+    """The partitions whose secrets are in a secrets file, none in a template. :raises NotUnderstood: when it cannot be read."""
+    settings = read(text)
+    primus = _setting(settings, "primus", Group, Group(settings.where))
+    users = _setting(primus, "users", Group, Group(settings.where))
     return [_setting(_of_kind(users, key, Group, "a user"), "name", str) for key in users]
 
 
@@ -187,5 +189,6 @@ def find_secrets_string(text: str) -> t.Optional[SecretsString]:
             users = read_secret_users(base64.b64decode(run, validate=True).decode("utf-8"))
         except ValueError:
             continue
-        return SecretsString(run, users)
+        if users:
+            return SecretsString(run, users)
     return None

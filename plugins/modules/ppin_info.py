@@ -239,6 +239,19 @@ ledger:
     problem:
       description: What is wrong with it, or null.
       type: str
+orphans:
+  description:
+    - Partitions whose permanent secret is in C(.secrets.cfg) and which C(primus.cfg) does not name, so that C(ppin) does
+      not list them. O(hsmops.primus.ppin_secret#module:state=absent) removes such a secret.
+    - Null when one of the two files is not understood.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+check_mode:
+  description: Whether the task ran in check mode, be it by C(--check) or by the keyword C(check_mode).
+  returned: always
+  type: bool
 interrupted:
   description: >-
     Whether an earlier run died, and left a working copy of C(.secrets.cfg) behind. The file itself is whole; the next
@@ -261,13 +274,15 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
     Entry,
     Listing,
     entry_state,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_secret_users, read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
@@ -312,6 +327,25 @@ def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
     }
 
 
+def orphans(paths: Paths) -> t.Optional[t.List[str]]:
+    """The partitions with a secret that primus.cfg does not name, or None when that is not known."""
+    try:
+        users = read_secret_users(_text(paths.secrets))
+        text = _text(paths.config)
+        named = {slot.user_name for slot in read_slots(text, paths.config)} if text else set()
+    except (OSError, ValueError):
+        return None
+    return [name for name in _unique(users) if name not in named]
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return file.read(SIZE_LIMIT + 1).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
 def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     check_lifespan(module.params["setup_password_lifespan"])
     paths = find_paths(module.params, module.get_bin_path)
@@ -329,6 +363,8 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "group": group_facts(module.params["group"]),
         "ledger": {"path": ledger.path, "problem": ledger.problem},
         "interrupted": bool(leftovers(paths.secrets)),
+        "orphans": orphans(paths),
+        "check_mode": module.check_mode,
         "error": None,
     }
     listing = Listing({}, {})

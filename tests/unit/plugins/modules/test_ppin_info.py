@@ -131,3 +131,19 @@ def test_until_when_the_setup_password_may_be_valid(configured, client, hsm):
     client.ledger.unlink()
     assert set(validity().values()) == {None}
     assert "not in 0 to 87600 hours" in client.info(setup_password_lifespan=-1)["msg"]
+
+
+def test_secrets_of_partitions_that_primus_cfg_does_not_name(configured):
+    assert configured.info()["orphans"] == []
+    configured.config.write_text(configured.config.read_text().replace('"P2"', '"P7"'))
+    assert configured.info()["orphans"] == ["P2"]
+    configured.config.unlink()
+    assert configured.info()["orphans"] == ["P1", "P2"]
+    configured.secrets.write_text('version = "1.0";')  # as a template may be
+    assert configured.info()["orphans"] == []
+    configured.secrets.write_text("{")
+    assert configured.info()["orphans"] is None
+
+
+def test_whether_it_ran_in_check_mode(client):
+    assert (client.info()["check_mode"], client.info(check=True)["check_mode"]) == (False, True)
