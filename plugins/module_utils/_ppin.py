@@ -9,11 +9,14 @@ pseudo-terminal that is its controlling terminal, stdin, stdout and stderr at on
 """
 
 import base64
+import grp
 import json
 import os
+import pwd
 import re
 import select
 import signal
+import stat
 import subprocess
 import termios
 import time
@@ -146,6 +149,43 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         find("config_path", "SECUROSYS_PKCS11_CONF", "primus.cfg"),
         os.path.realpath(find("secrets_path", "SECUROSYS_SECRETS_CONF", ".secrets.cfg")),
     )
+
+
+def changeable(paths: Paths) -> t.Optional[str]:
+    """Who else than root and this user may change what they run, ppin and its library, or None.
+
+    What an ACL allows shows in the permissions of the group. A directory with the sticky bit protects what is in it.
+    """
+    programs = [paths.executable] if paths.executable else []
+    for path in programs + [os.path.join(paths.home, "lib", "libprimusP11.so")]:
+        place = os.path.realpath(path)
+        while os.path.exists(place):
+            status = os.stat(place)
+            if status.st_uid not in (0, os.geteuid()):
+                return "%s belongs to the user %s" % (place, user_name(status.st_uid))
+            if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+                others = "every user" if status.st_mode & 0o002 else "the group %s" % group_name(status.st_gid)
+                return "%s can be written by %s" % (place, others)
+            if place == os.path.dirname(place):
+                break
+            place = os.path.dirname(place)
+    return None
+
+
+def user_name(number: int) -> str:
+    """The number itself for a user without a name."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def group_name(number: int) -> str:
+    """The number itself for a group without a name."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 _INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."

@@ -138,7 +138,10 @@ def hide_passwords(text: str) -> t.Optional[str]:
 
 
 def read_secret_users(text: str) -> t.List[str]:
-    """The partitions whose secrets are in a secrets file, none in a template. :raises NotUnderstood: when it cannot be read."""
+    """The partitions whose secrets are in a secrets file; none are in a template.
+
+    :raises NotUnderstood: when it cannot be read.
+    """
     settings = read(text)
     primus = _setting(settings, "primus", Group, Group(settings.where))
     users = _setting(primus, "users", Group, Group(settings.where))

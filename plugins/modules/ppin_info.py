@@ -68,8 +68,15 @@ executable:
   returned: always
   type: str
   sample: /usr/local/primus/bin/ppin
+changeable:
+  description:
+    - Who else than root and the user that the task runs as may change C(ppin) or its library, which they run, in a few
+      words, or null.
+  returned: always
+  type: str
+  sample: /usr/local/primus belongs to the user primus
 version:
-  description: Version of the provider, or null.
+  description: Version of the provider, or null when there is none, or it does not tell.
   returned: always
   type: str
   sample: 2.2.4
@@ -241,8 +248,8 @@ ledger:
       type: str
 orphans:
   description:
-    - Partitions whose permanent secret is in C(.secrets.cfg) and which C(primus.cfg) does not name, so that C(ppin) does
-      not list them. O(hsmops.primus.ppin_secret#module:state=absent) removes such a secret.
+    - Partitions whose permanent secret is in C(.secrets.cfg) and which C(primus.cfg) does not name, so that C(ppin)
+      does not list them. O(hsmops.primus.ppin_secret#module:state=absent) removes such a secret.
     - Null when one of the two files is not understood.
   returned: always
   type: list
@@ -281,7 +288,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, changeable, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_secret_users, read_slots
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
@@ -354,6 +361,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
         "executable": paths.executable,
+        "changeable": changeable(paths),
         "version": None,
         "home": paths.home,
         "config": file_facts(module, paths.config),
@@ -375,6 +383,10 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         listing = ppin.listing()
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
+    if paths.executable is not None and facts["version"] is None:
+        module.warn(
+            "%s does not tell its version. A role does not replace it, unless it does not work." % paths.executable
+        )
     slots = []
     if facts["config"]["exists"]:
         slots = ppin.slots()

@@ -27,12 +27,7 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     """What the role primus_provider has to change; the filter of this name documents both arguments and the result."""
     files, home, etc, group = look["files"], wanted["home"], wanted["etc"], look["group"]
     whose = (wanted["owner"], wanted["group"])
-    install = bool(wanted["package"]) and (
-        not look["installed"]
-        or not look["version"]
-        or version_key(look["version"]) < version_key(wanted["version"])
-        or (wanted["allow_downgrade"] and version_key(look["version"]) > version_key(wanted["version"]))
-    )
+    install = bool(wanted["package"]) and _replaced(look, wanted["version"], wanted["allow_downgrade"])
     # A client that was there before has its configuration in PRIMUS_HOME/etc, a new one templates.
     only_in_home = [
         name
@@ -86,6 +81,18 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     if not group["exists"]:
         changes["untried"] += ["%s would become a member of the group %s" % (name, whose[1]) for name in members]
     return changes
+
+
+def _replaced(look: Data, version: str, allow_downgrade: bool) -> bool:
+    """Whether another provider is to take the place of the present one, if any."""
+    if not look["installed"]:
+        return True
+    if not look["version"]:
+        # It may be busy, or word its version as none before. Only one that does nothing is as good as none.
+        error = look["error"] or {}
+        return error.get("class") in ("config", "unknown") and error["code"] is None
+    present, other = version_key(look["version"]), version_key(version)
+    return present < other or (allow_downgrade and present > other)
 
 
 def _rights(file: Data) -> t.Tuple[t.Any, t.Any, t.Any]:

@@ -51,6 +51,7 @@ def look(**differs):
         "changed": False,
         "installed": True,
         "executable": "/usr/local/primus/bin/ppin",
+        "changeable": None,
         "version": "2.2.4",
         "home": "/usr/local/primus",
         "config": file("/etc/primus/primus.cfg", "0640"),
@@ -62,6 +63,8 @@ def look(**differs):
         "group": {"name": "primus", "exists": True, "members": []},
         "ledger": {"path": "/etc/primus/.secrets.cfg.ledger", "problem": None},
         "interrupted": False,
+        "orphans": [],
+        "check_mode": False,
         "error": None,
     }
     return {**result, **differs}

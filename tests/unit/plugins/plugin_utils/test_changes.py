@@ -34,6 +34,7 @@ IN_ETC = {"primus.cfg": there("0640", CONTENT), ".secrets.cfg": there("0660"), "
 LOOK = {
     "installed": True,
     "version": "2.2.4",
+    "error": None,
     "group": {"name": "primus", "exists": True, "members": ["app", "other"]},
     "files": {
         HOME: there("0755"),
@@ -64,6 +65,7 @@ def test_a_client_that_is_right_needs_nothing():
 
 
 INSTALL = {"install": True, "any": True, "untried": ["The provider 2.2.4 would be installed"]}
+INSTALL_2241 = {**INSTALL, "untried": ["The provider 2.2.4.1 would be installed"]}
 CONFIGURE = {"configure": True, "any": True}
 
 
@@ -73,7 +75,13 @@ CONFIGURE = {"configure": True, "any": True}
         ({"look": {"version": "2.2.3"}}, INSTALL),
         ({"look": {"version": "2.2.10"}}, {}),
         ({"look": {"version": "2.2.10"}, "wanted": {"allow_downgrade": True}}, INSTALL),
-        ({"look": {"version": None}}, INSTALL),
+        ({"look": {"version": None}}, {}),
+        ({"look": {"version": None, "error": {"class": "timeout", "code": None}}}, {}),
+        ({"look": {"version": None, "error": {"class": "config", "code": "0x80005003"}}}, {}),
+        ({"look": {"version": None, "error": {"class": "config", "code": None}}}, INSTALL),
+        ({"look": {"version": None, "error": {"class": "unknown", "code": None}}}, INSTALL),
+        ({"look": {"version": "2.2.4-beta"}}, INSTALL),
+        ({"look": {"version": "2.2.4-beta"}, "wanted": {"version": "2.2.4.1"}}, INSTALL_2241),
         ({"look": {"installed": False}, "wanted": {"package": ""}}, {}),
         ({"files": {ETC: there("0755")}}, {"folder": True, "any": True}),
         ({"files": {ETC: {**there("0750"), "owner": "app"}}}, {"folder": True, "any": True}),
