@@ -21,17 +21,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._passwords import (
     has_setup_password_form,
     password_problem,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import NAME_LIMIT, name_problem
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    MANAGED,
+    NAME_LIMIT,
+    name_problem,
+)
 
 DEFAULT_PORT = "2310"
 INT_MAX = 2**31 - 1
 """libconfig's integers have 32 bits."""
 STATES = ("present", "updated", "absent")
 
-HEADER = """\
-# Managed by Ansible (hsmops.primus): changes made here are lost.
-version = "1.0";
-"""
+HEADER = MANAGED + '\nversion = "1.0";\n'
 
 Found = t.List[str]
 Reader = t.Callable[[t.Any], t.Any]
