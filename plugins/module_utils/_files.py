@@ -1,0 +1,481 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Reads and replaces files in directories to which other users may write.
+
+A path is only a way to a file, and whoever may write to a directory on that way can change where it leads. So a path is
+walked once, directory by directory, each opened from the one before; what somebody else could have put there is refused;
+and everything after that is done on descriptors.
+"""
+
+import binascii
+import contextlib
+import errno
+import fcntl
+import grp
+import os
+import pwd
+import re
+import stat
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+
+LINK_LIMIT = 40
+"""Symbolic links on one path, as Linux has it."""
+
+DEPTH_LIMIT = 16
+"""How deep a directory that is removed may be."""
+
+TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}\Z")
+"""The end of the name of a file that is not yet in its place."""
+
+ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
+
+_NOT_COPIED = ("security.capability", "security.evm", "security.ima", DEFAULT_ACL)  # they belong to the old content
+
+_PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # macOS, where a control node may be, has none
+_NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
+_XATTRS = hasattr(os, "listxattr")
+
+
+class Untrusted(PpinError):
+    """What somebody could have put there to lead this run elsewhere."""
+
+    def __init__(self, what: str, path: str, uid: int) -> None:
+        super().__init__(
+            "%s %s belongs to %s, who is neither root nor the user of this run (%s)"
+            % (what, path, user_name(uid), user_name(os.geteuid())),
+            cls="permission",
+            hint="Its owner, or whoever may write to %s, could lead this run to other files, so nothing was done with "
+            "it. Find out who made it. If it is as it should be, give it to root (chown -h root %s), then run again."
+            % (os.path.dirname(path) or "/", path),
+        )
+
+
+def user_name(uid: int) -> str:
+    """The name of a user, or the number when it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """The name of a group, or the number when it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def _trusted(uid: int) -> bool:
+    return uid in (0, os.geteuid())
+
+
+class Directory:
+    """An open directory, and what is done in it by name: no name is followed if it is a link.
+
+    path: as it was when it was opened, without a link in it. A context, at whose end it is closed.
+    """
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+        self.status = os.fstat(fd)
+
+    def __enter__(self) -> "Directory":
+        return self
+
+    def __exit__(self, *_exc: t.Any) -> None:
+        os.close(self.fd)
+
+    @property
+    def others_write(self) -> bool:
+        """Whether a user who is not trusted can put something in. An ACL shows in the bits of the group."""
+        return not _trusted(self.status.st_uid) or bool(self.status.st_mode & 0o022)
+
+    @property
+    def is_private(self) -> bool:
+        """Whether only trusted users can rename or remove what trusted users have put in."""
+        return _trusted(self.status.st_uid) and (
+            not self.status.st_mode & 0o022 or bool(self.status.st_mode & stat.S_ISVTX)
+        )
+
+    def path_of(self, name: str) -> str:
+        return os.path.join(self.path, name)
+
+    def look(self, name: str) -> os.stat_result:
+        return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+
+    def names(self) -> t.List[str]:
+        return os.listdir(self.fd)
+
+    def check(self, name: str, status: os.stat_result) -> None:
+        """Whether what is there under a name may be used. :raises Untrusted:
+
+        It may if it belongs to root or the user of the run, or if nobody else can put anything into this directory.
+        Somebody who owns the directory (such as the user primus after the vendor's installation from .tar.gz) may own
+        files and directories in it too, but no link.
+        """
+        link = stat.S_ISLNK(status.st_mode)
+        if _trusted(status.st_uid) and not (link and status.st_nlink > 1):  # a link of root's under another name
+            return
+        if not self.others_write or (not link and status.st_uid == self.status.st_uid):
+            return
+        kind = "The link" if link else "The directory" if stat.S_ISDIR(status.st_mode) else "The file"
+        raise Untrusted(kind, self.path_of(name), status.st_uid)
+
+    def enter(self, name: str, flags: int = os.O_RDONLY) -> "Directory":
+        """A directory in this one. :raises OSError, Untrusted:"""
+        path = {".": self.path, "..": os.path.dirname(self.path), "/": "/"}.get(name)
+        directory = Directory(
+            os.open(name, flags | os.O_DIRECTORY | _NO_LINK, dir_fd=self.fd), path or self.path_of(name)
+        )
+        try:
+            if path is None:
+                self.check(name, directory.status)
+        except Untrusted:
+            os.close(directory.fd)
+            raise
+        return directory
+
+    @contextlib.contextmanager
+    def open(self, name: str, flags: int = os.O_RDONLY) -> t.Iterator[int]:
+        """A descriptor of a regular file. :raises OSError, Untrusted: when there is none, or it may not be used."""
+        fd = os.open(name, flags | os.O_NONBLOCK | _NO_LINK, dir_fd=self.fd)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                code = errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.EINVAL
+                raise OSError(code, os.strerror(code), self.path_of(name))
+            self.check(name, status)
+            yield fd
+        finally:
+            os.close(fd)
+
+    def read(self, name: str) -> bytes:
+        """:raises OSError, Untrusted:"""
+        with self.open(name) as fd:
+            return read_all(fd)
+
+    def remove(self, name: str, depth: int = DEPTH_LIMIT) -> None:
+        """Remove a file, a link, or a directory with all that is in it. :raises OSError:"""
+        status = self.look(name)
+        if not stat.S_ISDIR(status.st_mode):
+            os.unlink(name, dir_fd=self.fd)
+            return
+        if depth == 0:
+            raise OSError(errno.ELOOP, "It is too deep", self.path_of(name))
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK, dir_fd=self.fd)
+        with Directory(fd, self.path_of(name)) as directory:
+            if directory.status.st_dev != self.status.st_dev:
+                raise OSError(errno.EBUSY, "Something is mounted there", directory.path)
+            for inner in directory.names():
+                directory.remove(inner, depth - 1)
+        os.rmdir(name, dir_fd=self.fd)
+
+    def sync(self) -> None:
+        with contextlib.suppress(OSError):  # not every file system can sync a directory; and the file is in place
+            os.fsync(self.fd)
+
+
+def open_directory(path: str, private: bool = False) -> Directory:
+    """Walk to a directory. :raises OSError, Untrusted:
+
+    private: nobody but root and the user of the run can rename any part of the path.
+    """
+    parts = os.path.join(os.getcwd(), path).split("/")[::-1]
+    here = Directory(os.open("/", _PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/")
+    links = 0
+    try:
+        while True:
+            if private and not here.is_private:
+                raise Untrusted("The directory", here.path, here.status.st_uid)
+            while parts and parts[-1] in ("", "."):
+                parts.pop()
+            if not parts:
+                return here.enter(".")
+            name = parts.pop()
+            status = here.look(name)
+            if stat.S_ISLNK(status.st_mode):
+                here.check(name, status)
+                links += 1
+                if links > LINK_LIMIT:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                target = os.readlink(name, dir_fd=here.fd)
+                parts += target.split("/")[::-1]
+                following = here.enter("/" if target.startswith("/") else ".", _PATH_ONLY)
+            else:
+                following = here.enter(name, _PATH_ONLY)
+            os.close(here.fd)
+            here = following
+    except OSError as exc:
+        exc.filename = here.path_of(exc.filename)
+        raise
+    finally:
+        os.close(here.fd)
+
+
+def open_parent(path: str) -> t.Tuple[Directory, str]:
+    """The directory of a file, and the name of the file in it. :raises OSError, Untrusted:"""
+    return open_directory(os.path.dirname(path) or "."), os.path.basename(path)
+
+
+def real_path(path: str) -> str:
+    """Where a path leads, which need not be there; no link is in that. :raises OSError, Untrusted:"""
+    for _link in range(LINK_LIMIT):
+        directory, name = open_parent(path)
+        with directory:
+            try:
+                status = directory.look(name)
+            except FileNotFoundError:
+                return directory.path_of(name)
+            if not stat.S_ISLNK(status.st_mode):
+                return directory.path_of(name)
+            directory.check(name, status)
+            path = directory.path_of(os.readlink(name, dir_fd=directory.fd))
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def check_file(path: str) -> None:
+    """Whether a file, if there is one, may be used. :raises OSError, Untrusted:"""
+    directory, name = open_parent(real_path(path))
+    with directory, contextlib.suppress(FileNotFoundError):
+        directory.check(name, directory.look(name))
+
+
+def read_file(path: str) -> bytes:
+    """:raises OSError, Untrusted:"""
+    directory, name = open_parent(path)
+    with directory:
+        return directory.read(name)
+
+
+def read_all(fd: int) -> bytes:
+    """What is in a file, from its beginning."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(fd), "rb") as file:
+        return file.read()
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Make it the whole content of a file, in as few calls as possible, for good."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    if os.fstat(fd).st_size > len(content):
+        os.ftruncate(fd, len(content))
+    os.fsync(fd)
+
+
+# A new file
+
+
+class NewFile:
+    """A file on its way to its place in a directory: a context, at whose end it is in its place or gone.
+
+    It has its attributes, and room on the disk, before anything is in it. So what cannot work fails on entry.
+
+    like: a descriptor of the file whose owner, group, permissions, ACL and label it gets; or else it gets mode, and no
+    ACL, whatever the directory would give it.
+    room: bytes that it may have.
+    """
+
+    def __init__(
+        self, directory: Directory, name: str, like: t.Optional[int] = None, mode: int = 0o600, room: int = 0
+    ) -> None:
+        self.directory = directory
+        self.name = name
+        self.like = like
+        self.mode = mode
+        self.room = room
+        self.temporary = name + ".new-" + binascii.hexlify(os.urandom(8)).decode("ascii")
+        self.fd = -1
+
+    def __enter__(self) -> "NewFile":
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
+        self.fd = os.open(self.temporary, flags, 0o600, dir_fd=self.directory.fd)
+        try:
+            with contextlib.suppress(OSError):  # it tells the next run that this one is alive
+                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self.like is None:
+                _remove_acl(self.fd)
+                os.fchmod(self.fd, self.mode)
+            else:
+                copy_attributes(self.like, self.fd, self.directory.path_of(self.name))
+            if self.room:
+                write_all(self.fd, bytes(self.room))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: t.Any) -> None:
+        if self.temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(self.temporary, dir_fd=self.directory.fd)
+        os.close(self.fd)
+
+    def put_in_place(self, content: bytes, check: t.Optional[t.Callable[[], None]] = None) -> None:
+        """Rename it to its place with this content, also when power is lost. :raises OSError, PpinError:
+
+        check: the last that is done before; it may raise.
+        """
+        write_all(self.fd, content)
+        if check is not None:
+            check()
+        os.rename(self.temporary, self.name, src_dir_fd=self.directory.fd, dst_dir_fd=self.directory.fd)
+        self.temporary = ""
+        self.directory.sync()
+        new, there = os.fstat(self.fd), self.directory.look(self.name)
+        if (new.st_dev, new.st_ino) != (there.st_dev, there.st_ino):
+            raise PpinError(
+                "%s was replaced by somebody else at the same moment" % self.directory.path_of(self.name),
+                cls="state",
+                hint="What they put there is there. Find out who may write to its directory, then run again.",
+            )
+
+
+def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
+    """Put content at path, whole or not at all, also when power is lost; a link there is replaced.
+
+    like: a file in the same directory whose owner, group, permissions, ACL and label it gets. Without it, the file gets
+    mode, and no ACL.
+    :raises OSError, PpinError: when it cannot be written; the old file is then as it was.
+    """
+    directory, name = open_parent(path)
+    with directory:
+        remove_temporary(directory, name)
+        if like is None:
+            with NewFile(directory, name, mode=mode) as new:
+                new.put_in_place(content)
+        else:
+            with directory.open(os.path.basename(like)) as source, NewFile(directory, name, source) as new:
+                new.put_in_place(content)
+
+
+def remove_temporary(directory: Directory, name: str) -> None:
+    """Remove what runs that died have left when they were replacing a file."""
+    for other in directory.names():
+        if other.startswith(name) and TEMPORARY.match(other[len(name) :]) and not is_alive(directory, other):
+            with contextlib.suppress(OSError):
+                directory.remove(other)
+
+
+def is_alive(directory: Directory, name: str) -> bool:
+    """Whether the run that made a file or directory still runs, which holds a lock on it until it ends."""
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_LINK, dir_fd=directory.fd)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: NFS refuses the other to who only reads
+    except OSError as exc:
+        return exc.errno == errno.EAGAIN
+    finally:
+        os.close(fd)
+    return False
+
+
+# Attributes
+
+
+def copy_attributes(source: int, target: int, path: str) -> None:
+    """Give a file, as a descriptor, the owner, group, ACL, label and permissions of another, and nothing else.
+
+    path: what it is to be, for messages.
+    :raises OSError, PpinError: when one of them cannot be given.
+    """
+    wanted, present = os.fstat(source), os.fstat(target)
+    uid = -1 if wanted.st_uid == present.st_uid else wanted.st_uid
+    gid = -1 if wanted.st_gid == present.st_gid else wanted.st_gid
+    if (uid, gid) != (-1, -1):
+        try:
+            os.fchown(target, uid, gid)
+        except PermissionError:
+            what = "belongs to %s" % user_name(uid) if uid != -1 else "is of the group %s" % group_name(gid)
+            raise PpinError(
+                "%s cannot be replaced by %s: it %s, which a file that they make cannot"
+                % (path, user_name(os.geteuid()), what),
+                cls="permission",
+                hint="Run this as root (become: true) or as the owner of the file, with its group.",
+            ) from None
+    if _XATTRS:
+        _copy_xattrs(source, target)
+    os.fchmod(target, stat.S_IMODE(wanted.st_mode))  # after the ACL, whose mask it sets to what it is there
+
+
+def _copy_xattrs(source: int, target: int) -> None:
+    try:
+        wanted = {name: os.getxattr(source, name) for name in os.listxattr(source) if name not in _NOT_COPIED}
+    except OSError as exc:
+        if exc.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return
+        raise
+    if ACCESS_ACL not in wanted:
+        _remove_acl(target)
+    present = os.listxattr(target)
+    for name, value in wanted.items():
+        if name not in present or os.getxattr(target, name) != value:
+            os.setxattr(target, name, value)
+
+
+def _remove_acl(fd: int) -> None:
+    """The ACL that a new file gets from the default ACL of its directory."""
+    if _XATTRS:
+        try:
+            os.removexattr(fd, ACCESS_ACL)
+        except OSError as exc:
+            if exc.errno not in (errno.ENODATA, errno.ENOTSUP, errno.ENOSYS):
+                raise
+
+
+def set_permissions(
+    module: AnsibleModule, path: str, owner: t.Optional[str], group: t.Optional[str], mode: t.Any
+) -> bool:
+    """Give a file the owner, group and mode that were asked for, as far as they are. Returns whether that changes any.
+
+    Nothing is changed in check mode. :raises OSError, PpinError:
+    """
+    directory, name = open_parent(path)
+    with directory, directory.open(name) as fd:
+        present = os.fstat(fd)
+        uid = _id_of("owner", owner, lambda user: pwd.getpwnam(user).pw_uid)
+        gid = _id_of("group", group, lambda user: grp.getgrnam(user).gr_gid)
+        uid = -1 if uid == present.st_uid else uid
+        gid = -1 if gid == present.st_gid else gid
+        bits = stat.S_IMODE(present.st_mode)
+        wanted = bits if mode is None else _octal(module, present, mode)
+        if not module.check_mode:
+            if (uid, gid) != (-1, -1):
+                os.fchown(fd, uid, gid)
+            if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:
+                os.fchmod(fd, wanted)
+        return (uid, gid, bits) != (-1, -1, wanted)
+
+
+def _id_of(option: str, value: t.Optional[str], look_up: t.Callable[[str], int]) -> int:
+    if value is None:
+        return -1
+    try:
+        return int(value)
+    except ValueError:
+        pass
+    try:
+        return look_up(value)
+    except KeyError:
+        raise PpinError("There is no %s '%s'" % (option, value), cls="config", hint="Correct %s." % option) from None
+
+
+def _octal(module: AnsibleModule, status: os.stat_result, mode: t.Any) -> int:
+    try:
+        return mode if isinstance(mode, int) else int(str(mode), 8)
+    except ValueError:
+        pass
+    try:
+        return int(module._symbolic_mode_to_octal(status, mode))
+    except Exception as exc:
+        raise PpinError("%s is no mode: %s" % (mode, exc), cls="config", hint="Correct mode.") from exc
