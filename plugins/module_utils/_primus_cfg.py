@@ -119,15 +119,20 @@ def find_passwords(text: str, path: t.Optional[str] = None) -> t.List[str]:
     :arg path: as for read_slots.
     :raises NotUnderstood: when it cannot be read.
     """
-    return list(_passwords_in(read(text, path), ""))
+    return [place for place, _value in _passwords_in(read(text, path), "")]
 
 
-def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
+def password_values(text: str, path: t.Optional[str] = None) -> t.Set[str]:
+    """What those settings hold, so that nothing shows it. :raises NotUnderstood: when it cannot be read."""
+    return {str(value) for _place, value in _passwords_in(read(text, path), "") if not isinstance(value, bool)}
+
+
+def _passwords_in(value: t.Any, path: str) -> t.Iterator[t.Tuple[str, t.Any]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             place = (path + "." if path else "") + name
             if not isinstance(inner, (dict, list)) and inner != "" and _PASSWORD.fullmatch(name):
-                yield place
+                yield place, inner
             yield from _passwords_in(inner, place)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
