@@ -186,7 +186,7 @@ def not_alone(path: str, problem: str) -> PpinError:
 
 def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Dict[str, t.Any]:
     """Put the new content in place for the old one. Returns results. :raises OSError, PpinError:"""
-    result = {}
+    result: t.Dict[str, t.Any] = {}
     directory, name = open_parent(path)
 
     def check_unchanged() -> None:

@@ -281,15 +281,14 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     CONFIGURED,
     Entry,
     Listing,
     entry_state,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Paths, Ppin, changeable, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import read_secret_users, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._orphans import orphans
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, changeable, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
@@ -332,25 +331,6 @@ def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
         "configured": entry_state(entries) == CONFIGURED,
         "entries": [entry.as_result() for entry in entries],
     }
-
-
-def orphans(paths: Paths) -> t.Optional[t.List[str]]:
-    """The partitions with a secret that primus.cfg does not name, or None when that is not known."""
-    try:
-        users = read_secret_users(_text(paths.secrets))
-        text = _text(paths.config)
-        named = {slot.user_name for slot in read_slots(text, paths.config)} if text else set()
-    except (OSError, ValueError):
-        return None
-    return [name for name in _unique(users) if name not in named]
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, "rb") as file:
-            return file.read(SIZE_LIMIT + 1).decode("utf-8", "replace")
-    except FileNotFoundError:
-        return ""
 
 
 def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
