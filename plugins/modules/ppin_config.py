@@ -33,6 +33,13 @@ options:
       - In check mode, on a client without C(ppin), nothing is judged.
     type: bool
     default: true
+  removed:
+    description:
+      - In check mode, the partitions whose permanent secret a task before this one has said that it would remove. They
+        may be dropped.
+    type: list
+    elements: str
+    default: []
   backup:
     description:
       - Keep a copy of the old file beside it, with the same owner and mode.
@@ -140,7 +147,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
             named = judge(module, ppin, content)
             if old is not None:
-                check_dropped(ppin, named)
+                check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
             with locked(path, ppin.timeout):
                 result.update(replace(path, old, new, params["backup"]))
@@ -268,7 +275,7 @@ def judge(module: AnsibleModule, ppin: Ppin, content: str) -> t.Collection[str]:
 def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
     """ppin removes a permanent secret only while primus.cfg names its partition.
 
-    :arg named: the partitions that the new file names.
+    :arg named: the partitions that the new file names, or need not.
     :raises PpinError: when one that has a permanent secret is not among them.
     """
     try:
@@ -280,8 +287,8 @@ def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
     ]
     if left:
         raise PpinError(
-            "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and would "
-            "stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in left),
+            "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and "
+            "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in left),
             cls="state",
             hint="The old one is as it was. Remove the secret first: list the partition with state: absent for the "
             "roles, or run hsmops.primus.ppin_secret with state: absent. To leave the secret there, set validate to "
@@ -295,6 +302,7 @@ def main() -> None:
             ARGUMENTS,
             content={"type": "str", "required": True, "no_log": True},
             validate={"type": "bool", "default": True},
+            removed={"type": "list", "elements": "str", "default": []},
             backup={"type": "bool", "default": False},
             owner={"type": "str"},
             group={"type": "str"},

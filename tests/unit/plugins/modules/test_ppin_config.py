@@ -203,6 +203,8 @@ def test_a_partition_with_a_secret_is_not_dropped(configured):
         assert result["failed"] and result["error"]["class"] == "state"
         assert "it does not name 'P2', whose permanent secret is there" in result["msg"]
     assert configured.state() == before
+    assert configured.run("ppin_config", content=NEW, check=True, removed=["P2"])["changed"]
+    assert configured.run("ppin_config", content=NEW, removed=["P2"])["failed"]
     assert configured.secret("P2", state="absent")["changed"]
     assert configured.run("ppin_config", content=NEW)["changed"]
 
