@@ -363,6 +363,8 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         listing = ppin.listing()
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
+    if facts["changeable"] and os.geteuid() == 0:
+        module.warn("%s, so that whoever that is can become root: root runs ppin." % facts["changeable"])
     if paths.executable is not None and facts["version"] is None:
         module.warn(
             "%s does not tell its version. A role does not replace it, unless it does not work." % paths.executable
