@@ -30,9 +30,7 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     """What the role primus_provider has to change; the filter of this name documents both arguments and the result."""
     content = ""
     if wanted["settings"]:
-        kept = kept_partitions(
-            look, wanted["settings"]["partitions"] or [], wanted["service_users"], wanted["removed"]
-        )
+        kept = kept_partitions(look, wanted["settings"]["partitions"] or [], wanted["service_users"], wanted["removed"])
         content = render(wanted["settings"], kept)
     files, home, etc, group = look["files"], wanted["home"], wanted["etc"], look["group"]
     whose = (wanted["owner"], wanted["group"])
