@@ -5,8 +5,11 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 import typing as t
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
@@ -46,25 +49,44 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         dest = os.path.abspath(options["dest"])
         paths = {name: os.path.join(dest, "%s.%s" % (FILE_NAME, name)) for name in options["formats"]}
         try:
-            mode = _mode(options["mode"])
+            modes = {path: _mode(options["mode"], path) for path in paths.values()}
             if not self._task.check_mode:
-                write({path: FORMATS[name](data) for name, path in paths.items()}, dest, mode)
+                write({path: FORMATS[name](data) for name, path in paths.items()}, dest, modes)
         except (OSError, ValueError, PpinError) as exc:
             return {"failed": True, "msg": "The report cannot be written: %s" % exc}
-        return {"changed": True, "files": paths, "summary": to_lines(data), "counts": data["counts"]}
+        written = {} if self._task.check_mode else paths
+        return {"changed": True, "files": written, "summary": to_lines(data), "counts": data["counts"]}
 
 
-def write(files: t.Mapping[str, str], dest: str, mode: int) -> None:
+def write(files: t.Mapping[str, str], dest: str, modes: t.Mapping[str, int]) -> None:
     """Put texts at paths in the folder dest, each whole or not at all, also when another run does the same."""
     os.makedirs(dest, mode=0o700, exist_ok=True)
     with locked(os.path.join(dest, FILE_NAME), LOCK_TIMEOUT):
         for path, text in files.items():
-            replace_file(path, text.encode(), mode=mode)
+            replace_file(path, text.encode(), mode=modes[path])
 
 
-def _mode(value: t.Any) -> int:
-    """A mode as in YAML, where 0600 without quotes is a number already."""
-    mode = value if isinstance(value, int) and not isinstance(value, bool) else int(str(value), 8)
+def _mode(value: t.Any, path: str) -> int:
+    """A mode as in YAML, where 0600 without quotes is a number already, or symbolic, for the file at path.
+
+    :raises ValueError: when it is none.
+    """
+    if isinstance(value, bool):
+        raise ValueError("mode: %r is not the mode of a file" % value)
+    if isinstance(value, int):
+        mode = value
+    elif re.fullmatch("[0-7]+", str(value)):
+        mode = int(str(value), 8)
+    else:
+        mode = AnsibleModule._symbolic_mode_to_octal(_status(path), str(value))
     if not 0 <= mode <= 0o777:
-        raise ValueError("%r is not the mode of a file" % value)
+        raise ValueError("mode: %r is not the mode of a file" % value)
     return mode
+
+
+def _status(path: str) -> os.stat_result:
+    """What a symbolic mode begins with: the file there, or a new one for its owner only."""
+    try:
+        return os.lstat(path)
+    except FileNotFoundError:
+        return os.stat_result((stat.S_IFREG | 0o600, *(0,) * 9))

@@ -189,7 +189,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import r
 def primus_cfg(settings: t.Any, include_absent: bool = False) -> str:
     """See DOCUMENTATION."""
     try:
-        return render(settings, include_absent)
+        return render(settings, None if include_absent else ())
     except ValueError as exc:
         raise AnsibleFilterError("No primus.cfg can be made of this: %s" % exc) from exc
 

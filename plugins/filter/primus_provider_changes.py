@@ -47,9 +47,21 @@ options:
       group:
         description: Group of the configuration.
         type: str
-      content:
-        description: C(primus.cfg); when it is empty, what the client has is right.
-        type: str
+      settings:
+        description:
+          - What C(primus.cfg) is made of, as for P(hsmops.primus.primus_cfg#filter). When it is empty, what the client
+            has is right.
+          - A partition that is absent stays in it as long as the client has its permanent secret, or the service proxy
+            password of an absent service user before it.
+        type: dict
+      service_users:
+        description: The service users, or null when they are not known.
+        type: list
+        elements: dict
+      removed:
+        description: Partitions and service users whose credentials check mode has said that it would remove.
+        type: list
+        elements: str
       members:
         description: Users who shall be members of the group.
         type: list
@@ -96,6 +108,9 @@ _value:
     config:
       description: Whether C(primus.cfg) is.
       type: bool
+    content:
+      description: What is to be in C(primus.cfg), or empty when it is left to others.
+      type: str
     secrets:
       description: Whether the rights of C(.secrets.cfg) are.
       type: bool

@@ -113,8 +113,43 @@ def read(text: str, path: t.Optional[str] = None) -> Group:
     return parser.settings(Where(path, 1), "end", b"")
 
 
+class Piece(t.NamedTuple):
+    """A piece of a text. kind: string, name, float, number, sign, include, comment or space."""
+
+    kind: str
+    text: bytes
+
+
+def pieces(text: str) -> t.List[Piece]:
+    """All of a text, each character in one piece. What it includes is not looked at.
+
+    :raises NotUnderstood: when the syntax is not that of libconfig.
+    """
+    found = list(_pieces(text.encode("utf-8", "surrogatepass")))
+    tokens = [_Token(*piece, where=Where(None, 0)) for piece in found if piece.kind in _TOKENS]
+    _Parser(iter(tokens + [_Token("end", b"", Where(None, 0))])).settings(Where(None, 1), "end", b"")
+    return found
+
+
+def _pieces(content: bytes) -> t.Iterator[Piece]:
+    position = 0
+    if content.startswith(_MARK):
+        position = len(_MARK)
+        yield Piece("space", _MARK)
+    while position < len(content):
+        match = _TOKEN.match(content, position)
+        if match is None:
+            raise NotUnderstood(Where(None, content.count(b"\n", 0, position) + 1), "it is no libconfig")
+        position = match.end()
+        kind = match.lastgroup or ("comment" if match.group()[:1] in (b"#", b"/") else "space")
+        yield Piece(kind, match.group())
+
+
+_TOKENS = ("string", "name", "float", "number", "sign")
+
+
 class _Token(t.NamedTuple):
-    kind: str  # string, name, float, number, sign, or end
+    kind: str  # one of _TOKENS, or end
     text: bytes
     where: Where
 

@@ -16,6 +16,7 @@ import re
 import resource
 import select
 import signal
+import stat
 import subprocess
 import termios
 import time
@@ -31,7 +32,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
     find_code,
     from_code,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._files import check_file, native
+from ansible_collections.hsmops.primus.plugins.module_utils._files import check_file, group_name, native, user_name
 from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import SIZE_LIMIT, NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
@@ -161,6 +162,27 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         os.path.realpath(secrets),
         "" if os.path.realpath(secrets) == secrets else secrets,
     )
+
+
+def changeable(paths: Paths) -> t.Optional[str]:
+    """Who else than root and this user may change what they run, ppin and its library, or None.
+
+    What an ACL allows shows in the permissions of the group. A directory with the sticky bit protects what is in it.
+    """
+    programs = [paths.executable] if paths.executable else []
+    for path in programs + [os.path.join(paths.home, "lib", "libprimusP11.so")]:
+        place = os.path.realpath(path)
+        while os.path.exists(place):
+            status = os.stat(place)
+            if status.st_uid not in (0, os.geteuid()):
+                return "%s belongs to the user %s" % (place, user_name(status.st_uid))
+            if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+                others = "every user" if status.st_mode & 0o002 else "the group %s" % group_name(status.st_gid)
+                return "%s can be written by %s" % (place, others)
+            if place == os.path.dirname(place):
+                break
+            place = os.path.dirname(place)
+    return None
 
 
 _INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."

@@ -14,19 +14,34 @@ import typing as t
 import unicodedata
 
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import find_code
-from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import UNSURE, Group, NotUnderstood, read
+from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import (
+    UNSURE,
+    Group,
+    NotUnderstood,
+    pieces,
+    read,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
 
 NAME_LIMIT = 255
 """Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
 
-VENDOR_PASSWORDS = ("pin", "proxy_password")
-"""The settings in which the vendor lets a password stand in clear."""
+MANAGED = "# Managed by Ansible (hsmops.primus): changes made here are lost."
+"""The comment of this collection, without the end of its line."""
 
+SHOWN = frozenset(
+    ["version", "wait_delay", "wait_max_tries", "connect_on_init", "host", "port", "priority"]
+    + ["client_id", "user_name", "proxy_user", "id", "file", "write_log_file", "write_syslog"]
+    + ["trace_linenumber", "trace_timestamp", "trace_function", "trace_inout", "trace_pid", "trace_filename"]
+    + ["trace_mask", "trace_level"]
+)
+"""The settings that the vendor documents and that hold no password."""
+
+HIDDEN = b'"********"'
+
+_HIDDEN_COMMENTS = {b"/*": b"/* ******** */", b"//": b"// ********"}
+_GROUPS = re.compile(r"primus|hsms|hsm\d+|slots|slot\d+|log", re.A)
 _PASSWORD = re.compile(r"pin|.*password.*", re.I)
-_WORD = re.compile(r"[-A-Za-z0-9_*]+")
-_STRINGS = re.compile(r"""\s*[=:]\s*((?:"(?:[^"\\]|\\.)*"(?:\s+|(?:\#|//)[^\n]*|/\*.*?\*/)*)+)""", re.S)
-_SETS = re.compile(r"\s*(?:[=:#]|//|/\*)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 
 
@@ -104,15 +119,20 @@ def find_passwords(text: str, path: t.Optional[str] = None) -> t.List[str]:
     :arg path: as for read_slots.
     :raises NotUnderstood: when it cannot be read.
     """
-    return list(_passwords_in(read(text, path), ""))
+    return [place for place, _value in _passwords_in(read(text, path), "")]
 
 
-def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
+def password_values(text: str, path: t.Optional[str] = None) -> t.Set[str]:
+    """What those settings hold, so that nothing shows it. :raises NotUnderstood: when it cannot be read."""
+    return {str(value) for _place, value in _passwords_in(read(text, path), "") if not isinstance(value, bool)}
+
+
+def _passwords_in(value: t.Any, path: str) -> t.Iterator[t.Tuple[str, t.Any]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             place = (path + "." if path else "") + name
             if not isinstance(inner, (dict, list)) and inner != "" and _PASSWORD.fullmatch(name):
-                yield place
+                yield place, inner
             yield from _passwords_in(inner, place)
     elif isinstance(value, list):
         for number, inner in enumerate(value):
@@ -120,26 +140,46 @@ def _passwords_in(value: t.Any, path: str) -> t.Iterator[str]:
 
 
 def hide_passwords(text: str) -> t.Optional[str]:
-    """The text of a primus.cfg without the passwords in it, or None when one may be left.
+    """The text of a primus.cfg as a diff may show it, or None when its syntax is not understood.
 
-    It goes by what stands beside a name, so that it takes any text for one, and finds what is commented out, too.
+    Shown are the values of the settings that the vendor documents for no password. Whatever else has a value, and every
+    comment, may hold one.
     """
-    shown, end = "", 0
-    for word in _WORD.finditer(text):
-        if word.start() < end or not _PASSWORD.fullmatch(word.group()):
-            continue
-        strings = _STRINGS.match(text, word.end())
-        if strings:
-            shown += text[end : strings.start(1)] + '"********"'
-            end = strings.end(1)
-        elif word.group().lower() in VENDOR_PASSWORDS or _SETS.match(text, word.end()):
-            return None
-    return shown + text[end:]
+    try:
+        found = pieces(text)
+    except NotUnderstood:
+        return None
+    tokens = [piece.text for piece in found if piece.kind not in ("comment", "space", "include")]
+    following = iter(tokens[1:] + [b""])
+    shown = []
+    name, documented = "", [True]  # the last setting, and for each group or list that is open whether it is documented
+    for kind, content in found:
+        if kind == "comment":
+            content = (
+                content if content == MANAGED.encode("ascii") else _HIDDEN_COMMENTS.get(content[:2], b"# ********")
+            )
+        elif kind not in ("space", "include"):
+            after = next(following)
+            if kind == "name" and after in (b"=", b":"):
+                name = content.decode("ascii")
+            elif kind != "sign":
+                content = content if documented[-1] and name in SHOWN else HIDDEN
+            elif content in (b"{", b"(", b"["):
+                documented.append(documented[-1] and content == b"{" and bool(_GROUPS.fullmatch(name)))
+            elif content in (b"}", b")", b"]"):
+                documented.pop()
+        shown.append(content)
+    return b"".join(shown).decode("utf-8", "replace")
 
 
 def read_secret_users(text: str) -> t.List[str]:
-    """The partitions whose secrets are in a secrets file. :raises NotUnderstood: when it cannot be read."""
-    users = _setting(_setting(read(text), "primus", Group), "users", Group)
+    """The partitions whose secrets are in a secrets file; none are in a template.
+
+    :raises NotUnderstood: when it cannot be read.
+    """
+    settings = read(text)
+    primus = _setting(settings, "primus", Group, Group(settings.where))
+    users = _setting(primus, "users", Group, Group(settings.where))
     return [_setting(_of_kind(users, key, Group, "a user"), "name", str) for key in users]
 
 
@@ -187,5 +227,6 @@ def find_secrets_string(text: str) -> t.Optional[SecretsString]:
             users = read_secret_users(base64.b64decode(run, validate=True).decode("utf-8"))
         except ValueError:
             continue
-        return SecretsString(run, users)
+        if users:
+            return SecretsString(run, users)
     return None

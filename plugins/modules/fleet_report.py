@@ -48,7 +48,8 @@ options:
     default: [html, json, prom]
   mode:
     description:
-      - Permissions of the files, octal. The report tells where a fleet is weak, so by default only its owner reads it.
+      - Permissions of the files, as for M(ansible.builtin.file). A symbolic mode goes by those of the file that is
+        there, or V(0600). The report tells where a fleet is weak, so by default only its owner reads it.
     type: raw
     default: "0600"
   max_age_days:
@@ -62,7 +63,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Writes nothing, and returns the same.
+    description: Writes nothing, and returns the rest.
   diff_mode:
     support: none
     description: A report differs from the last one in any case.
@@ -88,7 +89,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: Paths of the files, by format. In check mode where they would be.
+  description: Paths of the files, by format; none in check mode.
   returned: success
   type: dict
   sample: {"html": "/home/me/reports/primus_report.html"}

@@ -13,12 +13,16 @@ description:
     it; otherwise the old one stays as it is.
   - The exit status of C(ppin) is not documented. So the new file counts as valid when C(ppin) lists the partitions and
     service users that are in it, and no others.
+  - A partition is dropped only when C(ppin -l) says that it has no permanent secret. With O(validate=false), that is
+    not looked at.
+  - A C(primus.cfg) that is a symbolic link is neither read nor replaced, as anybody who may write to its directory may
+    have put it there.
 author:
   - The hsmops.primus authors (@hsmops)
 options:
   content:
     description:
-      - The whole content, such as from P(hsmops.primus.primus_cfg#filter).
+      - The whole content, such as from P(hsmops.primus.primus_cfg#filter). It is not logged.
     type: str
     required: true
   validate:
@@ -29,6 +33,13 @@ options:
       - In check mode, on a client without C(ppin), nothing is judged.
     type: bool
     default: true
+  removed:
+    description:
+      - In check mode, the partitions whose permanent secret a task before this one has said that it would remove. They
+        may be dropped.
+    type: list
+    elements: str
+    default: []
   backup:
     description:
       - Keep a copy of the old file beside it, with the same owner and mode.
@@ -55,7 +66,9 @@ attributes:
     description: Can run in check mode and tell whether it would change something, without changing it.
   diff_mode:
     support: full
-    description: Shows the content before and after, with the passwords that an older file may have in clear cut out.
+    description: >-
+      Shows the content before and after. The values of settings that the vendor does not document or that hold a
+      password, and comments, are hidden.
 seealso:
   - plugin: hsmops.primus.primus_cfg
     plugin_type: filter
@@ -88,24 +101,41 @@ error:
   type: dict
 """
 
+import contextlib
+import errno
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+    Directory,
+    NewFile,
+    open_parent,
+    read_all,
+    replace_file,
+    set_permissions,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import hide_passwords, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    hide_passwords,
+    password_values,
+    read_slots,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
 
 NOTHING_CONFIGURED = "0x80005001"
 
 
-def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
+def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
     params = module.params
     ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
-    path = os.path.realpath(ppin.paths.config)
-    old, new = read(path), params["content"].encode("utf-8")
+    path = ppin.paths.config
+    old, new = read(path), content.encode("utf-8")
+    for text in (content, (old or b"").decode("utf-8", "replace")):
+        with contextlib.suppress(ValueError):  # a text that is not understood is shown nowhere
+            module.no_log_values.update(password_values(text, path))
     result: t.Dict[str, t.Any] = {"path": path, "changed": old != new}
     if old != new:
         result["diff"] = {
@@ -115,33 +145,97 @@ def converge(module: AnsibleModule) -> t.Dict[str, t.Any]:
             "after": shown(new),
         }
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
-            judge(module, ppin, params["content"])
+            named = judge(module, ppin, content)
+            if old is not None:
+                check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
             with locked(path, ppin.timeout):
-                if params["backup"] and old is not None:
-                    result["backup_file"] = module.backup_local(path)
-                replace_file(path, new, like=path if old is not None else None)
+                result.update(replace(path, old, new, params["backup"]))
     if old is not None or not module.check_mode:
-        result["changed"] = set_attributes(module, path, result["changed"])
+        permissions_changed = set_permissions(module, path, params["owner"], params["group"], params["mode"])
+        result["changed"] = permissions_changed or result["changed"]
     return result
 
 
 def read(path: str) -> t.Optional[bytes]:
+    """:raises OSError, PpinError: when it cannot be read, or may lead elsewhere."""
     try:
-        with open(path, "rb") as config:
-            return config.read()
+        directory, name = open_parent(path)
+        with directory:
+            return read_in(directory, name)
     except FileNotFoundError:
         return None
+
+
+def read_in(directory: Directory, name: str) -> bytes:
+    """:raises OSError, PpinError: as read()."""
+    path = directory.path_of(name)
+    try:
+        with directory.open(name) as file:
+            if os.fstat(file).st_nlink > 1 and directory.others_write:
+                raise not_alone(path, "has other names (hard links)")
+            return read_all(file)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise not_alone(path, "is a symbolic link") from None
+        exc.filename = path
+        raise
+
+
+def not_alone(path: str, problem: str) -> PpinError:
+    return PpinError(
+        "%s %s, so it was neither read nor changed" % (path, problem),
+        cls="config",
+        hint="Whoever may write to its directory may have made it, to have another file read or changed. Put a file of "
+        "its own there, or give the path of the original with config_path.",
+    )
+
+
+def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Dict[str, t.Any]:
+    """Put the new content in place for the old one. Returns results. :raises OSError, PpinError:"""
+    result: t.Dict[str, t.Any] = {}
+    directory, name = open_parent(path)
+
+    def check_unchanged() -> None:
+        try:
+            present: t.Optional[bytes] = read_in(directory, name)
+        except FileNotFoundError:
+            present = None
+        if present != old:
+            raise PpinError(
+                "%s was changed by somebody else meanwhile, and is not replaced" % path,
+                cls="state",
+                hint="What they changed is there. Find out who works on this client, then run again.",
+            )
+
+    with directory:
+        if old is None:
+            with NewFile(directory, name) as file:
+                file.put_in_place(new, check_unchanged)
+            return result
+        with directory.open(name) as present:
+            if backup:
+                copy = "%s.%d.%s~" % (name, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
+                with NewFile(directory, copy, like=present) as file:
+                    file.put_in_place(old)
+                result["backup_file"] = directory.path_of(copy)
+            with NewFile(directory, name, like=present) as file:
+                file.put_in_place(new, check_unchanged)
+    return result
 
 
 def shown(content: bytes) -> str:
     """The content with no password in it, as a diff may show it."""
     hidden = hide_passwords(content.decode("utf-8", "replace"))
-    return "(not shown, as it has a password in clear)\n" if hidden is None else hidden
+    return (
+        "(not shown, as its syntax is not understood, and there may be a password in it)\n"
+        if hidden is None
+        else hidden
+    )
 
 
-def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
-    """Let ppin list what is in the new file. :raises PpinError: unless that is what should be in it."""
+def judge(module: AnsibleModule, ppin: Ppin, content: str) -> t.Collection[str]:
+    """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
     candidate = os.path.join(module.tmpdir, "primus.cfg")
     replace_file(candidate, content.encode("utf-8"))
     template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
@@ -158,9 +252,11 @@ def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
     except PpinError as exc:
         nothing_listed = exc.code == NOTHING_CONFIGURED or (exc.code is None and exc.cls == "unknown")
         if expected == set() and nothing_listed:
-            return  # as there is nothing to list
+            return ()  # as there is nothing to list
+        # Without a code, it shows what ppin printed, which may be of a line that this collection does not understand.
+        said = ": %s" % exc.msg if exc.code or expected is not None else ""
         raise PpinError(
-            "The new primus.cfg was not put in place, as ppin does not accept it: %s" % exc.msg,
+            "The new primus.cfg was not put in place, as ppin does not accept it%s" % said,
             exc.code,
             exc.cls,
             "The old one, if any, is as it was. %s" % exc.hint,
@@ -173,20 +269,40 @@ def judge(module: AnsibleModule, ppin: Ppin, content: str) -> None:
             cls="config",
             hint="The old one, if any, is as it was. Look for names that this version of ppin cannot read.",
         )
+    return listing.partitions
 
 
-def set_attributes(module: AnsibleModule, path: str, changed: bool) -> bool:
-    changed = module.set_owner_if_different(path, module.params["owner"], changed)
-    changed = module.set_group_if_different(path, module.params["group"], changed)
-    return bool(module.set_mode_if_different(path, module.params["mode"], changed))
+def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
+    """ppin removes a permanent secret only while primus.cfg names its partition.
+
+    :arg named: the partitions that the new file names, or need not.
+    :raises PpinError: when one that has a permanent secret is not among them.
+    """
+    try:
+        partitions = ppin.listing().partitions
+    except PpinError:
+        return  # the old file hides the secrets already, and the new one may be the cure
+    left = [
+        name for name, entries in partitions.items() if name not in named and any(entry.configured for entry in entries)
+    ]
+    if left:
+        raise PpinError(
+            "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and "
+            "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in left),
+            cls="state",
+            hint="The old one is as it was. Remove the secret first: list the partition with state: absent for the "
+            "roles, or run hsmops.primus.ppin_secret with state: absent. To leave the secret there, set validate to "
+            "false.",
+        )
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             ARGUMENTS,
-            content={"type": "str", "required": True, "no_log": False},
+            content={"type": "str", "required": True, "no_log": True},
             validate={"type": "bool", "default": True},
+            removed={"type": "list", "elements": "str", "default": []},
             backup={"type": "bool", "default": False},
             owner={"type": "str"},
             group={"type": "str"},
@@ -194,8 +310,12 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    # It is not logged, but a diff has to show what of it holds no password, so it is no secret as a whole.
+    content = module.params["content"]
+    module.no_log_values.discard(content)
+    module.params["content"] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
     try:
-        module.exit_json(**converge(module))
+        module.exit_json(**converge(module, content))
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:

@@ -68,8 +68,15 @@ executable:
   returned: always
   type: str
   sample: /usr/local/primus/bin/ppin
+changeable:
+  description:
+    - Who else than root and the user that the task runs as may change C(ppin) or its library, which they run, in a few
+      words, or null.
+  returned: always
+  type: str
+  sample: /usr/local/primus belongs to the user primus
 version:
-  description: Version of the provider, or null.
+  description: Version of the provider, or null when there is none, or it does not tell.
   returned: always
   type: str
   sample: 2.2.4
@@ -267,6 +274,19 @@ ledger:
     exists:
       description: Whether it is there. The other keys are those of RV(secrets).
       type: bool
+orphans:
+  description:
+    - Partitions whose permanent secret is in C(.secrets.cfg) and which C(primus.cfg) does not name, so that C(ppin)
+      does not list them. O(hsmops.primus.ppin_secret#module:state=absent) removes such a secret.
+    - Null when one of the two files is not understood.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+check_mode:
+  description: Whether the task ran in check mode, be it by C(--check) or by the keyword C(check_mode).
+  returned: always
+  type: bool
 interrupted:
   description: >-
     Whether an earlier run died, and left something behind. The file C(.secrets.cfg) itself is whole, or is made whole
@@ -307,8 +327,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._orphans import orphans
 from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, changeable, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import is_mount_point
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
@@ -359,6 +380,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
         "executable": paths.executable and shown(paths.executable),
+        "changeable": changeable(paths),
         "version": None,
         "home": shown(paths.home),
         "config": file_facts(module, paths.config),
@@ -370,6 +392,8 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "directory": file_facts(module, os.path.dirname(paths.secrets) or "."),
         "leftovers": [shown(path) for path in left],
         "interrupted": bool(left),
+        "orphans": orphans(paths),
+        "check_mode": module.check_mode,
         "error": None,
     }
     listing = Listing({}, {})
@@ -380,6 +404,12 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         listing = ppin.listing()
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
+    if facts["changeable"] and os.geteuid() == 0:
+        module.warn("%s, so that whoever that is can become root: root runs ppin." % facts["changeable"])
+    if paths.executable is not None and facts["version"] is None:
+        module.warn(
+            "%s does not tell its version. A role does not replace it, unless it does not work." % paths.executable
+        )
     slots = []
     if facts["config"]["exists"]:
         slots = ppin.slots()

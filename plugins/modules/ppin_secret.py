@@ -32,8 +32,9 @@ options:
       - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
         so running it twice with the same setup password changes nothing the second time. What it fetches is the secret
         that is valid now; it is not documented whether that is another one than before.
-      - V(absent) removes it. That of a partition that C(primus.cfg) does not name counts as absent, as C(ppin)
-        neither lists nor removes it.
+      - V(absent) removes it, also that of a partition that C(primus.cfg) does not name: as C(ppin) neither lists nor
+        removes such a secret, it is given a temporary C(primus.cfg) that does. Where C(primus.cfg) or C(.secrets.cfg)
+        is not understood, such a secret counts as absent, with a warning.
     type: str
     choices: [present, updated, absent]
     default: present
@@ -198,8 +199,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
     Credential,
     run_credential_module,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_SAYS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
+from ansible_collections.hsmops.primus.plugins.module_utils._orphans import make_removable
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     PARTITION_ARGUMENTS,
     SETUP_ARGUMENTS,
@@ -252,6 +255,13 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
+    if module.params["state"] == "absent":
+        try:
+            make_removable(module, module.params["user_name"])
+        except PpinError as exc:
+            module.fail_json(**exc.failure())
+        except OSError as exc:
+            module.fail_json(**from_os_error(exc).failure())
     run_credential_module(module, PermanentSecret(module.params))
 
 

@@ -12,7 +12,10 @@ import hashlib
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._packages import version_key
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import proxy_users
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import (
+    proxy_users,
+    render,
+)
 
 Data = t.Mapping[str, t.Any]
 Changes = t.Dict[str, t.Any]
@@ -25,14 +28,13 @@ VERIFY = ("changed", "always", "never")
 
 def provider_changes(look: Data, wanted: Data) -> Changes:
     """What the role primus_provider has to change; the filter of this name documents both arguments and the result."""
+    content = ""
+    if wanted["settings"]:
+        kept = kept_partitions(look, wanted["settings"]["partitions"] or [], wanted["service_users"], wanted["removed"])
+        content = render(wanted["settings"], kept)
     files, home, etc, group = look["files"], wanted["home"], wanted["etc"], look["group"]
     whose = (wanted["owner"], wanted["group"])
-    install = bool(wanted["package"]) and (
-        not look["installed"]
-        or not look["version"]
-        or version_key(look["version"]) < version_key(wanted["version"])
-        or (wanted["allow_downgrade"] and version_key(look["version"]) > version_key(wanted["version"]))
-    )
+    install = bool(wanted["package"]) and _replaced(look, wanted["version"], wanted["allow_downgrade"])
     # A client that was there before has its configuration in PRIMUS_HOME/etc, a new one templates.
     only_in_home = [
         name
@@ -41,13 +43,13 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     ]
     move = only_in_home if look["installed"] else []
     where = {name: "%s/%s" % (home + "/etc" if name in move else etc, name) for name in NAMES}
-    with_template = [".secrets.cfg"] + ([] if wanted["content"] else ["primus.cfg"])
+    with_template = [".secrets.cfg"] + ([] if content else ["primus.cfg"])
     templates = [name for name in with_template if name in only_in_home]
 
     config = False
-    if wanted["content"]:
+    if content:
         present = files[where["primus.cfg"]]
-        checksum = hashlib.sha256(wanted["content"].encode("utf-8")).hexdigest()
+        checksum = hashlib.sha256(content.encode("utf-8")).hexdigest()
         # Moved, it has the owner and mode that it should have.
         right = "primus.cfg" in move or _rights(present) == (*whose, "0640")
         config = present.get("checksum") != checksum or not right
@@ -65,6 +67,7 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
         "where": where,
         "templates": templates,
         "config": config,
+        "content": content,
         "secrets": secrets["exists"] and _rights(secrets) != (*whose, "0660"),
         "members": members,
         "around": around,
@@ -88,6 +91,53 @@ def provider_changes(look: Data, wanted: Data) -> Changes:
     return changes
 
 
+def _replaced(look: Data, version: str, allow_downgrade: bool) -> bool:
+    """Whether another provider is to take the place of the present one, if any."""
+    if not look["installed"]:
+        return True
+    if not look["version"]:
+        # It may be busy, or word its version as none before. Only one that does nothing is as good as none.
+        error = look["error"] or {}
+        return error.get("class") in ("config", "unknown") and error["code"] is None
+    present, other = version_key(look["version"]), version_key(version)
+    return present < other or (allow_downgrade and present > other)
+
+
+def kept_partitions(
+    look: Data,
+    partitions: t.Sequence[Data],
+    service_users: t.Optional[t.Sequence[Data]],
+    removed: t.Collection[str] = (),
+) -> t.List[str]:
+    """The absent partitions that primus.cfg has to name all the same, as ppin could not remove their credentials.
+
+    What the client has decides, not what a run is going to remove: it may be limited by tags, or fail before.
+
+    :arg removed: partitions and service users whose credentials check mode has only said that it would remove.
+    :raises ValueError: when the password of a service user that is absent would stay behind.
+    """
+    going = [user["name"] for user in service_users or [] if _state(user) == "absent"]
+    going = [user["name"] for user in look["service_users"] if user["configured"] and user["name"] in going]
+    named = [name for partition in partitions for name in proxy_users(partition)]
+    stranded = [name for name in going if name not in named]
+    if stranded and partitions:
+        raise ValueError(
+            "service_users: '%s' is absent, and primus.cfg would no longer name it, so that its password would stay "
+            "behind. List the partition that goes with it as absent, with its proxy_user, or remove the password "
+            "first: docs/decommissioning.md tells how" % "', '".join(stranded)
+        )
+    going = [name for name in going if name not in removed]
+    listed = {each["user_name"]: each["configured"] and each["user_name"] not in removed for each in look["partitions"]}
+    # ppin_secret removes the secret of an orphan without primus.cfg. Without a listing nothing is known.
+    unknown = bool(look["error"]) and look["orphans"] is None
+    return [
+        partition["user_name"]
+        for partition in partitions
+        if _state(partition) == "absent"
+        and (listed.get(partition["user_name"], unknown) or any(name in going for name in proxy_users(partition)))
+    ]
+
+
 def _rights(file: Data) -> t.Tuple[t.Any, t.Any, t.Any]:
     return (file.get("owner"), file.get("group"), file.get("mode"))
 
@@ -97,8 +147,7 @@ def client_changes(
 ) -> Changes:
     """What the role primus_client has to change; the filter of this name documents the arguments and the result.
 
-    :raises ValueError: when verify is a word that the modules would refuse, which a client in order never asks; when
-        the password of a service user that is absent would stay behind.
+    :raises ValueError: when verify is a word that the modules would refuse, which a client in order never asks.
     """
     if verify not in VERIFY:
         raise ValueError("verify is none of %s" % ", ".join(VERIFY))
@@ -133,21 +182,12 @@ def client_changes(
         "remove": [
             partition["user_name"]
             for partition in partitions
-            if _state(partition) == "absent" and partition["user_name"] in configured
+            if _state(partition) == "absent" and partition["user_name"] in configured + (look.get("orphans") or [])
         ],
         "unset": [
             user["name"] for user in service_users if _state(user) == "absent" and user["name"] in configured_users
         ],
     }
-    # ppin removes a password only as long as primus.cfg names its user. Without partitions, others write that file.
-    named = [name for partition in partitions for name in proxy_users(partition)]
-    stranded = [name for name in changes["unset"] if partitions and name not in named]
-    if stranded:
-        raise ValueError(
-            "service_users: '%s' is absent, and primus.cfg would no longer name it, so that its password would stay "
-            "behind. List the partition that goes with it as absent, with its proxy_user, or remove the password "
-            "first: docs/decommissioning.md tells how" % "', '".join(stranded)
-        )
     changes["any"] = any(changes.values())
     # What check mode cannot ask the client, as primus.cfg or a service proxy password would only be there later.
     changes["untried_users"] = [name for name in set_users if name not in listed_users]

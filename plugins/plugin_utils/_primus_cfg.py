@@ -21,17 +21,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._passwords import (
     has_setup_password_form,
     password_problem,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import NAME_LIMIT, name_problem
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    MANAGED,
+    NAME_LIMIT,
+    name_problem,
+)
 
 DEFAULT_PORT = "2310"
 INT_MAX = 2**31 - 1
 """libconfig's integers have 32 bits."""
 STATES = ("present", "updated", "absent")
 
-HEADER = """\
-# Managed by Ansible (hsmops.primus): changes made here are lost.
-version = "1.0";
-"""
+HEADER = MANAGED + '\nversion = "1.0";\n'
 
 Found = t.List[str]
 Reader = t.Callable[[t.Any], t.Any]
@@ -456,18 +457,19 @@ def violations(
 # The file
 
 
-def render(settings: t.Any, include_absent: bool = False) -> str:
+def render(settings: t.Any, absent: t.Optional[t.Collection[str]] = ()) -> str:
     """The text of primus.cfg.
 
-    :arg include_absent: list partitions whose state is absent too, as ppin needs that to remove their secret.
+    :arg absent: the partitions to list though their state is absent, as ppin needs that to remove their secret; None
+        for all of them.
     :raises ValueError: with all that is wrong with the settings.
     """
     read, found = read_settings(settings)
     if found:
         raise ValueError(" ".join(found))
     slots = [(p, i) for p in read.partitions if p["state"] != "absent" for i in p["slot_id"]]
-    if include_absent:
-        slots += _absent_slots(read.partitions, {slot_id for _partition, slot_id in slots})
+    kept = [p for p in read.partitions if p["state"] == "absent" and (absent is None or p["user_name"] in absent)]
+    slots += _absent_slots(kept, {slot_id for _partition, slot_id in slots})
     hsms = {hsm["key"]: _hsm(hsm, i, [slot for slot in slots if i in slot[0]["on"]]) for i, hsm in enumerate(read.hsms)}
     log = {key: read.log[key] for key in _LOG if key in read.log}
     if "trace_mask" in log:
@@ -483,11 +485,10 @@ def _absent_slots(partitions: t.List[t.Dict[str, t.Any]], taken: t.Set[int]) -> 
     """The slots of what is to be removed: their ids may have been left out or given to others by now."""
     slots: _Slots = []
     for partition in partitions:
-        if partition["state"] == "absent":
-            free = next(i for i in range(len(taken) + 1) if i not in taken)
-            for slot_id in [i for i in partition["slot_id"] if i not in taken] or [free]:
-                slots.append((partition, slot_id))
-                taken.add(slot_id)
+        free = next(i for i in range(len(taken) + 1) if i not in taken)
+        for slot_id in [i for i in partition["slot_id"] if i not in taken] or [free]:
+            slots.append((partition, slot_id))
+            taken.add(slot_id)
     return slots
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import jinja2
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._packages import version_key
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
 from markupsafe import Markup
 
@@ -141,8 +142,21 @@ KINDS = {
         "Directories of .secrets.cfg in which other users can replace files",
         "Take the permission to write from the group and from others (chmod go-w), and remove ACL entries.",
     ),
+    "provider_changeable": Kind(
+        PROBLEM,
+        "provider can be changed",
+        "Providers that others than root may change, though root runs them",
+        "Whoever may change ppin or its library is root there. Give them to root, and take the write permission from "
+        "the group; SECURITY.md tells how.",
+    ),
     "logins_unknown": Kind(
         ATTENTION, "logins not tried", "Clients whose logins could not be tried", "The reason stands with each, below."
+    ),
+    "orphan": Kind(
+        ATTENTION,
+        "secret left behind",
+        "Permanent secrets of partitions that primus.cfg does not name",
+        "Whoever has the file can use them. List the partitions with state: absent and provision these clients.",
     ),
     "interrupted": Kind(
         ATTENTION,
@@ -203,9 +217,9 @@ def build(
         for name, look in clients.items()
     ]
     versions = {host["version"] for host in hosts if host["version"]}
-    newest = max(versions, key=_version_key, default=None)
+    newest = max(versions, key=version_key, default=None)
     for host in hosts:
-        if host["version"] and _version_key(host["version"]) < _version_key(newest or ""):
+        if host["version"] and version_key(host["version"]) < version_key(newest or ""):
             _find(host, "provider_older", "%s; the newest is %s" % (host["version"], newest))
         order = list(KINDS)
         host["findings"].sort(key=lambda finding: order.index(finding["kind"]))
@@ -282,6 +296,10 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
         _find(host, "provider_missing", "")
     elif look["error"]:
         _find(host, "client_error", _clean("%s. %s" % (look["error"]["msg"], look["error"].get("hint") or "")))
+    if look["changeable"]:
+        _find(host, "provider_changeable", _clean(look["changeable"]))
+    for name in look["orphans"] or []:
+        _find(host, "orphan", _clean(name))
     if look["interrupted"]:
         _find(host, "interrupted", "")
     problem = look["config"].get("problem")
@@ -465,10 +483,6 @@ _UNSEEN = ("Cf", "Cs", "Co", "Cn")
 def _natural(name: str) -> t.List[t.Tuple[int, str]]:
     """A key that has host2 before host10."""
     return [(int(part[:18]), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
-
-
-def _version_key(version: str) -> t.List[int]:
-    return [int(number[:9]) for number in re.findall(r"[0-9]+", version)]
 
 
 # What it is written as

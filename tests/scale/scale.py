@@ -4,9 +4,9 @@
 """The attempt gate on large fleets of emulated clients: scale.py [--hosts N] [--right N] [--converged N ...].
 
 Prints what the HSM saw, and wall and CPU time (seconds of all processes of the run). Exits with 1 when a promise does
-not hold: one rejected login for a wrong setup password and the right partition provisioned everywhere, two at most for a
-password that was changed since the last run, two for a stale secret. The ratio of a right password with and without the
-gate is printed and decides nothing.
+not hold: one rejected login for a wrong setup password and the right partition provisioned everywhere, two at most for
+a password that was changed since the last run, two for a stale secret. The ratio of a right password with and without
+the gate is printed and decides nothing.
 """
 
 import argparse

@@ -52,6 +52,7 @@ def look(**differs):
         "changed": False,
         "installed": True,
         "executable": "/usr/local/primus/bin/ppin",
+        "changeable": None,
         "version": "2.2.4",
         "home": "/usr/local/primus",
         "config": file("/etc/primus/primus.cfg", "0640"),
@@ -65,6 +66,8 @@ def look(**differs):
         "directory": file("/etc/primus", "0750", hard_links=None),
         "interrupted": False,
         "leftovers": [],
+        "orphans": [],
+        "check_mode": False,
         "error": None,
     }
     return {**result, **differs}

@@ -26,10 +26,10 @@ description: See the source.
 # In check mode, one sentence tells of what cannot be tried: it and the tasks that it stands for have one name here.
 SAME = {
     r"Check mode .*: The provider \S+ would be installed|(Create|Download|Put|Remove) .*\b(package|temporary)\b.*"
-    r"|The package .*|The \.(deb|rpm) is installed.*|The system user that owns .*|The provider is .*"
+    r"|The package .*|The \.(deb|rpm) is installed.*|Let the group use the provider.*|The provider is .*"
     r"|The present provider is kept as a backup": "installed",
-    r"(?:Check mode .*|Each file is in the folder .*|No file is in two .*): (\S+)( would be moved .*)?": r"moved: \1",
-    r"(?:Check mode .*|What the client has none of .*): (\S+)( would be put in place .*)?": r"copied: \1",
+    r"(?:Check mode .*|Move the configuration to .*): (\S+)( would be moved .*)?": r"moved: \1",
+    r"(?:Check mode .*|Put what the client has none of .*): (\S+)( would be put in place .*)?": r"copied: \1",
     r"(?:Check mode .*|Each user is a member .*): (\S+)( would become a member .*)?": r"joined: \1",
     r"(It is told which|The) service proxy passwords? .*: (\S+)": r"service proxy password: \2",
     r"(It is told which|The) permanent secrets? .*: (\S+)": r"permanent secret: \2",

@@ -42,10 +42,10 @@ def test_what_is_written(run):
 def test_check_mode(run):
     result, files = run(["--check"], clients=FLEET)
     assert result["changed"] and result["summary"][0].startswith("Hosts: 14 (")
-    assert files == {}
+    assert files == result["files"] == {}
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("0644", 0o644), (0o604, 0o604)])
+@pytest.mark.parametrize(("mode", "expected"), [("0644", 0o644), (0o604, 0o604), ("u=rw,g=r", 0o640), ("g+r", 0o640)])
 def test_mode(run, mode, expected):
     _result, files = run(clients={}, formats=["json"], mode=mode)
     assert stat.S_IMODE(files["primus_report.json"].stat().st_mode) == expected
@@ -53,7 +53,7 @@ def test_mode(run, mode, expected):
 
 @pytest.mark.parametrize(
     "options",
-    [{"mode": "u=rw"}, {"mode": "01777"}, {"mode": True}, {"formats": ["pdf"]}, {"clients": "all"}],
+    [{"mode": "u=z"}, {"mode": "01777"}, {"mode": True}, {"formats": ["pdf"]}, {"clients": "all"}],
 )
 def test_wrong_options(run, options):
     result, files = run(**{"clients": {"h": look()}, **options})
@@ -66,7 +66,7 @@ def test_runs_that_write_at_once(tmp_path):
 
     def keep_writing(number):
         for _time in range(40):
-            write({str(path): str(number) * 100000}, str(path.parent), 0o600)
+            write({str(path): str(number) * 100000}, str(path.parent), {str(path): 0o600})
             assert len(set(path.read_text())) == 1
 
     fork = multiprocessing.get_context("fork")

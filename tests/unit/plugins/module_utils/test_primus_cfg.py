@@ -8,6 +8,7 @@ import libconf
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import NotUnderstood
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    MANAGED,
     Slot,
     find_passwords,
     hide_passwords,
@@ -509,19 +510,42 @@ def test_passwords_in_what_cannot_be_read(text):
 
 
 HIDDEN = {
-    "of an HSM": ('a = "b"; pin = "P" ; c = 1;', 'a = "b"; pin = "********"; c = 1;'),
-    "two, in pieces": ('pin:"P"\n "\\"P"\nproxy_password = "P";', 'pin:"********"proxy_password = "********";'),
-    "in pieces, with comments between": ('pin = "P" # 1\n"P" // 2\n /* 3 */ "P"; c = 1;', 'pin = "********"; c = 1;'),
-    "made up": ('root.Setup_Password2 = "P";', 'root.Setup_Password2 = "********";'),
-    "in a comment": ('# pin = "P"', '# pin = "********"'),
-    "only like one": ('spin = "a"; pin-code = "b";', 'spin = "a"; pin-code = "b";'),
-    "only mentioned": ('# Passwords are elsewhere. a = "password";', '# Passwords are elsewhere. a = "password";'),
-    "the name of a group": ('passwords = { pin = "P"; };', None),
-    "without quotes": ("pin = P;", None),
-    "a number": ("my_password : 1234;", None),
-    "a comment between": ('a_password /* of */ = "P";', None),
+    "of an HSM": ('host = "b"; pin = "P" ; id = 1;', 'host = "b"; pin = "********" ; id = 1;'),
+    "in pieces": ('pin:"P"\n "\\"P"\nid = 1;', 'pin:"********"\n "********"\nid = 1;'),
+    "with comments between": (
+        'pin = "P" # 1\n"P" // 2\n /* 3 */ "P";',
+        'pin = "********" # ********\n"********" // ********\n /* ******** */ "********";',
+    ),
+    "made up": ('Setup_Password2 = "P";', 'Setup_Password2 = "********";'),
+    "of another name": ('passphrase = "P"; a = P;', None),
+    "a number": ("my_password : 1234; wait_delay = 0x10L;", 'my_password : "********"; wait_delay = 0x10L;'),
+    "a boolean": ("connect_on_init = TRUE; other = true", 'connect_on_init = TRUE; other = "********"'),
+    "in a group of that name": (
+        'pin = { id = 1; host : "P"; }; id = 2',
+        'pin = { id = "********"; host : "********"; }; id = 2',
+    ),
+    "in a list": (
+        'host = ("P", { host = "P"; }); id = [1, 2];',
+        'host = ("********", { host = "********"; }); id = ["********", "********"];',
+    ),
+    "in documented groups": (
+        'primus : { hsms : { hsm10 = { host = "a"; pin = "P"; }; }; };',
+        'primus : { hsms : { hsm10 = { host = "a"; pin = "********"; }; }; };',
+    ),
+    "what a string has in it": (
+        'host = "pin = \\"a\\" # pin"; pin = "P";',
+        'host = "pin = \\"a\\" # pin"; pin = "********";',
+    ),
+    "an open string in a comment": ('# pin = "\npin = "P"; # "', '# ********\npin = "********"; # ********'),
+    "what is commented out": ('/* pin = "P"; */ id = 1; // P\n', "/* ******** */ id = 1; // ********\n"),
+    "a mark": ('\ufeffid = 1; pin = "P";', '\ufeffid = 1; pin = "********";'),
+    "an include": ('id = 1;\n@include "other.cfg"\npin = "P";', 'id = 1;\n@include "other.cfg"\npin = "********";'),
+    "ours": (MANAGED + "\nid = 1;", MANAGED + "\nid = 1;"),
+    "nothing": ("", ""),
+    "no setting": ("P", None),
     "an open string": ('a_password = "P', None),
-    "no setting": ("/* the pin is P */", None),
+    "an open comment": ('id = 1; /* pin = "P";', None),
+    "a setting that is there twice": ('pin = "P"; pin = "P";', None),
 }
 
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """ppin_config: a primus.cfg takes the place of the old one only after ppin has listed what is in it."""
 
+import os
+
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
 
@@ -125,13 +127,91 @@ def test_backup(client):
         'pin = /* the */ "hunter2";',
         'PIN="hunter2"',
         'setup_password = "hunter2";',
+        '# pin = "\npin = "hunter2";',
+        'host = "pin = \\""; pin = "hunter2"; # "',
+        'pin = "hunter2',
     ],
 )
-def test_a_diff_shows_no_password_of_an_older_file(client, old):
-    client.config.write_text(old)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_diff_shows_no_password(client, old, turned):
+    """Neither that of an older file nor that of the new one."""
+    client.config.write_text(NEW if turned else old)
+    result = client.run("ppin_config", content=old if turned else NEW, validate=False)
+    assert result["changed"] and "hunter2" not in str(result)
+    assert result["diff"]["before" if turned else "after"] == NEW
+
+
+def test_a_password_in_the_content_is_in_no_output_and_no_log(client, tmp_path):
+    """ppin says what it reads, and a module tells syslog its arguments."""
+    content = NEW.replace("primus :", 'pin = "hunter2"; primus :')
+    client.ppin.write_text('#!/bin/sh\nwhile [ "$1" != -c ]; do shift; done\ncat "$2"\n')
+    logged = tmp_path / "logged"
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path/syslog.py").write_text(SYSLOG % str(logged))
+    client.python_path.append(str(tmp_path / "path"))
+    for text in (content, content + "}"):
+        result = client.run("ppin_config", content=text)
+        assert result["failed"] and "hunter2" not in str(result)
+    assert "content=NOT_LOGGING_PARAMETER" in logged.read_text() and "hunter2" not in logged.read_text()
+
+
+SYSLOG = """\
+LOG_USER = LOG_INFO = LOG_WARNING = LOG_NOTICE = LOG_DEBUG = LOG_ERR = 0
+def openlog(*args): syslog(*args)
+def syslog(*args): open(%r, "a").write(repr(args))
+"""
+
+
+@pytest.mark.parametrize("content", [NEW, "the same"])
+def test_a_link_is_neither_followed_nor_replaced(client, tmp_path, content):
+    """Whoever may write to the directory could have root print another's file, and take it over."""
+    other = tmp_path / "other"
+    other.write_text(SECRET_FILE)
+    other.chmod(0o600)
+    client.config.unlink()
+    client.config.symlink_to(other)
+    before = other.stat()
+    content = SECRET_FILE if content == "the same" else content
+    result = client.run("ppin_config", content=content, mode="0666", backup=True)
+    assert result["failed"] and result["error"]["class"] == "config"
+    assert f"{client.config} is a symbolic link, so it was neither read nor changed. " in result["msg"]
+    assert "192.0.2.77" not in str(result) and other.read_text() == SECRET_FILE
+    assert (other.stat().st_mode, other.stat().st_uid) == (before.st_mode, before.st_uid)
+    assert client.config.is_symlink() and not list(client.etc.glob("primus.cfg?*"))
+
+
+SECRET_FILE = 'host = "192.0.2.77";\n'
+
+
+def test_a_hard_link_in_a_directory_of_others(client, tmp_path):
+    os.link(client.config, tmp_path / "other")
+    client.etc.chmod(0o770)
     result = client.run("ppin_config", content=NEW)
-    assert "hunter2" not in str(result)
-    assert result["diff"]["after"] == NEW
+    assert result["failed"] and "has other names (hard links), so it was neither read nor changed" in result["msg"]
+
+
+def test_a_link_to_the_directory_is_followed(client, tmp_path):
+    (tmp_path / "link").symlink_to(client.etc)
+    assert client.run("ppin_config", content=NEW, config_path=tmp_path / "link/primus.cfg")["changed"]
+    assert client.config.read_text() == NEW
+
+
+def test_a_partition_with_a_secret_is_not_dropped(configured):
+    before = configured.state()
+    for check in (True, False):
+        result = configured.run("ppin_config", content=NEW, check=check)
+        assert result["failed"] and result["error"]["class"] == "state"
+        assert "it does not name 'P2', whose permanent secret is there" in result["msg"]
+    assert configured.state() == before
+    assert configured.run("ppin_config", content=NEW, check=True, removed=["P2"])["changed"]
+    assert configured.run("ppin_config", content=NEW, removed=["P2"])["failed"]
+    assert configured.secret("P2", state="absent")["changed"]
+    assert configured.run("ppin_config", content=NEW)["changed"]
+
+
+def test_without_validation_it_is_dropped(configured):
+    assert configured.run("ppin_config", content=NEW, validate=False)["changed"]
+    assert configured.info()["orphans"] == ["P2"]
 
 
 def test_a_folder_that_is_not_there(client, tmp_path):

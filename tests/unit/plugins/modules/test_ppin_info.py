@@ -4,6 +4,7 @@
 
 import getpass
 import hashlib
+import os
 import re
 
 from emulated_hsm import PROXY_PASSWORD
@@ -131,3 +132,43 @@ def test_until_when_the_setup_password_may_be_valid(configured, client, hsm):
     client.ledger.unlink()
     assert set(validity().values()) == {None}
     assert "not in 0 to 87600 hours" in client.info(setup_password_lifespan=-1)["msg"]
+
+
+def test_secrets_of_partitions_that_primus_cfg_does_not_name(configured):
+    assert configured.info()["orphans"] == []
+    configured.config.write_text(configured.config.read_text().replace('"P2"', '"P7"'))
+    assert configured.info()["orphans"] == ["P2"]
+    configured.config.unlink()
+    assert configured.info()["orphans"] == ["P1", "P2"]
+    configured.secrets.write_text('version = "1.0";')  # as a template may be
+    assert configured.info()["orphans"] == []
+    configured.secrets.write_text("{")
+    assert configured.info()["orphans"] is None
+
+
+def test_whether_it_ran_in_check_mode(client):
+    assert (client.info()["check_mode"], client.info(check=True)["check_mode"]) == (False, True)
+
+
+def test_who_else_may_change_what_is_run(client, tmp_path):
+    """The folders above belong to root and the user that runs the tests, as pytest makes them."""
+    assert client.info()["changeable"] is None
+    (client.home / "bin").chmod(0o777)
+    assert client.info()["changeable"] == f"{client.home}/bin can be written by every user"
+    (client.home / "bin").chmod(0o755)
+    library = client.home / "lib/libprimusP11.so"
+    library.parent.mkdir(exist_ok=True)
+    library.touch(0o644)
+    library.chmod(0o664)
+    assert client.info()["changeable"].startswith(f"{library} can be written by the group ")
+    if os.geteuid() == 0:
+        library.chmod(0o644)
+        os.chown(client.ppin, 65534, -1)
+        assert client.info()["changeable"].startswith(f"{client.ppin} belongs to the user ")
+
+
+def test_a_version_that_is_not_told(client):
+    client.ppin.write_text("#!/bin/sh\n")
+    info = client.info()
+    assert info["version"] is None
+    assert f"{client.ppin} does not tell its version. A role does not replace it" in str(info["warnings"])

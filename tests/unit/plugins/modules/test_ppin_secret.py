@@ -458,3 +458,28 @@ def test_a_damaged_ledger_is_a_warning(configured):
     result = configured.secret(state="updated")
     assert result["action"] == "updated" and "damaged" in str(result["warnings"])
     assert configured.secret(state="updated")["action"] == "none"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_secret_of_a_partition_that_primus_cfg_does_not_name_is_removed(configured, gone):
+    """As after a run that dropped the partition before its secret was removed."""
+    if gone:
+        configured.config.unlink()
+    else:
+        configured.config.write_text(configured.config.read_text().replace('"P2"', '"P7"'))
+    before, logins = configured.state(), configured.hsm.logins()
+    assert configured.secret("P2", state="absent", check=True)["action"] == "removed"
+    assert configured.state() == before
+    result = configured.secret("P2", state="absent")
+    assert (result["action"], result["logins"]) == ("removed", 0)
+    assert configured.info()["orphans"] == (["P1"] if gone else [])
+    assert configured.state().get("primus.cfg") == before.get("primus.cfg")
+    assert configured.secret("P2", state="absent")["action"] == "none"
+    assert configured.hsm.logins() == logins
+
+
+def test_a_secret_that_may_be_left_behind_is_told(configured):
+    configured.config.write_text(configured.config.read_text().replace('"P2"', '"P7"') + "a = 1; a = 2;")
+    result = configured.secret("P2", state="absent")
+    assert result["action"] == "none"
+    assert "not known whether .secrets.cfg has a permanent secret of 'P2'" in str(result["warnings"])

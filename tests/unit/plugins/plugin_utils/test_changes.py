@@ -7,9 +7,12 @@ import hashlib
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._changes import NAMES, client_changes, provider_changes
+from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
 
 HOME, ETC, PROFILE = "/usr/local/primus", "/etc/primus", "/etc/profile.d/primus.sh"
-CONTENT, TEXT = 'version = "1.0";\n', "PRIMUS_HOME=/usr/local/primus\n"
+SETTINGS = {"hsms": [{"host": "h"}], "partitions": [{"user_name": "P2", "slot_id": 1}]}
+CONTENT = render(SETTINGS)
+TEXT = "PRIMUS_HOME=/usr/local/primus\n"
 WANTED = {
     "package": "PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb",
     "version": "2.2.4",
@@ -18,7 +21,9 @@ WANTED = {
     "etc": ETC,
     "owner": "root",
     "group": "primus",
-    "content": CONTENT,
+    "settings": SETTINGS,
+    "service_users": None,
+    "removed": [],
     "members": ["app"],
     "around": [[PROFILE, TEXT]],
 }
@@ -34,6 +39,10 @@ IN_ETC = {"primus.cfg": there("0640", CONTENT), ".secrets.cfg": there("0660"), "
 LOOK = {
     "installed": True,
     "version": "2.2.4",
+    "error": None,
+    "orphans": [],
+    "partitions": [],
+    "service_users": [],
     "group": {"name": "primus", "exists": True, "members": ["app", "other"]},
     "files": {
         HOME: there("0755"),
@@ -64,6 +73,7 @@ def test_a_client_that_is_right_needs_nothing():
 
 
 INSTALL = {"install": True, "any": True, "untried": ["The provider 2.2.4 would be installed"]}
+INSTALL_2241 = {**INSTALL, "untried": ["The provider 2.2.4.1 would be installed"]}
 CONFIGURE = {"configure": True, "any": True}
 
 
@@ -73,14 +83,20 @@ CONFIGURE = {"configure": True, "any": True}
         ({"look": {"version": "2.2.3"}}, INSTALL),
         ({"look": {"version": "2.2.10"}}, {}),
         ({"look": {"version": "2.2.10"}, "wanted": {"allow_downgrade": True}}, INSTALL),
-        ({"look": {"version": None}}, INSTALL),
+        ({"look": {"version": None}}, {}),
+        ({"look": {"version": None, "error": {"class": "timeout", "code": None}}}, {}),
+        ({"look": {"version": None, "error": {"class": "config", "code": "0x80005003"}}}, {}),
+        ({"look": {"version": None, "error": {"class": "config", "code": None}}}, INSTALL),
+        ({"look": {"version": None, "error": {"class": "unknown", "code": None}}}, INSTALL),
+        ({"look": {"version": "2.2.4-beta"}}, INSTALL),
+        ({"look": {"version": "2.2.4-beta"}, "wanted": {"version": "2.2.4.1"}}, INSTALL_2241),
         ({"look": {"installed": False}, "wanted": {"package": ""}}, {}),
         ({"files": {ETC: there("0755")}}, {"folder": True, "any": True}),
         ({"files": {ETC: {**there("0750"), "owner": "app"}}}, {"folder": True, "any": True}),
         ({"files": {f"{ETC}/primus.cfg": there("0640", "other")}}, {**CONFIGURE, "config": True}),
         ({"files": {f"{ETC}/primus.cfg": there("0644", CONTENT)}}, {**CONFIGURE, "config": True}),
         ({"files": {f"{ETC}/primus.cfg": ABSENT}}, {**CONFIGURE, "config": True}),
-        ({"files": {f"{ETC}/primus.cfg": there("0644", "other")}, "wanted": {"content": ""}}, {}),
+        ({"files": {f"{ETC}/primus.cfg": there("0644", "other")}, "wanted": {"settings": {}}}, {}),
         ({"files": {f"{ETC}/.secrets.cfg": there("0644")}}, {**CONFIGURE, "secrets": True}),
         ({"files": {f"{ETC}/.secrets.cfg": ABSENT}}, {}),
         ({"wanted": {"members": ["app", "new"]}}, {**CONFIGURE, "members": ["new"]}),
@@ -105,7 +121,7 @@ def test_a_configuration_under_primus_home_moves_with_all_that_belongs_to_it():
 
 def test_a_bare_host_gets_everything():
     look = {"installed": False, "version": None, "group": {"name": "primus", "exists": False, "members": []}}
-    changes = changes_of(look, files=dict.fromkeys(LOOK["files"], ABSENT), wanted={"content": ""})
+    changes = changes_of(look, files=dict.fromkeys(LOOK["files"], ABSENT), wanted={"settings": {}})
     assert (changes["install"], changes["folder"], changes["config"], changes["move"]) == (True, True, False, [])
     assert changes["untried"] == [
         "The provider 2.2.4 would be installed",
@@ -118,7 +134,7 @@ def test_a_bare_host_gets_everything():
 def test_a_new_provider_has_templates():
     files = {f"{HOME}/etc/.secrets.cfg": there("0660"), f"{HOME}/etc/primus.cfg": there("0640")}
     files.update({f"{ETC}/{name}": ABSENT for name in NAMES})
-    changes = changes_of({"installed": False}, files, {"package": "", "content": ""})
+    changes = changes_of({"installed": False}, files, {"package": "", "settings": {}})
     assert (changes["templates"], changes["move"]) == ([".secrets.cfg", "primus.cfg"], [])
     assert changes_of({"installed": False}, files, {"package": ""})["templates"] == [".secrets.cfg"]
 
@@ -191,9 +207,44 @@ def test_verify_is_refused_where_nothing_is_to_be_changed_too():
         client_changes(CLIENT, [P1], [SVC1], "alway")
 
 
+def test_the_secret_of_an_orphan_is_removed():
+    changes = client_changes({**CLIENT, "orphans": ["P3"]}, [absent(P3), absent({"user_name": "P4"})], [])
+    assert changes["remove"] == ["P3"]
+
+
+def named_in(look, partitions, users=None):
+    """The partitions and service users in the primus.cfg that the role would put in place."""
+    settings = {"hsms": [{"host": "h"}], "partitions": [{"slot_id": i, **each} for i, each in enumerate(partitions)]}
+    content = changes_of({**CLIENT, **look}, wanted={"settings": settings, "service_users": users})["content"]
+    return [name for name in ("P1", "P2", "P3", "svc1", "svc2", "svc3") if f'"{name}"' in content]
+
+
+BROKEN = {"partitions": [], "error": {"class": "timeout", "code": None}}
+
+
+@pytest.mark.parametrize(
+    ("look", "partitions", "users", "expected"),
+    [
+        ({}, [P1, P2], None, ["P1", "P2", "svc1", "svc2"]),
+        ({}, [absent(P1), P2], None, ["P1", "P2", "svc1", "svc2"]),
+        ({}, [P1, absent(P2)], None, ["P1", "svc1"]),
+        ({}, [P1, absent(P3)], None, ["P1", "svc1"]),
+        ({"orphans": ["P3"]}, [P1, absent(P3)], None, ["P1", "svc1"]),
+        ({"orphans": None}, [P1, absent(P3)], None, ["P1", "svc1"]),
+        ({**BROKEN, "orphans": []}, [P1, absent(P3)], None, ["P1", "svc1"]),
+        ({**BROKEN, "orphans": None}, [P1, absent(P3)], None, ["P1", "P3", "svc1"]),
+        ({}, [P1, absent({"user_name": "P3", "proxy_user": "svc1"})], [SVC1], ["P1", "svc1"]),
+        ({}, [P2, absent({"user_name": "P3", "proxy_user": "svc1"})], [absent(SVC1)], ["P2", "P3", "svc1", "svc2"]),
+        ({}, [P1, absent({"user_name": "P3", "proxy_user": "svc2"})], [absent(SVC2)], ["P1", "svc1"]),
+    ],
+)
+def test_a_partition_stays_in_primus_cfg_until_its_credentials_are_gone(look, partitions, users, expected):
+    assert named_in(look, partitions, users) == expected
+
+
 @pytest.mark.parametrize(
     "partition", [{**P1, "proxy_user": "svc2"}, {**P1, "proxy_user": {"hsm0": "svc2"}}, absent({"user_name": "P1"})]
 )
 def test_a_service_proxy_password_that_would_stay_behind_is_refused(partition):
     with pytest.raises(ValueError, match=r"^service_users: 'svc1' is absent, and primus\.cfg would no longer name it"):
-        client_changes(CLIENT, [partition], [absent(SVC1), SVC2])
+        named_in({}, [partition], [absent(SVC1), SVC2])

@@ -93,6 +93,13 @@ FOUND = {
         {},
         {"config_unread": ["/c: r"]},
     ),
+    "orphans": (look(orphans=["P8", "P9"]), {}, {"orphan": ["P8", "P9"]}),
+    "orphans not known": (look(orphans=None), {}, {}),
+    "changeable": (
+        look(changeable="/p belongs to the user q"),
+        {},
+        {"provider_changeable": ["/p belongs to the user q"]},
+    ),
     "interrupted": (look(interrupted=True), {}, {"interrupted": [""]}),
     "ledger": (look(ledger=BROKEN_LEDGER), {}, {"ledger_problem": ["The ledger /l is damaged"]}),
     "secrets for all": (look(secrets=file("/s", "0604")), {}, {"file_rights": ["/s 0604"]}),

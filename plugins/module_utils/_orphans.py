@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""Orphans: partitions whose permanent secret is in .secrets.cfg and which primus.cfg does not name.
+
+ppin neither lists nor removes such a secret, so it would stay for good.
+"""
+
+import os
+import re
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import read_file, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Paths, Ppin, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+    name_problem,
+    read_secret_users,
+    read_slots,
+)
+
+# A removal needs no login, so where the HSM is does not matter.
+_CONFIG = """\
+version = "1.0";
+primus : {
+  connect_on_init = false;
+  hsms : { hsm0 : { host = "localhost"; port = "2310"; slots : { slot0 : { user_name = "%s"; id = 0; }; }; }; };
+};
+"""
+
+
+def orphans(paths: Paths) -> t.Optional[t.List[str]]:
+    """Their names, or None when one of the two files is not understood."""
+    try:
+        users = read_secret_users(_text(paths.secrets))
+        config = _text(paths.config)
+        named = {slot.user_name for slot in read_slots(config, paths.config)} if config else set()
+    except (OSError, ValueError, PpinError):
+        return None
+    return [name for name in dict.fromkeys(users) if name not in named]
+
+
+def _text(path: str) -> str:
+    try:
+        return read_file(path).decode("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
+
+
+def make_removable(module: AnsibleModule, name: str) -> None:
+    """Have a module that is to remove a secret use a primus.cfg that names its partition, if the client's does not.
+
+    It is in the module's private directory, and names that partition alone. :raises OSError, PpinError:
+    """
+    paths = find_paths(module.params, module.get_bin_path)
+    found = orphans(paths)
+    if found is None and name not in _listed(paths, module.params["timeout"]):
+        module.warn(
+            "It is not known whether .secrets.cfg has a permanent secret of '%s', as primus.cfg or .secrets.cfg is not "
+            "understood. ppin does not list one." % name
+        )
+    if name in (found or []) and not name_problem(name):
+        config = os.path.join(module.tmpdir, "orphan.cfg")
+        replace_file(config, (_CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)).encode("utf-8"))
+        module.params["config_path"] = config
+
+
+def _listed(paths: Paths, timeout: int) -> t.Collection[str]:
+    try:
+        return Ppin(paths, timeout).listing().partitions
+    except PpinError:
+        return ()

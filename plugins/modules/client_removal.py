@@ -1,0 +1,245 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: client_removal
+short_description: Remove the files of a Primus HSM client from a host
+version_added: 1.0.0
+description:
+  - Removes C(/etc/primus), every copy of C(.secrets.cfg) that this collection or C(ppin) may have left, the ledger, and
+    what the roles have put elsewhere in C(/etc). It is made for the playbook C(hsmops.primus.decommission).
+  - Runs no C(ppin), so it works where C(ppin) is broken. It logs in nowhere.
+  - Removes all that it can, and fails when something is left that can be used to log in, naming it and why.
+  - What a symbolic link points to is never removed, and no link is followed on the way to a directory. A link to such a
+    file stays, so that the next run finds it too.
+author:
+  - The hsmops.primus authors (@hsmops)
+options:
+  primus_home:
+    description: The directory of the provider. Its templates stay, unless O(provider=true).
+    type: path
+    default: /usr/local/primus
+  etc:
+    description: The directory of the configuration, which is removed with all that is in it.
+    type: path
+    default: /etc/primus
+  provider:
+    description: Remove the provider too, with everything in O(primus_home).
+    type: bool
+    default: false
+  timeout:
+    description: Seconds to wait for another run.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Tells what it would remove, and warns of what would be left.
+  diff_mode:
+    support: none
+    description: The files have secrets in them.
+  platform:
+    support: full
+    description: Linux.
+    platforms: posix
+notes:
+  - Works with Python 3.6 and later on the host.
+"""
+
+EXAMPLES = r"""
+- name: Remove all that makes this host a client of the HSM
+  hsmops.primus.client_removal:
+    provider: true
+"""
+
+RETURN = r"""
+removed:
+  description: What was removed.
+  returned: always
+  type: list
+  elements: path
+  sample: [/etc/primus]
+left:
+  description: What could not be removed, or was not, and why.
+  returned: always
+  type: list
+  elements: str
+error:
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+"""
+
+import contextlib
+import os
+import re
+import stat
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._files import Directory, open_directory, open_parent
+from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ETC, PRIMUS_HOME
+from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import MANAGED
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+
+NAMES = (".secrets.cfg", "primus.cfg")
+
+_COPY = re.compile(r"(?:\.secrets\.cfg(?:\.ledger|\..+~|\.working-.*|.*\.new(?:-.*)?|.*\.kept)|primus\.cfg\..+~)", re.S)
+"""What the modules, or a run that died, may have left beside the two files."""
+
+_FILLED = re.compile(rb"\b(?:name|pin|proxy_password)\s*[=:]")
+"""What stands in a file of NAMES that is not as the provider has brought it."""
+
+AROUND = ("/etc/profile.d/primus.sh", "/etc/rsyslog.d/30-primus.conf", "/etc/logrotate.d/primus")
+
+_KEPT = re.compile(r"-.+-[0-9]{8}T[0-9]{6}Z|\.new")
+"""What follows the name of the provider in that of one that an upgrade has kept, or was unpacking."""
+
+
+class Removal:
+    """removed, left: as the results."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.home: str = module.params["primus_home"]
+        self.etc: str = module.params["etc"]
+        self.removed: t.List[str] = []
+        self.left: t.List[str] = []
+
+    def run(self) -> None:
+        """:raises OSError, PpinError: when nothing was removed."""
+        for option in ("primus_home", "etc"):
+            path = os.path.normpath(self.module.params[option])
+            if not os.path.isabs(path) or path.count("/") < 2 or path in ("/usr/local", "/usr/share", "/var/lib"):
+                raise PpinError("%s is %s, which is no directory of the provider's own" % (option, path), cls="config")
+        home_etc = os.path.join(self.home, "etc")
+        places = list(dict.fromkeys([self.etc, home_etc]))
+        with contextlib.ExitStack() as locks:
+            if not self.module.check_mode:
+                for place in filter(os.path.isdir, places):
+                    locks.enter_context(locked(os.path.join(place, NAMES[0]), self.module.params["timeout"]))
+            for place in places:
+                for path in leftovers(os.path.join(place, NAMES[0])):
+                    self.remove(path)
+            self.empty(self.etc, lambda _directory, _name: True)
+            if not self.left:
+                self.remove(self.etc)
+            self.empty(home_etc, is_ours)
+            for path in AROUND:
+                if is_managed(path):
+                    self.remove(path)
+            self.remove_providers()
+
+    def empty(self, folder: str, unwanted: t.Callable[[Directory, str], bool]) -> None:
+        """Remove what is unwanted from a directory, except what points elsewhere."""
+        if self.points_elsewhere(folder):
+            return
+        try:
+            with open_directory(folder) as directory:
+                for name in sorted(directory.names()):
+                    path = directory.path_of(name)
+                    if not (name.startswith(NAMES) and self.points_elsewhere(path)) and unwanted(directory, name):
+                        self.remove(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, PpinError) as exc:
+            self.tell(folder, exc)
+
+    def points_elsewhere(self, path: str) -> bool:
+        """Whether it is a link to what is left: not what is removed under its own name, and not nothing."""
+        if not os.path.islink(path):
+            return False
+        target = os.path.realpath(path)
+        if os.path.lexists(target) and not (target + "/").startswith(self.etc + "/"):
+            self.left.append("%s, to which the symbolic link %s points" % (target, path))
+            return True
+        return False
+
+    def remove(self, path: str) -> None:
+        """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
+        try:
+            directory, name = open_parent(path)
+            with directory:
+                status = directory.look(name)
+                if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
+                    self.left.append(
+                        "another name (hard link) of %s, which find / -xdev -inum %d shows" % (path, status.st_ino)
+                    )
+                if not self.module.check_mode:
+                    directory.remove(name)
+                self.removed.append(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, PpinError) as exc:
+            self.tell(path, exc)
+
+    def remove_providers(self) -> None:
+        """Those that an upgrade has kept, and the present one if asked."""
+        parent, name = os.path.split(os.path.normpath(self.home))
+        with contextlib.suppress(FileNotFoundError), open_directory(parent) as directory:
+            for other in sorted(directory.names()):
+                if other.startswith(name) and _KEPT.fullmatch(other[len(name) :]):
+                    self.remove(directory.path_of(other))
+        if self.module.params["provider"] and not self.points_elsewhere(self.home):
+            self.remove(self.home)
+
+    def tell(self, path: str, exc: Exception) -> None:
+        place = getattr(exc, "filename", None) or ""
+        self.left.append("%s: %s" % (place if os.path.isabs(place) else path, getattr(exc, "strerror", None) or exc))
+
+
+def is_ours(directory: Directory, name: str) -> bool:
+    """Whether what stands beside the provider's templates is of a client, and no template."""
+    if name not in NAMES:
+        return bool(_COPY.fullmatch(name))
+    try:
+        return bool(_FILLED.search(directory.read(name)))
+    except (OSError, PpinError):
+        return True  # no template is like this, so its removal tells what it is
+
+
+def is_managed(path: str) -> bool:
+    try:
+        directory, name = open_parent(path)
+        with directory:
+            return directory.read(name).startswith(MANAGED.encode("ascii"))
+    except (OSError, PpinError):
+        return False
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "primus_home": {"type": "path", "default": PRIMUS_HOME},
+            "etc": {"type": "path", "default": ETC},
+            "provider": {"type": "bool", "default": False},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    removal = Removal(module)
+    try:
+        removal.run()
+    except PpinError as exc:
+        module.fail_json(removed=removal.removed, left=removal.left, **exc.failure())
+    result = {"changed": bool(removal.removed), "removed": removal.removed, "left": removal.left}
+    problem = "Left on this host: %s." % "; ".join(removal.left)
+    if removal.left and not module.check_mode:
+        error = PpinError(
+            problem,
+            cls="permission",
+            hint="The rest was removed. Remove this by hand, then run again: it may hold what it takes to log in.",
+        )
+        module.fail_json(**dict(result, **error.failure()))
+    if removal.left:
+        module.warn(problem)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

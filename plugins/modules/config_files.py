@@ -1,0 +1,196 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: config_files
+short_description: Move or copy the files of a Primus HSM client to where no package overwrites them
+version_added: 1.0.0
+description:
+  - Moves or copies C(primus.cfg), C(.secrets.cfg) and its ledger from the directory of the provider, or corrects their
+    owner, group and permissions. It is made for the role P(hsmops.primus.primus_provider#role).
+  - The directory of the provider may belong to the user C(primus), who could put a link there. No link is followed, and
+    a file that could be somebody else's is refused.
+  - No file is replaced. Another run that works on C(.secrets.cfg) is waited for.
+author:
+  - The hsmops.primus authors (@hsmops)
+options:
+  state:
+    description:
+      - V(moved) and V(copied) put the files in O(dest). V(present) only corrects those that are in O(dest).
+    type: str
+    choices: [present, copied, moved]
+    default: present
+  names:
+    description: Which files, in the order in which they are to be put in place.
+    type: list
+    elements: str
+    choices: [.secrets.cfg.ledger, .secrets.cfg, primus.cfg]
+    required: true
+  src:
+    description: The directory that they are in. Needed by V(state=copied) and V(state=moved).
+    type: path
+  dest:
+    description: The directory that they are to be in.
+    type: path
+    required: true
+  owner:
+    description: Their owner.
+    type: str
+  group:
+    description:
+      - Their group. The permissions are C(0640) for C(primus.cfg), C(0660) for C(.secrets.cfg) and C(0600) for the
+        ledger.
+    type: str
+  timeout:
+    description: Seconds to wait for another run.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Tells whether it would change something, without changing it.
+  diff_mode:
+    support: none
+    description: The files have secrets in them.
+  platform:
+    support: full
+    description: Linux.
+    platforms: posix
+notes:
+  - Works with Python 3.6 and later on the host.
+seealso:
+  - module: hsmops.primus.ppin_config
+"""
+
+EXAMPLES = r"""
+- name: Move a configuration to where no package overwrites it
+  hsmops.primus.config_files:
+    state: moved
+    names: [.secrets.cfg.ledger, .secrets.cfg, primus.cfg]
+    src: /usr/local/primus/etc
+    dest: /etc/primus
+    owner: root
+    group: primus
+"""
+
+RETURN = r"""
+error:
+  description: Why the module failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+"""
+
+import contextlib
+import os
+import stat
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+    Directory,
+    NewFile,
+    open_directory,
+    read_all,
+    set_permissions,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+
+MODES = {".secrets.cfg.ledger": "0600", ".secrets.cfg": "0660", "primus.cfg": "0640"}
+
+
+def put_in_place(module: AnsibleModule) -> bool:
+    """Move or copy the files. Returns whether that changes anything. :raises OSError, PpinError:"""
+    params = module.params
+    changed = False
+    with open_directory(params["src"]) as source, contextlib.ExitStack() as locks:
+        if not module.check_mode:
+            for folder in (params["dest"], params["src"]):
+                locks.enter_context(locked(os.path.join(folder, ".secrets.cfg"), params["timeout"]))
+        for name in params["names"]:
+            with contextlib.suppress(FileNotFoundError):  # a run before this one has moved it
+                changed = put_one_in_place(module, source, name) or changed
+    return changed
+
+
+def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> bool:
+    params = module.params
+    with checked(source, name) as file, contextlib.ExitStack() as stack:
+        if module.check_mode:
+            return True
+        dest = stack.enter_context(open_directory(params["dest"]))
+        if name in dest.names():
+            raise PpinError(
+                "%s is in two places, %s and %s, and it is not known which is right" % (name, source.path, dest.path),
+                cls="state",
+                hint="Nothing was replaced. Remove the one that is wrong, then run again.",
+            )
+        new = stack.enter_context(NewFile(dest, name))
+        new.put_in_place(read_all(file))
+        set_permissions(module, dest.path_of(name), params["owner"], params["group"], MODES[name])
+        if params["state"] == "moved":
+            os.unlink(name, dir_fd=source.fd)
+    return True
+
+
+@contextlib.contextmanager
+def checked(directory: Directory, name: str) -> t.Iterator[int]:
+    """A descriptor of a file that is not another one under this name. :raises OSError, PpinError:"""
+    if stat.S_ISLNK(directory.look(name).st_mode):
+        raise not_alone(directory.path_of(name), "is a symbolic link")
+    with directory.open(name) as file:
+        if os.fstat(file).st_nlink > 1:
+            raise not_alone(directory.path_of(name), "has other names (hard links)")
+        yield file
+
+
+def not_alone(path: str, problem: str) -> PpinError:
+    return PpinError(
+        "%s %s, so it was not used" % (path, problem),
+        cls="config",
+        hint="Whoever may write to its directory may have made it, to have another file copied or given away. Put a "
+        "file of its own there, then run again.",
+    )
+
+
+def correct(module: AnsibleModule) -> bool:
+    """Give the files their owner, group and permissions. Returns whether that changes anything."""
+    params = module.params
+    changed = False
+    with open_directory(params["dest"]) as dest:
+        for name in params["names"]:
+            with checked(dest, name):
+                pass
+            path = dest.path_of(name)
+            changed = set_permissions(module, path, params["owner"], params["group"], MODES[name]) or changed
+    return changed
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "state": {"type": "str", "choices": ["present", "copied", "moved"], "default": "present"},
+            "names": {"type": "list", "elements": "str", "choices": list(MODES), "required": True},
+            "src": {"type": "path"},
+            "dest": {"type": "path", "required": True},
+            "owner": {"type": "str"},
+            "group": {"type": "str"},
+            "timeout": {"type": "int", "default": 60},
+        },
+        required_if=[("state", "copied", ["src"]), ("state", "moved", ["src"])],
+        supports_check_mode=True,
+    )
+    try:
+        changed = correct(module) if module.params["state"] == "present" else put_in_place(module)
+    except PpinError as exc:
+        module.fail_json(**exc.failure())
+    except OSError as exc:
+        module.fail_json(**from_os_error(exc, "The files cannot be put in place").failure())
+    module.exit_json(changed=changed)
+
+
+if __name__ == "__main__":
+    main()

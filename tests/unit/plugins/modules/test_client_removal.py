@@ -1,0 +1,123 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""client_removal: nothing with a secret is left, nothing of anybody else's is removed, whatever ppin does."""
+
+import os
+import subprocess
+
+import pytest
+
+
+@pytest.fixture
+def host(configured, tmp_path):
+    """A client whose configuration is in a directory of its own, and whose ppin does not end."""
+    etc = tmp_path / "etc-primus"
+    configured.etc.rename(etc)
+    configured.etc.mkdir()
+    (configured.etc / ".secrets.cfg").write_text('version = "1.0";\n')
+    (configured.etc / "primus.cfg").write_text('version = "1.0"; primus : { hsms : { }; };\n')
+    configured.ppin.write_text("#!/bin/sh\nsleep 600\n")
+    configured.own, configured.templates = etc, configured.etc
+
+    def remove(check=False, **options):
+        nothing = dict.fromkeys(("config_path", "secrets_path"))
+        options = {"primus_home": configured.home, "etc": etc, **nothing, **options}
+        return configured.run("client_removal", check=check, **options)
+
+    configured.remove = remove
+    return configured
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_client_has_is_removed_and_what_came_with_the_provider_stays(host):
+    secret = (host.own / ".secrets.cfg").read_text()
+    for name in (".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger.new", "primus.cfg.1.2026~"):
+        (host.own / name).write_text(secret)
+        (host.templates / name).write_text(secret)
+    (host.templates / ".secrets.cfg.working-x").mkdir()
+    (host.templates / ".secrets.cfg.working-x/.secrets.cfg").write_text(secret)
+    kept = host.home.with_name(host.home.name + "-2.1.0-20260131T120000Z")
+    (kept / "etc").mkdir(parents=True)
+    (kept / "etc/.secrets.cfg").write_text(secret)
+    assert host.remove(check=True)["removed"] and host.own.exists() and kept.exists()
+    result = host.remove()
+    assert result["changed"] and result["left"] == []
+    assert not host.own.exists() and not kept.exists()
+    assert names(host.templates) == [".secrets.cfg", "primus.cfg"]
+    assert not host.remove()["changed"]
+
+
+def test_filled_templates_are_removed(host):
+    (host.own / ".secrets.cfg").rename(host.templates / ".secrets.cfg")
+    (host.templates / "primus.cfg").write_text('version = "1.0"; primus : { hsms : { hsm0 : { pin = "1"; }; }; };\n')
+    host.remove()
+    assert names(host.templates) == []
+
+
+def test_the_provider_goes_when_asked(host):
+    host.remove(provider=True)
+    assert not host.home.exists() and not host.own.exists()
+
+
+@pytest.mark.parametrize("provider", [False, True])
+@pytest.mark.parametrize("where", ["own", "templates"])
+@pytest.mark.parametrize("kind", ["a directory", "a file"])
+def test_what_a_link_points_to_is_never_removed(host, tmp_path, where, kind, provider):
+    other = tmp_path / "other"
+    if kind == "a directory":
+        other.mkdir()
+        (other / "precious").write_text("precious")
+    else:
+        other.write_text("precious")
+    link = getattr(host, where) / ".secrets.cfg"
+    link.unlink()
+    link.symlink_to(other)
+    for _time in range(2):  # a second run tells it too
+        result = host.remove(provider=provider)
+        if where == "templates" and provider:
+            break
+        assert result["failed"]
+        assert f"Left on this host: {other}, to which the symbolic link {link} points" in result["msg"]
+    assert (other / "precious").exists() if kind == "a directory" else other.read_text() == "precious"
+    secrets = [path for path in host.own.glob(".secrets.cfg*") if not path.is_symlink()] if host.own.exists() else []
+    assert secrets == []
+
+
+def test_a_link_in_the_place_of_the_directory(host, tmp_path):
+    other = tmp_path / "other"
+    host.own.rename(other)
+    host.own.symlink_to(other)
+    result = host.remove()
+    assert result["failed"] and f"{other}, to which the symbolic link {host.own} points" in result["msg"]
+    assert ".secrets.cfg" in names(other)
+
+
+def test_another_name_of_a_secret_is_told(host, tmp_path):
+    os.link(host.own / ".secrets.cfg", tmp_path / "mine")
+    result = host.remove()
+    assert result["failed"] and "another name (hard link) of" in result["msg"]
+    assert names(host.own) == []
+    assert host.remove()["removed"] == [str(host.own)]
+
+
+@pytest.mark.parametrize("option", ["etc", "primus_home"])
+@pytest.mark.parametrize("path", ["/", "/etc", "/usr/local/", "relative"])
+def test_a_directory_of_others_is_refused(host, option, path):
+    result = host.remove(check=True, **{option: path})
+    assert result["failed"] and "which is no directory of the provider's own" in result["msg"]
+
+
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(host):
+    mount = ["mount", "--bind", str(host.ppin), str(host.own / ".secrets.cfg")]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        result = host.remove()
+        assert result["failed"] and f"{host.own}/.secrets.cfg: Device or resource busy" in result["msg"]
+        assert names(host.own) == [".secrets.cfg"]
+    finally:
+        subprocess.run(["umount", str(host.own / ".secrets.cfg")], check=True)
+    assert host.remove()["left"] == [] and not host.own.exists()

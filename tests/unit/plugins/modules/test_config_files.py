@@ -1,0 +1,87 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""config_files: the configuration of a client is moved, whatever somebody has put where it was."""
+
+import os
+import stat
+
+import pytest
+
+NAMES = [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
+
+
+@pytest.fixture
+def place(client, tmp_path):
+    """Run the module on a client whose configuration is still in the directory of the provider."""
+    (tmp_path / "etc").mkdir()
+    client.ledger.write_text("ledger")
+
+    def run(state="moved", names=NAMES, check=False, **options):
+        places = {"src": client.etc, "dest": tmp_path / "etc", **options}
+        nothing = dict.fromkeys(("primus_home", "config_path", "secrets_path"))
+        return client.run("config_files", state=state, names=names, check=check, **nothing, **places)
+
+    run.client, run.dest = client, tmp_path / "etc"
+    return run
+
+
+def modes(folder):
+    return {path.name: oct(stat.S_IMODE(path.stat().st_mode)) for path in folder.iterdir()}
+
+
+def test_a_configuration_is_moved_once(place):
+    secrets = place.client.secrets.read_text()
+    assert place(check=True)["changed"] and not modes(place.dest)
+    assert place()["changed"]
+    assert modes(place.dest) == {".secrets.cfg.ledger": "0o600", ".secrets.cfg": "0o660", "primus.cfg": "0o640"}
+    assert (place.dest / ".secrets.cfg").read_text() == secrets
+    assert not set(NAMES) & set(modes(place.client.etc))
+    assert not place()["changed"]
+
+
+def test_a_template_stays_where_it_is(place):
+    assert place("copied", [".secrets.cfg"])["changed"]
+    assert place.client.secrets.read_text() == (place.dest / ".secrets.cfg").read_text()
+
+
+def test_permissions_are_corrected(place):
+    place()
+    (place.dest / ".secrets.cfg").chmod(0o644)
+    for check, changed in ((True, True), (False, True), (False, False)):
+        assert place("present", [".secrets.cfg"], check)["changed"] is changed
+    assert modes(place.dest)[".secrets.cfg"] == "0o660"
+
+
+def test_a_file_in_both_places_is_not_replaced(place):
+    (place.dest / "primus.cfg").write_text("other")
+    result = place(names=["primus.cfg"])
+    assert result["failed"] and "is in two places" in result["msg"]
+    assert (place.dest / "primus.cfg").read_text() == "other" and place.client.config.exists()
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("state", ["moved", "copied", "present"])
+def test_what_may_be_the_file_of_another_is_refused(place, tmp_path, link, state):
+    other = tmp_path / "shadow"
+    other.write_text("root only")
+    other.chmod(0o600)
+    folder = place.dest if state == "present" else place.client.etc
+    (folder / "primus.cfg").unlink(missing_ok=True)
+    link(other, folder / "primus.cfg")
+    result = place(state, ["primus.cfg"])
+    problem = "is a symbolic link" if link is os.symlink else "has other names (hard links)"
+    assert result["failed"] and f"{folder}/primus.cfg {problem}, so it was not used" in result["msg"]
+    assert other.read_text() == "root only" and stat.S_IMODE(other.stat().st_mode) == 0o600
+    assert state == "present" or not modes(place.dest)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link to another user")
+def test_a_directory_that_another_user_has_replaced_by_a_link(place, tmp_path):
+    other = tmp_path / "other"
+    place.client.etc.rename(other)
+    os.symlink(other, place.client.etc)
+    for path in (place.client.home, place.client.etc):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    result = place()
+    assert result["failed"] and "belongs to" in result["msg"]
+    assert not modes(place.dest) and (other / "primus.cfg").exists()
