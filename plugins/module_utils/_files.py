@@ -155,7 +155,11 @@ class Directory:
     @contextlib.contextmanager
     def open(self, name: str, flags: int = os.O_RDONLY) -> t.Iterator[int]:
         """A descriptor of a regular file. :raises OSError, Untrusted: when there is none, or it may not be used."""
-        fd = os.open(name, flags | os.O_NONBLOCK | _NO_LINK, dir_fd=self.fd)
+        try:
+            fd = os.open(name, flags | os.O_NONBLOCK | _NO_LINK, dir_fd=self.fd)
+        except OSError as exc:
+            exc.filename = self.path_of(name)  # for messages
+            raise
         try:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
