@@ -136,7 +136,7 @@ class _Run:
 
     def fail(self, exc: PpinError) -> None:
         left = ""
-        if exc.cls == "rejected" and not self.result.get("proxy_vouched", True):
+        if exc.cls == "rejected" and self.proxy_users:
             exc.hint += " Or the service proxy rejected the password of %s." % quoted(self.proxy_users)
         if self.result["rolled_back"]:
             left = ".secrets.cfg is as it was before."

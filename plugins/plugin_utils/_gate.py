@@ -236,7 +236,7 @@ class Gate:
             yield self._early(held, subject)
 
     def _early(self, held: contextlib.ExitStack, subject: Subject) -> bool:
-        deadline = time.monotonic() + EARLY
+        deadline, told = time.monotonic() + EARLY, False
         first = self.store.new_turn(self._derive("first", subject.key), self.host)
         while time.monotonic() < deadline:
             permit = None
@@ -245,7 +245,11 @@ class Gate:
             if permit:
                 held.callback(permit.release)
                 return True
-            if not self._used_in_run(subject):
+            if self._used_in_run(subject):
+                if not told:
+                    self._waits(subject, "")
+                    told = True
+            else:
                 if self._not_needed(subject):
                     return False
                 if first.take() is None:

@@ -211,7 +211,7 @@ def test_gate_of_an_own_play(reader, redis_url):
     words = ["-i", "cloudhsm/inventory.yml", "--limit", "app1.example.com", "gate/own_play.yml"]
     run_twice(reader, *words, "-e", f"primus_gate_store={redis_url}")
     assert reader.typed() == CLOUDHSM_TYPED
-    assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 2
+    assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 3, "of each password"
     # The address of the example is asked when no other is given.
     reader.install("PARTITION1:0:svc_example", hosts=["app1.example.com"])
     example = ("-e", "@gate/group_vars.yml", "-e", "vault_gate_password=secret")

@@ -149,8 +149,6 @@ def test_a_wrong_setup_password_behind_a_service_proxy(behind_proxy, vouched):
         age_proxy(fleet, *fleet.hosts)
     run = fleet.run(fleet.secret("P1", setup_password=WRONG_SETUP))
     assert (fleet.verdicts("setup"), set(run.failures())) == ({REJECTED: 1 if vouched else 2}, set(fleet.hosts))
-    named = [msg for msg in run.failures().values() if "Or the service proxy rejected the password of" in msg]
-    assert len(named) == (0 if vouched else 2)
 
 
 def test_secrets_of_unknown_origin_concern_nobody_else(fleet):

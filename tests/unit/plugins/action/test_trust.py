@@ -98,7 +98,7 @@ def test_a_look_that_failed_guards_everything(new_fleet):
 
 def test_what_waiting_hosts_say_is_not_on_stdout(new_fleet):
     fleet = new_fleet(4)
-    out, err = fleet.start(fleet.secret("P2"), stderr=subprocess.PIPE).communicate()
+    out, err = fleet.start(fleet.secret("P2", gate_parallel=1), stderr=subprocess.PIPE).communicate()
     assert "waits for the verdict" not in out and "host0000" in out
     assert "waits for the verdict" in err
 
