@@ -20,14 +20,15 @@ class ActionModule(EntriesAction):
     def _work(self, store: Store, options: Options) -> t.Dict[str, t.Any]:
         check_choice(options)
         found = chosen(store, options)
-        readable = [key for key, _record in found]
-        keys = store.keys() if options["all"] else readable
+        chosen_keys = [key for key, _record in found]
+        keys = store.keys() if options["all"] else chosen_keys
+        damaged = set(keys).difference(key for key, _record in store.items())  # not those that are not shown
         if not self._task.check_mode:
             for key in keys:
                 store.remove(key)
         cleared = {
             "entries": [entry(record) for _key, record in found],
-            "damaged": len(set(keys).difference(readable)),
+            "damaged": len(damaged),
         }
         result = {"changed": bool(keys), **cleared}
         if self._task.diff and keys:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PIN, Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PIN, Gate, Refused, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result
 
 
@@ -18,4 +18,14 @@ class ActionModule(CredentialAction):
         return gate.credential(PIN, str(self._name), str(self._arguments["pin"]))
 
     def _look_and_try(self, gate: Gate) -> Result:
-        return self._try(gate, {})  # each run needs the PIN: there is nothing to look at first
+        # A host that cannot be reached, or lacks the library, fails before its turn: it tries nothing.
+        look = self._module(check=True)
+        if look.get("failed"):
+            return look
+        if not self._task.check_mode:
+            return self._try(gate, look)
+        try:
+            gate.foresee(self._subject(gate))
+        except Refused as exc:
+            return self._refused(exc, look)
+        return look

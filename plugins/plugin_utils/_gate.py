@@ -10,6 +10,7 @@ _credential_action.py and _login_action.py.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import hmac
 import json
@@ -282,22 +283,21 @@ class Gate:
 
     def _obtain(self, held: contextlib.ExitStack, subject: Subject, vouched: bool) -> None:
         while True:
-            if self.accepted(subject):
+            if self._all_accepted(subject):
                 permit = self._wait_for(subject, lambda: self._take_permit(subject, vouched))
                 if permit is not None:
                     held.callback(permit.release)
                     return
                 continue
             with contextlib.ExitStack() as turns:
-                for part in subject.all:
-                    # In this order by every host, so that none waits for another in a ring.
-                    if not part.alone and not self.accepted(part):
-                        turns.enter_context(self._turn(part))
-                if self.accepted(subject):
+                # In this order by every host, so that none waits for another in a ring.
+                unknown = [part for part in subject.all if not self.accepted(part)]
+                for part in unknown:
+                    turns.enter_context(self._turn(part))
+                if all(self.accepted(part) for part in unknown):
                     continue
-                slot = self._wait_for(subject, lambda: self._take_slot(subject, vouched))
+                slot = self._wait_for(subject, functools.partial(self._take_slot, subject, unknown, vouched))
                 turns.callback(slot.release)
-                self._begin(subject)
                 held.push(turns.pop_all())
                 return
 
@@ -305,6 +305,10 @@ class Gate:
         """Whether it was accepted lately."""
         record = self._record(subject)
         return record.get("verdict") == ACCEPTED and self._fresh(record["time"])
+
+    def _all_accepted(self, subject: Subject) -> bool:
+        """Whether nothing of it is new: an accepted setup password says nothing of the password tried with it."""
+        return all(self.accepted(part) for part in subject.all)
 
     def stale(self, subject: Subject) -> t.Optional[Record]:
         """The record of permanent secrets of the same origin if the HSM is known to reject them, else None.
@@ -320,7 +324,7 @@ class Gate:
     def foresee(self, subject: Subject, vouched: bool = True) -> None:
         """What permission() would say, without a turn and without writing anything. :raises Refused:"""
         self._check(subject, vouched)
-        if not self.accepted(subject):
+        if not self._all_accepted(subject):
             self._check_budget(subject)
 
     @contextlib.contextmanager
@@ -339,24 +343,27 @@ class Gate:
                     "module hsmops.primus.attempt_gate_info." % (self.host, subject.label, subject.name)
                 )
 
-    def _take_slot(self, subject: Subject, vouched: bool) -> t.Optional[Turn]:
-        """One of the logins of a name that may go wrong: with those that did, never more than the budget."""
-        self._check(subject, vouched)
-        with self._update(subject.name):
+    def _take_slot(self, subject: Subject, unknown: t.Sequence[Subject], vouched: bool) -> t.Optional[Turn]:
+        """One of the logins of a name that may go wrong: with those that did, never more than the budget.
+
+        :arg unknown: the parts of which this host has the turn. That the first of them is tried is noted.
+        """
+        with self._update(subject.name), contextlib.ExitStack() as unless_kept:
+            self._settle(subject, unknown)
+            self._check(subject, vouched)
             left = self._check_budget(subject)
-            taken, held = None, 0
+            slots = []
             for number in range(min(self.options.budget, self.options.parallel)):
-                slot = self.store.new_turn(self._derive("slot", subject.name, str(number)), self.host)
-                if slot.take() is not None:
-                    held += 1
-                elif taken is None:
-                    taken = slot
-                    continue
+                slots.append(self.store.new_turn(self._derive("slot", subject.name, str(number)), self.host))
+                unless_kept.callback(slots[-1].release)
+            free = [slot for slot in slots if slot.take() is None]
+            if not free or len(slots) - len(free) >= left:
+                return None
+            self._begin(unknown[0])
+            for slot in free[1:]:
                 slot.release()
-            if taken is not None and held >= left:
-                taken.release()
-                taken = None
-        return taken
+            unless_kept.pop_all()
+            return free[0]
 
     def _take_permit(self, subject: Subject, vouched: bool) -> t.Union[Turn, None, "t.Literal[False]"]:
         """One of the permits of what was accepted, or False when it no longer counts as accepted."""
@@ -367,11 +374,11 @@ class Gate:
                 unless_taken.callback(permit.release)
                 if permit.take() is None:
                     self._check(subject, vouched)  # it may have been rejected by who had this permit before
-                    if not self.accepted(subject):
+                    if not self._all_accepted(subject):
                         return False
                     unless_taken.pop_all()
                     return permit
-        return None if self.accepted(subject) else False
+        return None if self._all_accepted(subject) else False
 
     def _wait_for(self, subject: Subject, take: t.Callable[[], t.Any]) -> t.Any:
         """Ask until there is an answer other than None. :returns: that, and None for False."""
@@ -473,15 +480,29 @@ class Gate:
 
         That the store can be written is known before anything is tried; and if this process dies, that it tried.
         """
-        record = self._record(subject)
-        if record.get("verdict") == RUNNING:
-            record = {
-                **record,
-                "wrong": [*self._recent(record), record["time"]],
-                "code": None,
-                "meaning": "the run was ended before it told",
-            }
-        self._write(subject, {**record, "verdict": RUNNING, "host": self.host, "time": self.store.now()})
+        running = {"verdict": RUNNING, "host": self.host, "time": self.store.now()}
+        self._write(subject, {**self._record(subject), **running})
+
+    def _settle(self, subject: Subject, unknown: t.Sequence[Subject]) -> None:
+        """Count what hosts were trying that died: those that did not tell, but have the turn no longer.
+
+        :arg unknown: what this host has the turn of.
+        """
+        mine = [part.key for part in unknown]
+        for name in {part.name for part in subject.all}:
+            for key, record in self.store.items(self._prefix(name)):
+                if record["verdict"] != RUNNING:
+                    continue
+                turn = self.store.new_turn(self._derive("turn", key), self.host)
+                try:
+                    if key in mine or turn.take() is None:
+                        died = {**record, **_of_witnesses(record), "code": None}
+                        died.update(
+                            meaning="the run was ended before it told", wrong=[*self._recent(record), record["time"]]
+                        )
+                        self._write(Subject(record["kind"], record["name"], key), died)
+                finally:
+                    turn.release()
 
     def end(self, subject: Subject, verdict: Verdict, vouched: bool = True) -> None:
         """Note the verdict on what was tried with permission()."""
@@ -494,16 +515,14 @@ class Gate:
                 for part in subject.all:
                     self._accept(part)
             elif verdict.value in (REJECTED, UNCLEAR):
-                if guilty is not subject:
-                    self._drop(subject)
                 if verdict.value == UNCLEAR:
                     self._count(guilty, verdict.error, {})
                 elif guilty.kind == PERMANENT:
                     self._reject_permanent(guilty, verdict)
                 else:
                     self._reject(guilty, verdict, sure or guilty is not subject)
-            else:
-                self._drop(subject)
+            for part in subject.all:
+                self._drop(part)
             self._note_reached(subject, verdict)
 
     def _accept(self, subject: Subject) -> None:
@@ -556,19 +575,23 @@ class Gate:
     def _count(self, subject: Subject, error: t.Mapping[str, t.Any], changes: t.Mapping[str, t.Any]) -> None:
         """Note a login that went wrong, or may have."""
         record, now = self._record(subject), self.store.now()
+        if record.get("verdict") == REJECTED and "verdict" not in changes:  # by another host at the same time
+            self._write(subject, {**record, "wrong": [*self._recent(record), now]})
+            return
         said = {"verdict": UNCLEAR, "host": self.host, "time": now, **error, **changes}
         self._write(subject, {**record, **said, "wrong": [*self._recent(record), now]})
 
     def _drop(self, subject: Subject) -> None:
-        """Take back that this host is trying, as it did not."""
+        """Take back that this host is trying, as it did not, or another part was judged."""
         record = self._record(subject)
-        if record.get("verdict") != RUNNING:
+        if record.get("verdict") != RUNNING or record["host"] != self.host[:TEXT_LIMIT]:
             return
-        if not self._recent(record):
+        if self._recent(record):
+            self._write(subject, {**record, **_of_witnesses(record)})
+        elif record.get("first_used"):
+            self._write(subject, {**record, "verdict": ACCEPTED, "time": record["first_used"]})
+        else:
             self.store.remove(subject.key)
-            return
-        final = len(record.get("witnesses", [])) >= WITNESSES
-        self._write(subject, {**record, "verdict": REJECTED if final else UNCLEAR})
 
     def _note_reached(self, subject: Subject, verdict: Verdict) -> None:
         key = self._key(subject.name, UNREACHABLE)
@@ -634,6 +657,11 @@ def reported(tell: t.Callable[[str], None]) -> t.Iterator[None]:
         yield
     except GateError as exc:
         tell("%s. What this run found is not known to others." % str(exc).rstrip("."))
+
+
+def _of_witnesses(record: Record) -> Record:
+    """The verdict on what is not accepted, as far as other hosts have found out."""
+    return {"verdict": REJECTED if len(record.get("witnesses", [])) >= WITNESSES else UNCLEAR}
 
 
 def found_by(record: Record) -> str:

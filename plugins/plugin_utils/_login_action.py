@@ -13,7 +13,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMEN
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record
 from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
     NOT_TRIED,
     Entry,
@@ -44,17 +44,21 @@ class LoginAction(GatedAction):
         stale: t.Dict[Subject, Record] = {}
         try:
             with contextlib.ExitStack() as permissions:
-                for subject in subjects:
-                    try:
-                        permissions.enter_context(gate.permission(subject))
-                        allowed.append(subject)
-                    except _gate.Stale as exc:
-                        stale[subject] = exc.record
+                try:
+                    for subject in subjects:
+                        try:
+                            permissions.enter_context(gate.permission(subject))
+                            allowed.append(subject)
+                        except _gate.Stale as exc:
+                            stale[subject] = exc.record
+                except (_gate.Refused, GateError):
+                    for subject in allowed:  # while this host still has the turns
+                        with _gate.reported(display.warning):
+                            gate.end(subject, NOT_TRIED)
+                    raise
                 origins = [str(entries[subject.name].origin) for subject in stale]
                 result = self._log_in(gate, allowed, {"stale": origins})
         except _gate.Refused as exc:
-            for subject in allowed:
-                gate.end(subject, NOT_TRIED)
             return {**exc.failure(), "logins": 0, "ok": False}
         if result.get("failed") and result.get("refused"):
             result["msg"] += "".join(

@@ -125,7 +125,7 @@ def test_until_when_a_setup_password_may_be_valid(new_fleet):
     fleet.run(fleet.secret("P2"))
 
     def validity(**options):
-        results = fleet.run(info_task(**options)).results().values()
+        results = fleet.run(info_task(kind="secret", **options)).results().values()
         result, *others = results
         assert all(other == result for other in others)
         assert not result.get("failed"), result

@@ -234,7 +234,7 @@ class TestWhatARecordIs:
             "code": "\x00" * 10,
             "time": 2.2250738585072014e-308,
             "first_used": 1.7976931348623157,
-            "unclear": [2.2250738585072014e-308] * LIST_LIMIT,
+            "wrong": [2.2250738585072014e-308] * LIST_LIMIT,
         }
         assert _gate_store.parse(_gate_store.encode(largest, 1.5)) == (largest, 1.5)
 
