@@ -242,7 +242,7 @@ class Gate:
         while time.monotonic() < deadline:
             permit = None
             with contextlib.suppress(Refused):  # which is nothing to a host that needs nothing
-                permit = self._take_permit(subject, vouched=True) if self.accepted(subject) else None
+                permit = self._take_permit(subject, vouched=True) if self._all_accepted(subject) else None
             if permit:
                 held.callback(permit.release)
                 return True
