@@ -239,10 +239,16 @@ class Gate:
     def _early(self, held: contextlib.ExitStack, subject: Subject) -> bool:
         deadline, told = time.monotonic() + EARLY, False
         first = self.store.new_turn(self._derive("first", subject.key), self.host)
+        held.callback(first.release)
         while time.monotonic() < deadline:
             permit = None
-            with contextlib.suppress(Refused):  # which is nothing to a host that needs nothing
-                permit = self._take_permit(subject, vouched=True) if self._all_accepted(subject) else None
+            if self._all_accepted(subject):
+                try:
+                    permit = self._take_permit(subject, vouched=True)
+                except Refused:  # which is nothing to a host that needs nothing
+                    return False
+            elif self._used_in_run(subject):  # but not what is tried with it: there is no permit to wait for
+                return False
             if permit:
                 held.callback(permit.release)
                 return True
@@ -255,7 +261,7 @@ class Gate:
                     return False
                 if first.take() is None:
                     if not (self._used_in_run(subject) or self._not_needed(subject)):
-                        held.callback(self._note_first, subject, first)
+                        held.callback(self._note_first, subject)
                         return False
                     first.release()
                     continue
@@ -270,7 +276,7 @@ class Gate:
         """Whether the first host of this run did not need it, or could not use it."""
         return (self.store.read(self._key(subject.name, FIRST, subject.key)) or {}).get("run") == _run()
 
-    def _note_first(self, subject: Subject, first: Turn) -> None:
+    def _note_first(self, subject: Subject) -> None:
         try:
             if not self._used_in_run(subject):
                 record: Record = {"kind": FIRST, "verdict": FIRST, "run": _run(), "time": self.store.now()}
@@ -278,8 +284,6 @@ class Gate:
                 self.store.write(self._key(subject.name, FIRST, subject.key), record, self.options.window)
         except GateError:
             pass  # then another host goes first
-        finally:
-            first.release()
 
     def _obtain(self, held: contextlib.ExitStack, subject: Subject, vouched: bool) -> None:
         while True:

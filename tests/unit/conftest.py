@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An emulated HSM for the whole session, clients of it, and modules run as Ansible runs them: as processes."""
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -198,7 +200,13 @@ def redis_server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("redis")
     options = ["--port", "0", "--unixsocket", str(folder / "socket"), "--save", "", "--dir", str(folder)]
     process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
-    wait_for((folder / "socket").exists, process)
+
+    def listens():  # which is later than that the socket is there
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(folder / "socket"))
+            return True
+
+    wait_for(listens, process)
     yield f"unix://{folder}/socket"
     process.terminate()
     process.wait(10)

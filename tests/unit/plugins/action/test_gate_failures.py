@@ -45,7 +45,16 @@ def test_two_controllers_that_share_a_store(new_fleet, kind, cause, request):
 KILL = """
 import os, signal, threading, time
 from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate
+
+class DeadlyTime:
+    def __getattr__(self, name):
+        return getattr(time, name)
+
+    def sleep(self, seconds):
+        die()
+        time.sleep(seconds)
 
 def die():
     try:
@@ -71,7 +80,7 @@ def first(owner, name, what):
 """
 
 STEPS = {
-    "waiting": 'first(Gate, "_waits", die)',
+    "waiting": 'first(Gate, "_waits", die); _gate.time = DeadlyTime()',
     "having the turn": 'first(Gate, "_take_slot", die)',
     "before the module": 'first(CredentialAction, "_use", die)',
     "during the module": 'first(CredentialAction, "_use", die_during_the_module)',

@@ -754,6 +754,17 @@ def test_a_host_with_a_permit_takes_nothing_back_of_one_that_tries(gate):
             assert record_of(gate, right)["host"] == "h4"
 
 
+def test_nobody_waits_for_a_permit_that_there_will_not_be(gate, monkeypatch):
+    """Another password that is tried with an accepted one was not accepted, or was rejected: the host looks."""
+    monkeypatch.setattr(_gate.time, "sleep", lambda seconds: pytest.fail("waits"))
+    attempt(gate(), setup(gate()), OK)
+    with gate("h2").early_permission(setup(gate(), pin="new")) as permitted:
+        assert not permitted
+    rejected(gate, pin(gate()), "h1")
+    with gate("h2").early_permission(setup(gate())) as permitted:
+        assert not permitted
+
+
 def test_a_rejection_ends_all_permits(gate):
     right = setup(gate())
     attempt(gate(), right, OK)
