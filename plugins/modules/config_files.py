@@ -97,6 +97,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._places import announced
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import all_locked, clean_up
 
 SECRETS, CONFIG = ".secrets.cfg", "primus.cfg"
@@ -126,6 +127,7 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
         content = read_all(file)
         if name not in dest.names():
             new = stack.enter_context(NewFile(dest, name))
+            stack.enter_context(announced(dest.path_of(new.temporary)))  # other modules still look where the files are
             new.put_in_place(content)
         elif dest.read(name) != content:  # otherwise a run that died was about to remove the original
             raise PpinError(
