@@ -47,6 +47,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import
     WorkingCopy,
     locked,
     remove_leftovers,
+    warn_of,
 )
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
@@ -159,10 +160,9 @@ class _Run:
                 self.result["logins"] = ppin.logins
 
     def converge(self, ppin: Ppin) -> None:
-        self.result["interrupted"] = bool(leftovers(ppin.paths.secrets))
+        self.result["interrupted"] = bool(leftovers(ppin.paths.secrets, ppin.paths.config))
         if not self.module.check_mode:
-            for problem in remove_leftovers(ppin.paths.secrets):
-                self.module.warn("What a run that died has left cannot be removed: %s." % problem)
+            warn_of(self.module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
         ledger = Ledger(ppin.paths.secrets)
         if ledger.problem:
             self.module.warn(

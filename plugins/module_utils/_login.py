@@ -15,7 +15,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, remove_leftovers, warn_of
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
@@ -54,7 +54,7 @@ def run_login_module(
         ppin.check_files()
         with locked(ppin.paths.secrets, ppin.timeout):
             if not module.check_mode:
-                remove_leftovers(ppin.paths.secrets)
+                warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
             ledger = Ledger(ppin.paths.secrets)
             if ledger.problem:
                 module.warn("%s. It does not tell which secrets were rejected." % ledger.problem)

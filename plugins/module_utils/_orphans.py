@@ -6,13 +6,14 @@
 ppin neither lists nor removes such a secret, so it would stay for good.
 """
 
-import os
+import contextlib
 import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import read_file, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._files import read_file
+from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Paths, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
     name_problem,
@@ -48,10 +49,11 @@ def _text(path: str) -> str:
         return ""
 
 
-def make_removable(module: AnsibleModule, name: str) -> None:
+@contextlib.contextmanager
+def removable(module: AnsibleModule, name: str) -> t.Iterator[None]:
     """Have a module that is to remove a secret use a primus.cfg that names its partition, if the client's does not.
 
-    It is in the module's private directory, and names that partition alone. :raises OSError, PpinError:
+    It names that partition alone, and is where nobody else can reach it. :raises OSError, PpinError:
     """
     paths = find_paths(module.params, module.get_bin_path)
     found = orphans(paths)
@@ -60,10 +62,12 @@ def make_removable(module: AnsibleModule, name: str) -> None:
             "It is not known whether .secrets.cfg has a permanent secret of '%s', as primus.cfg or .secrets.cfg is not "
             "understood. ppin does not list one." % name
         )
-    if name in (found or []) and not name_problem(name):
-        config = os.path.join(module.tmpdir, "orphan.cfg")
-        replace_file(config, (_CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)).encode("utf-8"))
-        module.params["config_path"] = config
+    with contextlib.ExitStack() as stack:
+        if name in (found or []) and not name_problem(name):
+            place = stack.enter_context(Workplace(paths.secrets))
+            content = _CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)
+            module.params["config_path"] = place.write("primus.cfg", content.encode("utf-8"))
+        yield
 
 
 def _listed(paths: Paths, timeout: int) -> t.Collection[str]:

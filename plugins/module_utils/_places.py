@@ -39,6 +39,11 @@ _ANNOUNCED = "file-"  # a link in the private directory, to a file elsewhere tha
 
 _TRIES = 100
 
+# What follows the name of a file in that of another beside it.
+_PASSING = r"(?:\..*)?" + TEMPORARY.pattern  # what is on its way to its place
+_OF_SECRETS = r"%s|\.working-.*|\.ledger\.new" % re.escape(KEPT)  # the last two are of older versions
+_LASTING = r"\.ledger|\..+~|.*\.new"  # the ledger, backups, and what ppin or a person may have left
+
 
 def places(uid: int) -> t.List[str]:
     """Directories in which the private directory of a user may be, the best first: in memory, if possible."""
@@ -145,10 +150,15 @@ def announced(path: str) -> t.Iterator[None]:
     with contextlib.ExitStack() as stack:
         # What was fetched must be written, also where it cannot be announced.
         with contextlib.suppress(OSError, PpinError):
-            private = stack.enter_context(private_directory())
+            try:
+                private = private_directory(LASTING)
+            except PpinError:
+                private = private_directory()
+            stack.enter_context(private)
             stack.callback(_remove_if_empty, os.path.dirname(private.path))
             os.symlink(path, name, dir_fd=private.fd)
             stack.callback(_remove_quietly, private, name)
+            private.sync()  # the file outlives a power cut, too
         yield
 
 
@@ -165,11 +175,11 @@ def _remove_if_empty(place: str) -> None:
 # What is left
 
 
-def leftovers(secrets_path: str) -> t.List[str]:
-    """What runs that died have left on this host, by path: beside the secrets file, in the private directories, and
-    what is announced there. Root sees that of every user."""
+def leftovers(secrets_path: str, config_path: str) -> t.List[str]:
+    """What runs that died have left on this host, by path: beside the two files, in the private directories, and what
+    is announced there. Root sees that of every user."""
     found = []
-    for directory, name in _leftovers(secrets_path):
+    for directory, name in _leftovers(secrets_path, config_path):
         path = _announced(directory, name)
         if path is None and not name.startswith(_ANNOUNCED):
             found.append(directory.path_of(name))
@@ -178,12 +188,15 @@ def leftovers(secrets_path: str) -> t.List[str]:
     return found
 
 
-def remove_leftovers(secrets_path: str) -> t.List[str]:
-    """For whoever holds the lock of the secrets file. Returns what could not be removed, and why."""
+def remove_leftovers(secrets_path: str, config_path: str, kept: bool = False) -> t.List[str]:
+    """For whoever holds the lock of the secrets file. Returns what could not be removed, and why.
+
+    kept: also what the next run would need to end a write in place.
+    """
     problems = []
-    for directory, name in _leftovers(secrets_path):
-        if name.endswith(KEPT):
-            continue  # see _secrets_file.recover
+    for directory, name in _leftovers(secrets_path, config_path):
+        if name.endswith(KEPT) and not kept:
+            continue  # see _secrets_file._recover
         try:
             path = _announced(directory, name)
             if path is not None:
@@ -198,18 +211,22 @@ def remove_leftovers(secrets_path: str) -> t.List[str]:
     return problems
 
 
-def _leftovers(secrets_path: str) -> t.Iterator[t.Tuple[Directory, str]]:
+def is_made_of(file_name: str, name: str) -> bool:
+    """Whether a name is that of something that a module makes beside a file of a client, for good or for a moment."""
+    return _is_beside(file_name, name, "|".join((_PASSING, _OF_SECRETS, _LASTING)))
+
+
+def _is_beside(file_name: str, name: str, endings: str) -> bool:
+    return name.startswith(file_name) and bool(re.fullmatch(endings, name[len(file_name) :], re.DOTALL))
+
+
+def _leftovers(secrets_path: str, config_path: str) -> t.Iterator[t.Tuple[Directory, str]]:
     """Each with the directory that it is in, which is open meanwhile."""
-    name = os.path.basename(secrets_path)
-    beside = re.compile(
-        r"%s(?:%s|\.working-.*|\.ledger\.new|(?:\..*)?%s)" % (re.escape(name), re.escape(KEPT), TEMPORARY.pattern),
-        re.DOTALL,
-    )
-    with contextlib.suppress(OSError, PpinError), open_parent(secrets_path)[0] as directory:
-        for other in directory.names():
-            # .working- and .ledger.new are what older versions have left.
-            if beside.fullmatch(other) and not is_alive(directory, other):
-                yield directory, other
+    for path, endings in ((secrets_path, _PASSING + "|" + _OF_SECRETS), (config_path, _PASSING)):
+        with contextlib.suppress(OSError, PpinError), open_parent(path)[0] as directory:
+            for other in directory.names():
+                if _is_beside(os.path.basename(path), other, endings) and not is_alive(directory, other):
+                    yield directory, other
     for place, uid in _private_directories():
         with contextlib.suppress(OSError, PpinError), _enter(place, uid) as directory:
             for other in directory.names():

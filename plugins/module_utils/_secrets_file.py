@@ -19,6 +19,7 @@ import re
 import time
 import typing as t
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     Directory,
@@ -33,6 +34,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._places import (
     LASTING,
     Workplace,
     key_of,
+    leftovers,
     private_directory,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._places import remove_leftovers as _remove_leftovers
@@ -96,6 +98,25 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
                     hint="No credential was used. Wait for the other run to end, then run again.%s" % _holder(fd),
                 ) from None
             time.sleep(LOCK_POLL)
+        yield
+
+
+@contextlib.contextmanager
+def all_locked(paths: t.Iterable[str], timeout: float) -> t.Iterator[None]:
+    """Hold the lock of the directory of each file, as locked() does.
+
+    Each directory once, and in one order whatever the order of the files: two runs would wait for each other.
+    """
+    directories = {}
+    for path in paths:
+        try:
+            with open_parent(path)[0] as directory:
+                directories[directory.path] = path
+        except OSError:
+            directories[os.path.dirname(path)] = path  # locked() says what is wrong with it
+    with contextlib.ExitStack() as stack:
+        for _directory, path in sorted(directories.items()):
+            stack.enter_context(locked(path, timeout))
         yield
 
 
@@ -275,7 +296,20 @@ class WorkingCopy:
                     os.unlink(name, dir_fd=directory.fd)
 
 
-def remove_leftovers(secrets_path: str) -> t.List[str]:
+def clean_up(module: AnsibleModule, secrets_path: str, config_path: str, timeout: float) -> None:
+    """Remove what a run that died has left, for a module that holds no lock. Not in check mode. :raises PpinError:"""
+    if module.check_mode or not leftovers(secrets_path, config_path):
+        return
+    with all_locked([path for path in (secrets_path, config_path) if os.path.isdir(os.path.dirname(path))], timeout):
+        warn_of(module, remove_leftovers(secrets_path, config_path))
+
+
+def warn_of(module: AnsibleModule, problems: t.Iterable[str]) -> None:
+    for problem in problems:
+        module.warn("What a run that died has left cannot be removed: %s." % problem)
+
+
+def remove_leftovers(secrets_path: str, config_path: str) -> t.List[str]:
     """Remove what a run that died has left, for whoever holds the lock. Returns what could not be removed, and why.
 
     A secrets file that it was writing in place is made whole.
@@ -285,7 +319,7 @@ def remove_leftovers(secrets_path: str) -> t.List[str]:
         _recover(secrets_path)
     except (OSError, PpinError) as exc:
         problems.append("%s: %s" % (secrets_path, getattr(exc, "strerror", None) or exc))
-    return problems + _remove_leftovers(secrets_path)
+    return problems + _remove_leftovers(secrets_path, config_path)
 
 
 def _recover(secrets_path: str) -> None:
@@ -299,7 +333,7 @@ def _recover(secrets_path: str) -> None:
         for place, kept_name in places:
             with contextlib.suppress(FileNotFoundError):
                 kept = _read_kept(place, kept_name)
-                if kept is not None:
+                if kept is not None and name in directory.names():
                     with directory.open(name, os.O_RDWR) as secrets:
                         if _is_torn(read_all(secrets), *kept):
                             write_all(secrets, kept[1])

@@ -82,15 +82,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import Directory, open_directory, open_parent
-from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._places import is_made_of, leftovers, remove_leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ETC, PRIMUS_HOME
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import MANAGED
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import all_locked
 
 NAMES = (".secrets.cfg", "primus.cfg")
-
-_COPY = re.compile(r"(?:\.secrets\.cfg(?:\.ledger|\..+~|\.working-.*|.*\.new(?:-.*)?|.*\.kept)|primus\.cfg\..+~)", re.S)
-"""What the modules, or a run that died, may have left beside the two files."""
 
 _FILLED = re.compile(rb"\b(?:name|pin|proxy_password)\s*[=:]")
 """What stands in a file of NAMES that is not as the provider has brought it."""
@@ -121,19 +118,29 @@ class Removal:
         places = list(dict.fromkeys([self.etc, home_etc]))
         with contextlib.ExitStack() as locks:
             if not self.module.check_mode:
-                for place in filter(os.path.isdir, places):
-                    locks.enter_context(locked(os.path.join(place, NAMES[0]), self.module.params["timeout"]))
+                secrets = [os.path.join(place, NAMES[0]) for place in places if os.path.isdir(place)]
+                locks.enter_context(all_locked(secrets, self.module.params["timeout"]))
             for place in places:
-                for path in leftovers(os.path.join(place, NAMES[0])):
-                    self.remove(path)
+                self.remove_what_is_left(place)
             self.empty(self.etc, lambda _directory, _name: True)
             if not self.left:
-                self.remove(self.etc)
+                self.remove_if(self.etc)
             self.empty(home_etc, is_ours)
             for path in AROUND:
-                if is_managed(path):
-                    self.remove(path)
+                self.remove_if(path, is_managed)
             self.remove_providers()
+
+    def remove_what_is_left(self, folder: str) -> None:
+        """What runs that died have left, here and elsewhere on this host."""
+        # As the modules know the file, and as it is here.
+        for secrets in dict.fromkeys(
+            [os.path.realpath(os.path.join(folder, NAMES[0])), os.path.join(folder, NAMES[0])]
+        ):
+            paths = secrets, os.path.join(folder, NAMES[1])
+            found = leftovers(*paths)
+            if found and not self.module.check_mode:
+                self.left += remove_leftovers(*paths, kept=True)
+            self.removed += [path for path in found if self.module.check_mode or not os.path.lexists(path)]
 
     def empty(self, folder: str, unwanted: t.Callable[[Directory, str], bool]) -> None:
         """Remove what is unwanted from a directory, except what points elsewhere."""
@@ -144,7 +151,7 @@ class Removal:
                 for name in sorted(directory.names()):
                     path = directory.path_of(name)
                     if not (name.startswith(NAMES) and self.points_elsewhere(path)) and unwanted(directory, name):
-                        self.remove(path)
+                        self.remove(directory, name)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
@@ -160,19 +167,32 @@ class Removal:
             return True
         return False
 
-    def remove(self, path: str) -> None:
-        """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
+    def remove_if(
+        self, path: str, unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True
+    ) -> None:
+        """As remove, by a path that is walked once."""
         try:
             directory, name = open_parent(path)
             with directory:
-                status = directory.look(name)
-                if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
-                    self.left.append(
-                        "another name (hard link) of %s, which find / -xdev -inum %d shows" % (path, status.st_ino)
-                    )
-                if not self.module.check_mode:
-                    directory.remove(name)
-                self.removed.append(path)
+                if unwanted(directory, name):
+                    self.remove(directory, name)
+        except FileNotFoundError:
+            pass
+        except (OSError, PpinError) as exc:
+            self.tell(path, exc)
+
+    def remove(self, directory: Directory, name: str) -> None:
+        """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
+        path = directory.path_of(name)
+        try:
+            status = directory.look(name)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
+                self.left.append(
+                    "another name (hard link) of %s, which find / -xdev -inum %d shows" % (path, status.st_ino)
+                )
+            if not self.module.check_mode:
+                directory.remove(name)
+            self.removed.append(path)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
@@ -184,9 +204,9 @@ class Removal:
         with contextlib.suppress(FileNotFoundError), open_directory(parent) as directory:
             for other in sorted(directory.names()):
                 if other.startswith(name) and _KEPT.fullmatch(other[len(name) :]):
-                    self.remove(directory.path_of(other))
+                    self.remove(directory, other)
         if self.module.params["provider"] and not self.points_elsewhere(self.home):
-            self.remove(self.home)
+            self.remove_if(self.home)
 
     def tell(self, path: str, exc: Exception) -> None:
         place = getattr(exc, "filename", None) or ""
@@ -196,18 +216,16 @@ class Removal:
 def is_ours(directory: Directory, name: str) -> bool:
     """Whether what stands beside the provider's templates is of a client, and no template."""
     if name not in NAMES:
-        return bool(_COPY.fullmatch(name))
+        return any(is_made_of(file_name, name) for file_name in NAMES)
     try:
         return bool(_FILLED.search(directory.read(name)))
     except (OSError, PpinError):
         return True  # no template is like this, so its removal tells what it is
 
 
-def is_managed(path: str) -> bool:
+def is_managed(directory: Directory, name: str) -> bool:
     try:
-        directory, name = open_parent(path)
-        with directory:
-            return directory.read(name).startswith(MANAGED.encode("ascii"))
+        return directory.read(name).startswith(MANAGED.encode("ascii"))
     except (OSError, PpinError):
         return False
 

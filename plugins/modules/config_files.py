@@ -97,9 +97,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     read_all,
     set_permissions,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._places import announced
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import all_locked, clean_up
 
-MODES = {".secrets.cfg.ledger": "0600", ".secrets.cfg": "0660", "primus.cfg": "0640"}
+SECRETS, CONFIG = ".secrets.cfg", "primus.cfg"
+MODES = {".secrets.cfg.ledger": "0600", SECRETS: "0660", CONFIG: "0640"}
 
 
 def put_in_place(module: AnsibleModule) -> bool:
@@ -108,8 +110,8 @@ def put_in_place(module: AnsibleModule) -> bool:
     changed = False
     with open_directory(params["src"]) as source, contextlib.ExitStack() as locks:
         if not module.check_mode:
-            for folder in (params["dest"], params["src"]):
-                locks.enter_context(locked(os.path.join(folder, ".secrets.cfg"), params["timeout"]))
+            secrets = [os.path.join(params[option], SECRETS) for option in ("dest", "src")]
+            locks.enter_context(all_locked(secrets, params["timeout"]))
         for name in params["names"]:
             with contextlib.suppress(FileNotFoundError):  # a run before this one has moved it
                 changed = put_one_in_place(module, source, name) or changed
@@ -122,14 +124,17 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
         if module.check_mode:
             return True
         dest = stack.enter_context(open_directory(params["dest"]))
-        if name in dest.names():
+        content = read_all(file)
+        if name not in dest.names():
+            new = stack.enter_context(NewFile(dest, name))
+            stack.enter_context(announced(dest.path_of(new.temporary)))  # other modules still look where the files are
+            new.put_in_place(content)
+        elif dest.read(name) != content:  # otherwise a run that died was about to remove the original
             raise PpinError(
                 "%s is in two places, %s and %s, and it is not known which is right" % (name, source.path, dest.path),
                 cls="state",
                 hint="Nothing was replaced. Remove the one that is wrong, then run again.",
             )
-        new = stack.enter_context(NewFile(dest, name))
-        new.put_in_place(read_all(file))
         set_permissions(module, dest.path_of(name), params["owner"], params["group"], MODES[name])
         if params["state"] == "moved":
             os.unlink(name, dir_fd=source.fd)
@@ -184,6 +189,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
+        for folder in filter(None, (module.params["dest"], module.params["src"])):
+            secrets = os.path.realpath(os.path.join(folder, SECRETS))
+            clean_up(module, secrets, os.path.join(folder, CONFIG), module.params["timeout"])
         changed = correct(module) if module.params["state"] == "present" else put_in_place(module)
     except PpinError as exc:
         module.fail_json(**exc.failure())

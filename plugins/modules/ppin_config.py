@@ -114,16 +114,16 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     NewFile,
     open_parent,
     read_all,
-    replace_file,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
     hide_passwords,
     password_values,
     read_slots,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import clean_up, locked
 
 NOTHING_CONFIGURED = "0x80005001"
 
@@ -132,6 +132,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
     params = module.params
     ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
     path = ppin.paths.config
+    clean_up(module, ppin.paths.secrets, path, ppin.timeout)
     old, new = read(path), content.encode("utf-8")
     for text in (content, (old or b"").decode("utf-8", "replace")):
         with contextlib.suppress(ValueError):  # a text that is not understood is shown nowhere
@@ -145,7 +146,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
             "after": shown(new),
         }
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
-            named = judge(module, ppin, content)
+            named = judge(ppin, content)
             if old is not None:
                 check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
@@ -234,10 +235,13 @@ def shown(content: bytes) -> str:
     )
 
 
-def judge(module: AnsibleModule, ppin: Ppin, content: str) -> t.Collection[str]:
+def judge(ppin: Ppin, content: str) -> t.Collection[str]:
     """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
-    candidate = os.path.join(module.tmpdir, "primus.cfg")
-    replace_file(candidate, content.encode("utf-8"))
+    with Workplace(ppin.paths.secrets) as place:
+        return judge_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
+
+
+def judge_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
     template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
     secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:

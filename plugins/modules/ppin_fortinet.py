@@ -144,7 +144,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     import_pexpect,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import SecretsString, find_secrets_string
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
+    clean_up,
+    locked,
+    remove_leftovers,
+    warn_of,
+)
 
 PASSWORDS = ("setup_password", "pkcs11_password")
 
@@ -165,6 +170,8 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
         result["dest"] = params["dest"]
     present = None if params["force"] else read_present(params["dest"] and native(params["dest"]), params["user_name"])
     if present is not None:
+        paths = find_paths(params, module.get_bin_path)
+        clean_up(module, paths.secrets, paths.config, params["timeout"])
         result["changed"] = set_attributes(module)
         tell(module, result, present)
         return
@@ -214,7 +221,7 @@ def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> Secr
     """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout):
-        remove_leftovers(ppin.paths.secrets)
+        warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
         content = read_file(ppin.paths.secrets)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, ppin.end)  # from here on, the copy is removed first

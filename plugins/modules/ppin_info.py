@@ -376,7 +376,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     paths = find_paths(module.params, module.get_bin_path)
     ppin = Ppin(paths, module.params["timeout"])
     ledger = Ledger(paths.secrets)
-    left = leftovers(paths.secrets)
+    left = leftovers(paths.secrets, paths.config)
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
         "executable": paths.executable and shown(paths.executable),

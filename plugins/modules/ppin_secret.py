@@ -191,6 +191,7 @@ error:
       the vendor's support (a ticket).
 """
 
+import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -202,7 +203,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_SAYS
 from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
-from ansible_collections.hsmops.primus.plugins.module_utils._orphans import make_removable
+from ansible_collections.hsmops.primus.plugins.module_utils._orphans import removable
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
     PARTITION_ARGUMENTS,
     SETUP_ARGUMENTS,
@@ -255,14 +256,15 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    if module.params["state"] == "absent":
-        try:
-            make_removable(module, module.params["user_name"])
-        except PpinError as exc:
-            module.fail_json(**exc.failure())
-        except OSError as exc:
-            module.fail_json(**from_os_error(exc).failure())
-    run_credential_module(module, PermanentSecret(module.params))
+    with contextlib.ExitStack() as stack:
+        if module.params["state"] == "absent":
+            try:
+                stack.enter_context(removable(module, module.params["user_name"]))
+            except PpinError as exc:
+                module.fail_json(**exc.failure())
+            except OSError as exc:
+                module.fail_json(**from_os_error(exc).failure())
+        run_credential_module(module, PermanentSecret(module.params))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 
 """Runs that are killed everywhere: crash.py [--only KIND …] [--seed N] [--random N].
 
-Kills the module at every system call that matters, ppin at every write and step, and module, ppin, Ansible's worker and
+Kills the module at every system call that matters, ppin at every write and step, each of the other modules at every write, and module, ppin, Ansible's worker and
 the ssh session at random times; and cuts the power after every step, with all that was not synced lost, in part or
 whole. After each, the next ordinary run must put everything right, and in between the client must work as it did.
 Prints what was tried and what was worse than before, by kind; exits with 1 when anything was. Needs strace; the kind
@@ -12,6 +12,7 @@ Prints what was tried and what was worse than before, by kind; exits with 1 when
 
 import argparse
 import collections
+import contextlib
 import random
 import shutil
 import sys
@@ -25,8 +26,9 @@ sys.path[:0] = [str(ROOT / folder) for folder in ("build", "tests/emulator", "te
 import crashes  # noqa: E402
 from crashes import SCENARIOS, Playbook, Trial  # noqa: E402
 from emulated_hsm import Hsm  # noqa: E402
+from whole_host import CASES, Host  # noqa: E402
 
-KINDS = ("module", "ppin", "power", "module-random", "ppin-random", "worker", "tree", "session")
+KINDS = ("module", "ppin", "power", "host", "module-random", "ppin-random", "worker", "tree", "session")
 # Of every 500 random points.
 SHARES = {"module-random": 250, "ppin-random": 130, "worker": 40, "tree": 40, "session": 40}
 
@@ -79,6 +81,19 @@ def systematic(trial, folder, count, only, scenarios):
                 left = {name: (content, 0o600, owner[2]) for name, content in files.items()}
                 trial.put(left)
                 count.add("power", scenario, f"step {step} {event}, {kind}", trial.judge(scenario, left))
+
+
+def on_the_whole_host(folder, count):
+    """Every module at each of its writes; then one of the next runs that there may be, in turn with client_removal."""
+    (folder / "other-hsm").mkdir()
+    with contextlib.ExitStack() as stack:
+        host = Host(lambda config: stack.enter_context(Hsm(folder / "other-hsm", config)), folder)
+        for case in CASES:
+            for number, point in enumerate(host.writes(case)):
+                for after in (number, "removal"):
+                    killed = host.kill(case, point)
+                    where = f"{point[0]} number {point[1]}"
+                    count.add("host", case, where, host.judge(case, after), killed)
 
 
 def at_random(trial, folder, count, only, scenarios, generator, number):
@@ -134,6 +149,8 @@ def main():
         (folder / "hsm").mkdir()
         with Hsm(folder / "hsm") as hsm:
             trial = Trial(hsm, folder / "client")
+            if "host" in options.only:
+                on_the_whole_host(folder, count)
             systematic(trial, folder, count, options.only, options.scenario)
             generator = random.Random(options.seed)  # noqa: S311 # to have the same points again
             at_random(trial, folder, count, options.only, options.scenario, generator, options.random)

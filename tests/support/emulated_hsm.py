@@ -89,6 +89,11 @@ def wrap_ppin(ppin: Path, script: str):
     ppin.chmod(0o755)
 
 
+def both(secrets: Path):
+    """The paths of a client's two files, of which the first is given."""
+    return str(secrets), str(secrets.with_name("primus.cfg"))
+
+
 def working_copies(secrets: Path):
     """The copies of a secrets file that ppin works on, or that runs which died have left."""
     own = [Path(place, _places.NAME % os.geteuid()) for place in _places.places(os.geteuid())]

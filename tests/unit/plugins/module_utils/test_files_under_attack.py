@@ -28,7 +28,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
 from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._places import announced, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import WorkingCopy, locked, remove_leftovers
-from emulated_hsm import wait_for
+from emulated_hsm import both, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
@@ -52,6 +52,7 @@ def places(place, monkeypatch):
     folder.mkdir()
     folder.chmod(0o1777)
     monkeypatch.setattr(_places, "places", lambda _uid: [str(folder)])
+    monkeypatch.setattr(_places, "LASTING", str(folder))
 
 
 @pytest.fixture
@@ -218,7 +219,7 @@ def test_what_looks_like_a_leftover_leads_nowhere(shared, place):
         Path(f"{shared}.new-0123456789abcdef").symlink_to(place / "root-only")
 
     assert as_user(attack)
-    assert remove_leftovers(str(shared)) == []
+    assert remove_leftovers(*both(shared)) == []
     assert os.listdir(shared.parent) == [".secrets.cfg"] and untouched(shared)
 
 
@@ -235,8 +236,8 @@ def test_an_announcement_removes_nothing_of_others(shared, place):
             HELD[-1].__enter__()
 
     assert as_user(announce)
-    assert str(mine) in leftovers(str(shared))
-    remove_leftovers(str(shared))
+    assert str(mine) in leftovers(*both(shared))
+    remove_leftovers(*both(shared))
     assert name.read_bytes() == SECRET and untouched(shared)
     assert not mine.exists()
 
@@ -256,12 +257,12 @@ def test_a_run_that_is_killed_while_it_replaces_a_file_anywhere(place, shared):
             while True:
                 signal.pause()
     temporary = wait_for(lambda: [path for path in place.glob("string.new-*") if path.read_bytes() == SECRET])[0]
-    assert leftovers(str(shared)) == [], "it is at work"
+    assert leftovers(*both(shared)) == [], "it is at work"
     os.kill(pid, 9)
     os.waitpid(pid, 0)
-    assert leftovers(str(shared)) == [str(temporary)]
-    assert remove_leftovers(str(shared)) == []
-    assert not temporary.exists() and leftovers(str(shared)) == []
+    assert leftovers(*both(shared)) == [str(temporary)]
+    assert remove_leftovers(*both(shared)) == []
+    assert not temporary.exists() and leftovers(*both(shared)) == []
 
 
 # ACLs
@@ -367,8 +368,8 @@ def test_a_write_in_place_that_did_not_end_is_ended(place, content):
         kept = Path(f"{secrets}.kept").read_bytes()
     Path(f"{secrets}.kept").write_bytes(kept)
     secrets.write_bytes(content)
-    assert leftovers(str(secrets)) == [f"{secrets}.kept"]
-    assert remove_leftovers(str(secrets)) == []
+    assert leftovers(*both(secrets)) == [f"{secrets}.kept"]
+    assert remove_leftovers(*both(secrets)) == []
     expected = content if content in (b"before", b"after, longer", b"a hand") else b"after, longer"
     assert secrets.read_bytes() == expected
     assert sorted(os.listdir(place)) == [".secrets.cfg", "places"]

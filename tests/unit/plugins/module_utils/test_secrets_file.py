@@ -22,7 +22,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import
     locked,
     remove_leftovers,
 )
-from emulated_hsm import COLLECTIONS
+from emulated_hsm import COLLECTIONS, both
 
 CONTENTS = {
     "text": b'version = "1.0";\nprimus : { users : { user0 : { name = "P1"; }; }; };\n',
@@ -98,7 +98,7 @@ def test_the_copy_is_where_only_the_user_of_the_run_can_reach_it(secrets, workin
                 assert status.st_uid in (0, os.geteuid()) and (
                     not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
                 )
-            assert leftovers(str(secrets)) == [], "it is in use"
+            assert leftovers(*both(secrets)) == [], "it is in use"
     finally:
         os.umask(old)
     assert names(secrets) == [".secrets.cfg"]
@@ -209,12 +209,12 @@ def test_what_a_dead_run_left_is_known_and_removed_and_nothing_else(secrets, tmp
     lasting = [".secrets.cfg", ".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger", ".secrets.cfg.new"]
     for name in lasting[1:]:
         (secrets.parent / name).write_bytes(b"kept")
-    assert len(leftovers(str(secrets))) == 8
-    assert remove_leftovers(str(secrets)) == []
+    assert len(leftovers(*both(secrets))) == 8
+    assert remove_leftovers(*both(secrets)) == []
     assert not Path(str(private) + "0").exists()
     assert names(secrets) == lasting
     assert (other / "kept").exists()
-    assert leftovers(str(secrets)) == []
+    assert leftovers(*both(secrets)) == []
 
 
 def test_leftovers_where_the_path_has_wildcards_in_it(tmp_path):
@@ -223,7 +223,7 @@ def test_leftovers_where_the_path_has_wildcards_in_it(tmp_path):
     (tmp_path / "[a]b").mkdir()
     (tmp_path / "[a]b" / ".secrets.cfg.working-0").mkdir()
     (folder / ".secrets.cfg.working-0").mkdir()
-    assert leftovers(str(folder / ".secrets.cfg")) == [str(folder / ".secrets.cfg.working-0")]
+    assert leftovers(*both(folder / ".secrets.cfg")) == [str(folder / ".secrets.cfg.working-0")]
 
 
 def test_nothing_to_copy(secrets, working):

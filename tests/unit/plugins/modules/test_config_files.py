@@ -59,6 +59,24 @@ def test_a_file_in_both_places_is_not_replaced(place):
     assert (place.dest / "primus.cfg").read_text() == "other" and place.client.config.exists()
 
 
+def test_a_move_that_was_killed_before_it_removed_the_original_is_ended(place):
+    copy = place.dest / ".secrets.cfg"
+    copy.write_bytes(place.client.secrets.read_bytes())
+    copy.chmod(0o600)
+    assert place(names=[".secrets.cfg"])["changed"]
+    assert not place.client.secrets.exists() and modes(place.dest) == {".secrets.cfg": "0o660"}
+
+
+def test_what_a_run_that_died_has_left_is_removed(place):
+    left = [
+        folder / f"{name}.new-0123456789abcdef" for folder in (place.dest, place.client.etc) for name in (*NAMES, "x")
+    ]
+    for path in left:
+        path.write_text("left")
+    place(names=["primus.cfg"])
+    assert [path for path in left if path.exists()] == [left[3], left[7]]
+
+
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 @pytest.mark.parametrize("state", ["moved", "copied", "present"])
 def test_what_may_be_the_file_of_another_is_refused(place, tmp_path, link, state):
