@@ -119,7 +119,13 @@ class Removal:
         with contextlib.ExitStack() as locks:
             if not self.module.check_mode:
                 secrets = [os.path.join(place, NAMES[0]) for place in places if os.path.isdir(place)]
-                locks.enter_context(all_locked(secrets, self.module.params["timeout"]))
+                try:
+                    locks.enter_context(all_locked(secrets, self.module.params["timeout"]))
+                except PpinError as exc:
+                    if exc.cls != "timeout":
+                        raise
+                    # Any member of the group can hold the lock for ever, and must not keep the secrets here.
+                    self.module.warn("%s. It was not waited for any longer. Run again to make sure." % exc.msg)
             for place in places:
                 self.remove_what_is_left(place)
             self.empty(self.etc, lambda _directory, _name: True)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """client_removal: nothing with a secret is left, nothing of anybody else's is removed, whatever ppin does."""
 
+import fcntl
 import os
 import subprocess
 
@@ -121,3 +122,14 @@ def test_what_cannot_be_removed_is_told_and_the_rest_goes(host):
     finally:
         subprocess.run(["umount", str(host.own / ".secrets.cfg")], check=True)
     assert host.remove()["left"] == [] and not host.own.exists()
+
+
+def test_a_lock_that_is_never_released_does_not_keep_the_secrets(host):
+    """As any member of the group can hold it."""
+    handle = os.open(host.own, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        result = host.remove(timeout=1)
+    finally:
+        os.close(handle)
+    assert not host.own.exists() and "It was not waited for any longer" in str(result["warnings"])
