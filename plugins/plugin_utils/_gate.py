@@ -641,7 +641,8 @@ class Gate:
 
     def _update(self, name: str) -> t.ContextManager[t.Any]:
         """The exclusive right to change records of a name."""
-        return self.store.turn(self._derive("update", name), self.host, UPDATE_TIMEOUT, lambda holder: None)
+        key = self._derive("update", name)
+        return self.store.turn(key, self.host, UPDATE_TIMEOUT, lambda holder: self.before_wait())
 
     def _age(self, moment: float) -> float:
         """Seconds since then; what is in the future is of now."""

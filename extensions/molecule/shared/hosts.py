@@ -77,9 +77,11 @@ mount -t devpts -o newinstance,ptmxmode=666,gid=5,mode=620 devpts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s pts/ptmx dev/ptmx
 ln -s /proc/self/fd dev/fd
+printf '%s\\n' 'module(load="imuxsock")' '*.* /var/log/syslog' >etc/rsyslog.conf
 pivot_root . .
 umount -l .
 cd /
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin rsyslogd
 exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \
     /usr/sbin/sshd -D -e -o UsePAM=no -o UseDNS=no -o MaxStartups=100 -o MaxSessions=100
 """

@@ -4,11 +4,12 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
 import pytest
-from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wait_for
+from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wait_for, wrap_ppin
 
 
 def finder_of(run, item=None):
@@ -86,6 +87,31 @@ def test_what_was_not_judged_leaves_it_to_the_next_host(new_fleet):
     assert len(run.failures()) == 1
     assert "0x80000018" in next(iter(run.failures().values()))
     assert fleet.verdicts("setup")["ok"] == 5
+
+
+@pytest.mark.parametrize("verify", ["changed", "always"], ids=["before its look", "after its look"])
+def test_a_host_that_waits_has_nothing_of_the_module_on_its_disk(new_fleet, tmp_path, verify):
+    """Without pipelining, the module and its passwords are in a file. One host is accepted, one does not end."""
+    fleet = new_fleet(3)
+    blocked, go, said = tmp_path / "blocked", tmp_path / "go", tmp_path / "said"
+    for host in fleet.hosts:
+        block = f"echo {host} > {blocked}; while [ ! -e {go} ]; do sleep 0.1; done"
+        script = f'case "$*" in *"-a -e"*) mkdir {tmp_path}/first 2>&- || {{ {block}; }};; esac; exec "$0.real" "$@"'
+        wrap_ppin(fleet.folder / host / "bin/ppin", script)
+    with said.open("w") as stdout:
+        task = fleet.secret("P2", verify=verify, gate_parallel=1)
+        process = fleet.start(task, play={"vars": {"ansible_pipelining": False}}, stdout=stdout)
+
+    def another_waits():
+        waiting = re.findall(r"^(\S+) waits for the verdict", said.read_text(), re.M)
+        return blocked.exists() and set(waiting) - {blocked.read_text().strip(), ""}
+
+    wait_for(lambda: another_waits() or process.poll() is not None)
+    wait_for(lambda: len(list(tmp_path.glob("tmp/ansible-tmp-*/AnsiballZ_*"))) == 1)
+    go.touch()
+    assert process.wait(120) == 0, said.read_text()
+    assert fleet.verdicts("setup") == {"ok": 3}, "the one that waited ran the module afterwards"
+    assert list(tmp_path.glob("tmp/ansible-tmp-*")) == []
 
 
 def test_what_may_have_been_judged_counts(new_fleet):

@@ -3,6 +3,7 @@
 """The attempt gate with two control nodes, with workers that are killed at each step, and with a store that fails."""
 
 import copy
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from ansible_collections.hsmops.primus.plugins.action import pkcs11_token_info, 
 from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate_action
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import FIRST_PERMITS, RUNNING
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
-from emulated_hsm import REJECTED, WRONG_SETUP, wrap_ppin
+from emulated_hsm import REJECTED, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 from fleet import CALLBACK
 
 BUDGET = 3
@@ -261,3 +262,34 @@ def test_a_store_that_fails_at_each_step(tmp_path, monkeypatch, case, methods, f
         assert other.tried or second["error"]["class"] == "rejected", second
         assert not [record for _key, record in open_store(where).items() if record["verdict"] == RUNNING]
     assert step > 1 or methods in (("remove",), ("keys",))
+
+
+# A task that Ansible ends
+
+
+def test_a_task_that_runs_into_its_timeout(new_fleet, tmp_path):
+    """The keyword, not the option: the module is not told, goes on, and what it fetches is put in place."""
+    fleet = new_fleet(2, partitions=("P2:1",))
+    asked, go = tmp_path / "asked", tmp_path / "go"
+    block = f"touch {asked}; while [ ! -e {go} ]; do sleep 0.1; done"
+    wrap_ppin(
+        fleet.folder / fleet.hosts[0] / "bin/ppin",
+        f'case "$*" in *"-a -e"*) {block};; esac; exec "$0.real" "$@"',
+    )
+    first, other = (["--limit", host] for host in fleet.hosts)
+    for seconds in (4, 16, 64):  # a slow machine may need more until ppin is there
+        task = fleet.secret("P2", state="updated", task={"timeout": seconds}, gate_budget=BUDGET)
+        run = fleet.run(task, arguments=first)
+        if asked.exists():
+            break
+    assert re.search("Timed out after|expected time frame", str(run.failures())), run.output
+
+    refused = fleet.run(fleet.secret("P2", gate_budget=1), arguments=other).failures()
+    assert "Attempt limit reached" in str(refused) and "the run was ended before it told" in str(refused)
+
+    go.touch()
+    secrets = fleet.folder / fleet.hosts[0] / "etc/.secrets.cfg"
+    wait_for(lambda: secrets.with_name(".secrets.cfg.ledger").exists() and not working_copies(secrets))
+    again = fleet.run(fleet.secret("P2", state="updated"), arguments=first).results()[fleet.hosts[0]]
+    assert (again["changed"], again["interrupted"]) == (False, False), "the next run finds it"
+    assert fleet.verdicts("setup") == {"ok": 1}
