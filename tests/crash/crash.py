@@ -3,9 +3,11 @@
 
 """Runs that are killed everywhere: crash.py [--only KIND …] [--seed N] [--random N].
 
-Kills the module at every system call that matters, ppin at every write and step, each of the other modules at every write, and module, ppin, Ansible's worker and
+Kills the module at every system call that matters, ppin at every write and step, and module, ppin, Ansible's worker and
 the ssh session at random times; and cuts the power after every step, with all that was not synced lost, in part or
 whole. After each, the next ordinary run must put everything right, and in between the client must work as it did.
+The kind "host" kills every module at each of its writes; what it leaves must be on the list of leftovers, and be gone
+from the whole host after the next run of some module, and after client_removal.
 Prints what was tried and what was worse than before, by kind; exits with 1 when anything was. Needs strace; the kind
 "session" also sshd. It takes an hour on a busy machine.
 """

@@ -127,10 +127,11 @@ class Host:
         return re.findall(r"(hsm\d+) *[:=]", (self.start_state / "home/etc/primus.cfg").read_text())
 
     def next_runs(self):
-        """Some run of each module, which finds that all is as it should be."""
+        """Some run of each module, which finds that all is as it should be, or removes the orphan."""
+        named = self.partitions[0] in self.config.read_text()
         return [
             ("ppin_proxy", self.proxy_options()),
-            ("ppin_secret", self.secret_options(0)),
+            ("ppin_secret", self.secret_options(0, state="present" if named else "absent")),
             ("ppin_config", {**self.paths(), "content": self.config.read_text()}),
             ("config_files", {"names": [self.secrets.name], "dest": self.secrets.parent}),
         ]
@@ -166,10 +167,14 @@ class Host:
         return process
 
     def run(self, module, options, prefix=()):
-        out = self.start(module, options, prefix).communicate(timeout=120)[0]
-        result = json.loads(out)
-        assert not result.get("failed") and not result.get("warnings"), (module, result)
+        """The result of a module that must not fail, nor warn."""
+        result = json.loads(self.start(module, options, prefix).communicate(timeout=120)[0])
+        assert not self.problem(result), (module, result)
         return result
+
+    @staticmethod
+    def problem(result):
+        return [result["msg"]] if result.get("failed") else result.get("warnings")
 
     # Kills
 
@@ -215,7 +220,7 @@ class Host:
             *PLACES,
             "/",
         }  # beside what is in them are other tests' directories
-        found, folders = set(), [*PLACES]
+        found, folders = set(), [*PLACES, str(self.folder)]
         while folders:
             folder = folders.pop()
             with contextlib.suppress(OSError), os.scandir(folder) as entries:
@@ -262,14 +267,16 @@ class Host:
         faults = []
         known = tuple(leftovers(*map(str, (self.secrets, self.config))))
         known += tuple(leftovers(str(self.own / ".secrets.cfg"), str(self.own / "primus.cfg")))
-        unknown = {path for path in self.astray() if not path.startswith(known)} if known else self.astray()
+        unknown = {path for path in self.astray() if not path.startswith(known)}
         if unknown and case != "client_removal":
             faults.append(f"not on the list: {sorted(unknown)}")
         if after == "removal" or case == "client_removal":
-            self.run("client_removal", {"primus_home": self.home, "etc": self.own, "provider": True})
-            left = self.found() - {str(self.dest / "string"), str(self.dest / "log")}
-            return faults + ([f"after client_removal: {sorted(left)}"] if left else [])
-        module, options = self.next_runs()[after % len(self.next_runs())]
-        self.run(module, options)
-        left = self.astray()
+            module, options = "client_removal", {"primus_home": self.home, "etc": self.own, "provider": True}
+        else:
+            module, options = self.next_runs()[after % len(self.next_runs())]
+        problem = self.problem(json.loads(self.start(module, options).communicate(timeout=120)[0]))
+        if problem:
+            faults.append(f"the next run, {module}: {problem}")
+        fetched = {str(self.dest / "string"), str(self.dest / "log")}
+        left = self.found() - fetched if module == "client_removal" else self.astray()
         return faults + ([f"after {module}: {sorted(left)}"] if left else [])

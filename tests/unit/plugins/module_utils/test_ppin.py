@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is known of ppin before it runs: where its files are, and which passwords can be given to it at all."""
 
+import os
+import resource
+
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils import _ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
@@ -299,3 +302,25 @@ def test_not_a_setup_password(setup_password):
     told = " ".join([caught.value.msg, *filter(None, caught.value.result().values())])
     assert "setup_password" in told
     assert not setup_password or setup_password not in told
+
+
+# The limit of open files
+
+
+@pytest.mark.parametrize("limit", [1000, 64])
+def test_few_files_may_be_open_while_a_process_is_started(limit):
+    """An old pexpect closes each that there may be. The process that is started has its own limit again."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            limits = (limit, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            with _ppin._few_files() as restore:
+                few = resource.getrlimit(resource.RLIMIT_NOFILE)
+                restore()
+                own = resource.getrlimit(resource.RLIMIT_NOFILE)
+            status = not (few == (min(limit, 256), limits[1]) and own == limits)
+        finally:
+            os._exit(int(status))
+    assert os.waitpid(pid, 0)[1] == 0

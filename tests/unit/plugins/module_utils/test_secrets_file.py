@@ -3,6 +3,7 @@
 """The lock and the working copy, on real files, with real processes that die."""
 
 import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils import _places, _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
@@ -483,6 +484,31 @@ def test_the_lock_does_not_need_the_file(secrets):
     secrets.unlink()
     with locked(str(secrets), 0):
         assert names(secrets) == []
+
+
+@pytest.mark.parametrize("error", [errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_directory_without_such_a_lock(secrets, tmp_path, monkeypatch, error):
+    """Such as on NFS: a file in the private directory is locked, and nobody else is kept out."""
+    places, lock = tmp_path / "places", fcntl.flock
+    places.mkdir(0o700)
+
+    def flock(handle, how):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(error, os.strerror(error))
+        lock(handle, how)
+
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(places)])
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for _time in range(2):
+        with locked(str(secrets), 0):
+            assert names(secrets) == [".secrets.cfg"]
+            with pytest.raises(PpinError) as caught, locked(str(secrets), 0):
+                pytest.fail("two have the lock")
+            assert caught.value.cls == "timeout"
+            with locked(str(tmp_path / ".secrets.cfg"), 0):  # another client of this host
+                pass
+    assert {stat.S_IMODE(path.stat().st_mode) for path in places.glob("*/*.lock")} == {0o600}
+    assert leftovers(*both(secrets)) == []
 
 
 def test_no_folder_to_lock(tmp_path):

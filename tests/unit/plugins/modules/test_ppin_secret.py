@@ -483,3 +483,10 @@ def test_a_secret_that_may_be_left_behind_is_told(configured):
     result = configured.secret("P2", state="absent")
     assert result["action"] == "none"
     assert "not known whether .secrets.cfg has a permanent secret of 'P2'" in str(result["warnings"])
+
+
+def test_ppin_has_the_limit_of_open_files_that_the_module_has(client, tmp_path):
+    client.prefix = ["sh", "-c", 'ulimit -S -n 1000; exec "$@"', "sh"]
+    wrap_ppin(client.ppin, f'ulimit -S -n >> {tmp_path}/limits\nexec "$0.real" "$@"')
+    assert client.secret()["action"] == "added"
+    assert set((tmp_path / "limits").read_text().split()) == {"1000"}
