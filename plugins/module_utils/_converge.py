@@ -29,7 +29,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     not_listed,
     quoted,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._login import note_logins
+from ansible_collections.hsmops.primus.plugins.module_utils._login import follow, note_logins
 from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
@@ -169,6 +169,12 @@ class _Run:
                 "%s. It counts as empty: a setup password that was spent already may be spent again. The next change "
                 "sets it aside, beside the new one." % ledger.problem
             )
+        try:
+            self.converge_with(ppin, ledger)
+        finally:
+            follow(self.module, ledger)
+
+    def converge_with(self, ppin: Ppin, ledger: Ledger) -> None:
         listing = ppin.listing()
         self.tell_entries(listing)
         action, seen = self.decide(ppin, ledger, listing)

@@ -45,13 +45,15 @@ class Ledger:
         self.secrets_path = secrets_path
         self.path = secrets_path + ".ledger"
         self.problem: t.Optional[str] = None
+        self._file = b""
         self._data = self._read()
         self._secrets = _Secrets(secrets_path)
 
     def _read(self) -> t.Dict[str, t.Any]:
         empty: t.Dict[str, t.Any] = {"version": VERSION, "partitions": {}, "service_users": {}}
         try:
-            data = json.loads(read_file(self.path).decode("utf-8"))
+            self._file = read_file(self.path)
+            data = json.loads(self._file.decode("utf-8"))
             if data["version"] == 1:
                 data = _upgraded(data)
             _check(data)
@@ -167,6 +169,28 @@ class Ledger:
             self._bind(matching - {(kind, name)})
             self._write()
 
+    @property
+    def moved(self) -> bool:
+        """Whether the secrets file is not as it was when this was read, or last changed by a method of this."""
+        return _Secrets(self.secrets_path).content != self._secrets.content
+
+    def follow(self) -> None:
+        """Bind what is remembered to the entries as a ppin of this run has left them that was to look or to log in.
+
+        It is not documented that such a ppin leaves the secrets file alone. One that writes it is taken to cipher all
+        entries anew: where some are as they were, somebody else has changed the others.
+
+        :raises OSError: when the file cannot be written.
+        """
+        if self.problem or not self.moved:
+            return
+        now = _Secrets(self.secrets_path)
+        matching = self._matching()
+        self._secrets = now
+        if matching and not self._matching() and read_file(self.path) == self._file:
+            self._bind(matching)
+            self._write()
+
     def _matching(self) -> t.Set[t.Tuple[str, str]]:
         """The entries that stand in the secrets file as they are remembered."""
         return {(kind, name) for kind in KINDS for name in self._data[kind] if self._known(kind, name)}
@@ -190,7 +214,8 @@ class Ledger:
             # It may be of a newer version of this collection: set aside, under a name that decommission knows.
             os.rename(self.path, "%s.%d.%s~" % (self.path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S")))
         self.problem = None
-        replace_file(self.path, (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8"))
+        self._file = (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8")
+        replace_file(self.path, self._file)
 
 
 class _Secrets:
@@ -198,16 +223,16 @@ class _Secrets:
 
     def __init__(self, path: str) -> None:
         try:
-            self._content = read_file(path)
+            self.content = read_file(path)
         except (OSError, Untrusted):
-            self._content = b""
+            self.content = b""
         self._entries: t.Optional[t.Dict[str, bytes]] = None
 
     def fingerprint(self, name: str, salt: str) -> str:
         """That of what the file has under a name; of the whole file when that cannot be told."""
         if self._entries is None:
-            self._entries = secret_entries(self._content)
-        entry = self._entries.get(name, b"\0" + self._content)
+            self._entries = secret_entries(self.content)
+        entry = self._entries.get(name, b"\0" + self.content)
         return _encode(hmac.new(base64.b64decode(salt), entry, hashlib.sha256).digest())
 
 

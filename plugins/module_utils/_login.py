@@ -62,6 +62,7 @@ def run_login_module(
                 do(module, ppin, ledger, result)
             finally:
                 result["logins"] = ppin.logins
+                follow(module, ledger)
     except Refused as exc:
         module.fail_json(**exc.failure(), **dict(result, refused=exc.names))
     except PpinError as exc:
@@ -106,3 +107,11 @@ def note_logins(
             "The ledger %s cannot be written (%s): what this login found is not known to the next run."
             % (ledger.path, exc.strerror)
         )
+
+
+def follow(module: AnsibleModule, ledger: Ledger) -> None:
+    """Let the ledger follow a ppin that has written the secrets file without being told to, also in check mode."""
+    try:
+        ledger.follow()
+    except (OSError, PpinError) as exc:
+        module.warn("ppin has written %s, and the ledger cannot follow (%s)." % (ledger.secrets_path, exc))

@@ -327,10 +327,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     Listing,
     entry_state,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._login import follow
 from ansible_collections.hsmops.primus.plugins.module_utils._orphans import orphans
 from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, changeable, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import is_mount_point
+from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
@@ -402,6 +403,9 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
             facts["version"] = ppin.version()
         ppin.check_files()
         listing = ppin.listing()
+        if ledger.moved:  # by this ppin, as it seems: most do not write here, so that others need no lock
+            with locked(paths.secrets, ppin.timeout):
+                follow(module, ledger)
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
     if facts["changeable"] and os.geteuid() == 0:

@@ -68,6 +68,7 @@ SWITCHES = {
     ),
     "keep_entry_on_failed_update": (False, bool, "a failed -u keeps the entry (documented: it removes it)"),
     "recipher": (False, bool, "each write ciphers the other entries anew, too"),
+    "recipher_reads": (False, bool, "-l and --test write .secrets.cfg, too, with all entries ciphered anew"),
     "chunk_bytes": (64, int, "bytes of one write to .secrets.cfg"),
     "write_delay_ms": (0, int, "milliseconds before each of these writes"),
     # failures

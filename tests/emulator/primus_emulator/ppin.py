@@ -54,6 +54,8 @@ class Ppin:
             "p": self._add_proxy,
             "x": self._remove_proxy,
         }
+        if command not in changes:
+            self._write_if_read()
         lie = self._switches.lie_configured == "always"
         if command in changes:
             try:
@@ -109,10 +111,14 @@ class Ppin:
             if number == self._switches.kill_at_write:
                 behaviour.kill()
 
-        if self._switches.recipher:
+        if self._switches.recipher or self._switches.recipher_reads:
             for entries in (self._secrets.users, self._secrets.proxies):
                 entries.update({name: cipher(name, decipher(name, secret)) for name, secret in entries.items()})
         self._secrets.write(self._secrets_path, self._switches.chunk_bytes, before_write)
+
+    def _write_if_read(self):
+        if self._switches.recipher_reads and os.access(self._secrets_path, os.W_OK):
+            self._write()
 
     def _add(self):
         user = self._options.user
@@ -281,6 +287,7 @@ class Ppin:
     def _test(self):
         report = ConnectionTest(self._switches, self._output, self._config_path)
         self._secrets = SecretsFile.load(self._secrets_path)
+        self._write_if_read()
         for hsm in self._hsms:
             slots = [slot for slot in hsm.slots if self._is_tested(slot)]
             if not slots or self._options.hsm not in (None, hsm.name, hsm.host):

@@ -165,13 +165,14 @@ def test_secrets_of_unknown_origin_concern_nobody_else(fleet):
     assert len([msg for msg in run.failures().values() if "Attempt limit reached for 'P2': 3 of 3" in msg]) == 3
 
 
-def test_a_ppin_that_ciphers_all_entries_anew(new_fleet):
+@pytest.mark.parametrize("switch", ["recipher", "recipher_reads"])
+def test_a_ppin_that_ciphers_all_entries_anew(new_fleet, switch):
     fleet = new_fleet(2)
     for host in fleet.hosts:
-        set_behaviour(str(fleet.folder / host), {"recipher": True})
+        set_behaviour(str(fleet.folder / host), {switch: True})
     tasks = [fleet.secret(name, f"fetch {name}", state="updated") for name in ("P1", "P2")]
     for _run in range(3):
-        run = fleet.run(*tasks)
+        run = fleet.run(*tasks, fleet.ppin("ppin_info"))
         assert run.failures() == {}
     assert fleet.verdicts("setup") == {"ok": 4}, "one for each secret"
     run = fleet.run(connectivity(fleet))
