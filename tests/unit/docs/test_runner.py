@@ -146,4 +146,4 @@ def test_awx(reader, redis_url):
     assert not list(reader.folder.rglob("touched"))
     import redis
 
-    assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 2
+    assert len(list(redis.Redis.from_url(redis_url).scan_iter("*record:*"))) == 3, "of each password"
