@@ -32,7 +32,7 @@ options:
       - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
         so running it twice with the same setup password changes nothing the second time. What it fetches is the secret
         that is valid now; it is not documented whether that is another one than before.
-      - V(absent) removes it, also that of a partition that C(primus.cfg) does not name: as C(ppin) neither lists nor
+      - V(absent) removes it, also that of a partition that C(primus.cfg) does not name. As C(ppin) neither lists nor
         removes such a secret, it is given a temporary C(primus.cfg) that does. Where C(primus.cfg) or C(.secrets.cfg)
         is not understood, such a secret counts as absent, with a warning.
     type: str
