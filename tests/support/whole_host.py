@@ -138,10 +138,10 @@ class Host:
 
     def begin(self, case):
         """Put the client to where a run starts; the module and the options of that run."""
-        module, options = self.case(case)
         shutil.rmtree(self.folder)
         shutil.copytree(self.start_state, self.folder, symlinks=True)
         self.secrets, self.config = self.home / "etc/.secrets.cfg", self.home / "etc/primus.cfg"
+        module, options = self.case(case)
         if options.pop("orphan", False):
             self.config.write_text(self.config.read_text().replace(self.partitions[0], "Other"))
         return module, options
