@@ -100,7 +100,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
 from ansible_collections.hsmops.primus.plugins.module_utils._places import announced
 from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import all_locked, clean_up
 
-SECRETS, CONFIG = ".secrets.cfg", "primus.cfg"
+SECRETS = ".secrets.cfg"
+CONFIG = "primus.cfg"
 MODES = {".secrets.cfg.ledger": "0600", SECRETS: "0660", CONFIG: "0640"}
 
 

@@ -335,7 +335,7 @@ class Gate:
     def _turn(self, subject: Subject) -> t.Iterator[None]:
         """The exclusive right to try this."""
         turn = None
-        waits = lambda holder: self._waits(subject, holder)  # noqa: E731
+        waits = functools.partial(self._waits, subject)
         try:
             with self.store.turn(self._derive("turn", subject.key), self.host, TURN_TIMEOUT, waits) as turn:
                 yield

@@ -115,7 +115,7 @@ def test_the_working_copy_cannot_be_reached(shared):
         path = Path(copy.path)
         for folder in (path, path.parent, path.parents[1]):
             assert not as_user(lambda folder=folder: swap(folder, shared.parent.parent / "root-only"))
-        assert not as_user(lambda: path.read_bytes())
+        assert not as_user(path.read_bytes)
 
     replace(shared, attack)
     assert shared.read_bytes() == b"made by ppin" and untouched(shared)

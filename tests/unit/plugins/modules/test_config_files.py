@@ -16,10 +16,10 @@ def place(client, tmp_path):
     (tmp_path / "etc").mkdir()
     client.ledger.write_text("ledger")
 
-    def run(state="moved", names=NAMES, check=False, **options):
+    def run(state="moved", names=None, check=False, **options):
         places = {"src": client.etc, "dest": tmp_path / "etc", **options}
         nothing = dict.fromkeys(("primus_home", "config_path", "secrets_path"))
-        return client.run("config_files", state=state, names=names, check=check, **nothing, **places)
+        return client.run("config_files", state=state, names=names or NAMES, check=check, **nothing, **places)
 
     run.client, run.dest = client, tmp_path / "etc"
     return run

@@ -725,7 +725,7 @@ def test_who_waits_for_a_permit_goes_by_what_becomes_of_it(gate):
         attempt(gate(parallel=1), right, OK)
         waits, seen = threading.Event(), []
 
-        def work(right=right, waits=waits, seen=seen):
+        def work(right, waits, seen):
             waiting = gate("h3", parallel=1, before_wait=waits.set)
             try:
                 with waiting.permission(right):
@@ -734,7 +734,7 @@ def test_who_waits_for_a_permit_goes_by_what_becomes_of_it(gate):
             except Refused:
                 seen.append("refused")
 
-        thread = threading.Thread(target=work, daemon=True)
+        thread = threading.Thread(target=work, args=(right, waits, seen), daemon=True)
         with gate("h2", parallel=1).permission(right):
             thread.start()
             assert waits.wait(60)
