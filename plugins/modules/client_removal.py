@@ -144,7 +144,7 @@ class Removal:
         ):
             paths = secrets, os.path.join(folder, NAMES[1])
             found = leftovers(*paths)
-            if found and not self.module.check_mode:
+            if not self.module.check_mode:  # also an announcement of what is gone
                 self.left += remove_leftovers(*paths, kept=True)
             self.removed += [path for path in found if self.module.check_mode or not os.path.lexists(path)]
 

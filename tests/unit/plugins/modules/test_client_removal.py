@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """client_removal: nothing with a secret is left, nothing of anybody else's is removed, whatever ppin does."""
 
+import contextlib
 import fcntl
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._places import LASTING, NAME, announced
 
 
 @pytest.fixture
@@ -49,6 +52,17 @@ def test_what_a_client_has_is_removed_and_what_came_with_the_provider_stays(host
     assert not host.own.exists() and not kept.exists()
     assert names(host.templates) == [".secrets.cfg", "primus.cfg"]
     assert not host.remove()["changed"]
+
+
+def test_an_announcement_of_what_is_gone_is_removed(host, tmp_path):
+    gone = tmp_path / "string.new-0123456789abcdef"
+    stack = contextlib.ExitStack()
+    stack.enter_context(announced(str(gone)))
+    private = Path(LASTING, NAME % os.geteuid())
+    assert str(gone) in map(os.readlink, private.glob("file-*"))
+    host.remove()
+    assert str(gone) not in map(os.readlink, private.glob("file-*"))
+    stack.close()
 
 
 def test_filled_templates_are_removed(host):
