@@ -38,7 +38,7 @@ class LoginAction(GatedAction):
         gate = self._open_gate(options)
         # In the order of the names, by every host, so that none waits for another in a ring.
         subjects = [gate.permanent(name, entries[name]) for name in sorted(entries)]
-        if boolean(self._arguments.get("force") or False, strict=False):
+        if self._forced:
             return self._log_in(gate, subjects, {})
         allowed: t.List[Subject] = []
         stale: t.Dict[Subject, Record] = {}
@@ -66,6 +66,10 @@ class LoginAction(GatedAction):
             )
         return result
 
+    @property
+    def _forced(self) -> bool:
+        return bool(boolean(self._arguments.get("force") or False, strict=False))
+
     def _look(self) -> t.Tuple[t.Dict[str, Entry], Result]:
         """The partitions that the module may log in to, without those that lack a secret; or why they are not known."""
         look = self._execute_module(
@@ -84,7 +88,10 @@ class LoginAction(GatedAction):
         return {
             name: entry_of(found)
             for name, found in listed
-            if found.get("configured") and (self._name is None or name in asked)
+            if found.get("configured")
+            and (self._name is None or name in asked)
+            # Which the module refuses by what the client's ledger says, unless it is forced.
+            and (self._forced or not found.get("rejected"))
         }, {}
 
     def _log_in(self, gate: Gate, subjects: t.Sequence[Subject], says: t.Mapping[str, t.Any]) -> Result:
