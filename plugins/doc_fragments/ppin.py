@@ -137,16 +137,24 @@ options:
       - A secret that was fetched anew with M(hsmops.primus.ppin_secret) counts as good until it is rejected.
     type: bool
     default: false
+notes:
+  - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
+  - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
+"""
+
+    # module_utils/_gate_options.py
+    GATE_SAYS = r"""
+options:
   gate_says:
-    description: What the attempt gate knows. The action plugin sets it; this module uses its C(stale).
+    description: What the attempt gate knows. The action plugin sets it.
     type: dict
     suboptions:
       look:
-        description: Not used here.
+        description: Whether this is the gate's own look, which notes the verdict of a login also in check mode.
         type: bool
         default: false
       checked:
-        description: Not used here.
+        description: Whether what the ledger has of the present secret is the verdict of a login of this run.
         type: bool
         default: false
       stale:
@@ -155,11 +163,8 @@ options:
         elements: str
         default: []
       origin:
-        description: Not used here.
+        description: The origin to note of the secret that is fetched.
         type: str
-notes:
-  - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
-  - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
 """
 
     # module_utils/_gate_options.py

@@ -182,9 +182,9 @@ class Ledger:
 
         :raises OSError: when the file cannot be written.
         """
-        if self.problem or not self.moved:
-            return
         now = _Secrets(self.secrets_path)
+        if self.problem or now.content == self._secrets.content:
+            return
         matching = self._matching()
         self._secrets = now
         if matching and not self._matching() and read_file(self.path) == self._file:

@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.gate_says
   - hsmops.primus.ppin.attributes
 options:
   user_name:

@@ -22,6 +22,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.gate_says
   - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:

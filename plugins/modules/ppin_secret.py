@@ -23,6 +23,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.gate_says
   - hsmops.primus.ppin.attributes
 options:
   state:
@@ -54,26 +55,6 @@ options:
     type: str
     choices: [changed, always, never]
     default: changed
-  gate_says:
-    description: What the attempt gate knows. The action plugin sets it.
-    type: dict
-    suboptions:
-      look:
-        description: Whether this is the gate's own look, which notes the verdict of a login also in check mode.
-        type: bool
-        default: false
-      checked:
-        description: Whether what the ledger has of the present secret is the verdict of a login of this run.
-        type: bool
-        default: false
-      stale:
-        description: Origins of permanent secrets that the HSM rejects, as several clients found.
-        type: list
-        elements: str
-        default: []
-      origin:
-        description: The origin to note of the secret that is fetched.
-        type: str
 seealso:
   - module: hsmops.primus.ppin_proxy
   - module: hsmops.primus.ppin_info
