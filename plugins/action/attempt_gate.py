@@ -7,8 +7,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_entries import EntriesAction, Options, chosen, entry
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.entries import EntriesAction, Options, chosen, entry
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import Store
 
 
 class ActionModule(EntriesAction):

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
     validity,
 )
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import when
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_entries import EntriesAction, Options, chosen, entry
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import Record, Store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.entries import EntriesAction, Options, chosen, entry
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import when
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import Record, Store
 
 
 class ActionModule(EntriesAction):

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._login_action import LoginAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.login_action import LoginAction
 
 
 class ActionModule(LoginAction):

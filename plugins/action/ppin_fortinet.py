@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY, Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import Result
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import PROXY, Gate, Subject
 
 
 class ActionModule(CredentialAction):

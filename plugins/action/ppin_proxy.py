@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import PROXY, Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import PROXY, Gate, Subject
 
 
 class ActionModule(CredentialAction):

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import Result, display
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import judge_login
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import judge_login
 
 
 class ActionModule(CredentialAction):
@@ -33,15 +33,15 @@ class ActionModule(CredentialAction):
             with gate.permission(subject):
                 # In check mode nothing is written, so the module cannot note the verdict for the run after it.
                 look = self._module(check=True, gate_says={"look": not self._task.check_mode})
-                with _gate.reported(display.warning):
+                with rules.reported(display.warning):
                     gate.end(subject, judge_login(look))
-        except _gate.Refused as exc:
+        except rules.Refused as exc:
             return self._refused(exc, look)
-        except _gate.Stale as exc:
+        except rules.Stale as exc:
             self._says = {"stale": [self._entry.origin]}
             look = self._module(check=True, gate_says=self._says)
             if look.get("failed"):
-                look["msg"] += f" {_gate.found_by(exc.record)}"
+                look["msg"] += f" {rules.found_by(exc.record)}"
             return look
         self._says = {"checked": True}
         return look

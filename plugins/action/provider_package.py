@@ -13,8 +13,8 @@ import typing as t
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
-from ansible_collections.hsmops.primus.plugins.module_utils._package_files import choose, copy_package
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
     ARGUMENTS,
     FACTS,
     Choice,

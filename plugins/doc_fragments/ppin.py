@@ -4,7 +4,7 @@
 
 
 class ModuleDocFragment:
-    # module_utils/_ppin.py
+    # module_utils/_ppin/command.py
     DOCUMENTATION = r"""
 options:
   executable:
@@ -38,7 +38,7 @@ options:
     default: 60
 """
 
-    # module_utils/_ppin.py
+    # module_utils/_ppin/command.py
     PARTITION = r"""
 options:
   user_name:
@@ -49,7 +49,7 @@ options:
     aliases: [partition, name]
 """
 
-    # module_utils/_ppin.py
+    # module_utils/_ppin/command.py
     SETUP = r"""
 options:
   setup_password:
@@ -69,7 +69,7 @@ options:
     default: true
 """
 
-    # module_utils/_ppin.py
+    # module_utils/_ppin/command.py
     DIALOGUE = r"""
 options: {}
 requirements:
@@ -79,7 +79,7 @@ notes:
     never in the arguments or the environment of a process.
 """
 
-    # module_utils/_converge.py
+    # module_utils/_client/converge.py
     CREDENTIAL = r"""
 options:
   force:
@@ -127,7 +127,7 @@ notes:
     fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
 """
 
-    # module_utils/_login.py
+    # module_utils/_client/login.py
     LOGIN = r"""
 options:
   force:
@@ -142,7 +142,7 @@ notes:
   - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
 """
 
-    # module_utils/_gate_options.py
+    # module_utils/_client/gate_options.py
     GATE_SAYS = r"""
 options:
   gate_says:
@@ -167,7 +167,7 @@ options:
         type: str
 """
 
-    # module_utils/_gate_options.py
+    # module_utils/_client/gate_options.py
     GATE = r"""
 options:
   gate:
@@ -211,7 +211,7 @@ seealso:
   - module: hsmops.primus.attempt_gate_info
 """
 
-    # plugin_utils/_gate_entries.py
+    # plugin_utils/_gate/entries.py
     GATE_ENTRIES = r"""
 options:
   name:

@@ -183,7 +183,7 @@ _value:
 """
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 
 
 def primus_cfg(settings: t.Any, include_absent: bool = False) -> str:

@@ -77,7 +77,7 @@ _value:
     - "The slot id 0 is used by partitions[0] 'PARTITION1' and partitions[2] 'PARTITION3'."
 """
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import violations
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import violations
 
 
 class FilterModule:

@@ -87,7 +87,7 @@ _value:
       elements: str
 """
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._changes import client_changes
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.changes import client_changes
 
 
 class FilterModule:

@@ -132,7 +132,7 @@ _value:
       elements: str
 """
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._changes import provider_changes
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.changes import provider_changes
 
 
 class FilterModule:

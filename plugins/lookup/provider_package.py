@@ -72,8 +72,8 @@ import re
 import typing as t
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.hsmops.primus.plugins.module_utils._package_files import names_in
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import names_in
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
     PackageError,
     form_of,
     name_in_url,

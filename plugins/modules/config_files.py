@@ -89,16 +89,16 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     Directory,
     NewFile,
     open_directory,
     read_all,
     set_permissions,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import announced
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import all_locked, clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import all_locked, clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
 
 SECRETS = ".secrets.cfg"
 CONFIG = "primus.cfg"

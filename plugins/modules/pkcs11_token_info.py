@@ -220,11 +220,11 @@ error:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._pkcs11 import Login, Request, look
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import check_secret, check_timeout
+from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.pkcs11 import Login, Request, look
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_secret, check_timeout
 
 
 def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:

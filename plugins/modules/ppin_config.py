@@ -108,22 +108,23 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     Directory,
     NewFile,
     open_parent,
     read_all,
     set_permissions,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     hide_passwords,
     password_values,
     read_slots,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import clean_up, locked
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up, locked
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS, find_paths
 
 NOTHING_CONFIGURED = "0x80005001"
 

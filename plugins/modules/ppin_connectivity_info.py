@@ -194,9 +194,17 @@ import typing as t
 from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login import (
+    ARGUMENTS,
+    check_not_rejected,
+    note_logins,
+    run_login_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     Entry,
     Tested,
@@ -205,14 +213,6 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     entry_state,
     quoted,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._login import (
-    ARGUMENTS,
-    check_not_rejected,
-    note_logins,
-    run_login_module,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 
 
 def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:

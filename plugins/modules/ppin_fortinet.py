@@ -126,29 +126,28 @@ import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
-from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, set_attributes, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._files import native, read_file, real_path
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import not_listed
-from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
-    ARGUMENTS,
-    PARTITION_ARGUMENTS,
-    SETUP_ARGUMENTS,
-    Ppin,
-    check_secret,
-    check_setup_password,
-    find_paths,
-    import_pexpect,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import SecretsString, find_secrets_string
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.dest import check_dest, set_attributes, write_dest
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native, read_file, real_path
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     clean_up,
     locked,
     remove_leftovers,
     warn_of,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin, import_pexpect
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import not_listed
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
+    ARGUMENTS,
+    PARTITION_ARGUMENTS,
+    SETUP_ARGUMENTS,
+    check_secret,
+    check_setup_password,
+    find_paths,
 )
 
 PASSWORDS = ("setup_password", "pkcs11_password")
@@ -198,7 +197,7 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsStr
     return found
 
 
-def find_ppin(module: AnsibleModule) -> Ppin:
+def find_ppin(module: AnsibleModule) -> TalkingPpin:
     """A ppin that can fetch the string, as far as that is known without a login. :raises PpinError:"""
     user_name = module.params["user_name"]
     missing = [option for option in PASSWORDS if module.params[option] is None]
@@ -209,7 +208,7 @@ def find_ppin(module: AnsibleModule) -> Ppin:
             hint="Give %s and run again. No login was spent." % " and ".join(missing),
         )
     import_pexpect()
-    ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
+    ppin = TalkingPpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
     ppin.check_files()
     listed = ppin.listing().partitions
     if user_name not in listed:
@@ -217,7 +216,7 @@ def find_ppin(module: AnsibleModule) -> Ppin:
     return ppin
 
 
-def fetch(module: AnsibleModule, ppin: Ppin, result: t.Dict[str, t.Any]) -> SecretsString:
+def fetch(module: AnsibleModule, ppin: TalkingPpin, result: t.Dict[str, t.Any]) -> SecretsString:
     """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout):

@@ -311,8 +311,7 @@ import os
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     acl_entries,
     group_name,
     link_facts,
@@ -320,23 +319,25 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     shown,
     user_name,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import orphans
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import is_mount_point, locked
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import (
+    LIFESPAN_ARGUMENT,
+    check_lifespan,
+    validity,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     Entry,
     Listing,
     entry_state,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._login import follow
-from ansible_collections.hsmops.primus.plugins.module_utils._orphans import orphans
-from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS, Ppin, changeable, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import is_mount_point, locked
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import (
-    LIFESPAN_ARGUMENT,
-    check_lifespan,
-    validity,
-)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS, changeable, find_paths
 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:

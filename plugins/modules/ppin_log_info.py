@@ -153,19 +153,20 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._dest import check_dest, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, parse_log
-from ansible_collections.hsmops.primus.plugins.module_utils._login import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.dest import check_dest, write_dest
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login import (
     ARGUMENTS,
     check_not_rejected,
     note_logins,
     run_login_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import PARTITION_ARGUMENTS, Ppin
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.log import LEVELS, parse_log
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS
 
 CLIENT_LOG = (
     "A client gets the log only when the HSM's security configuration has client_log=true, which is set by the HSM's "

@@ -111,13 +111,13 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
     ARGUMENTS,
     Credential,
     run_credential_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import DUPLICATE_CODES, PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import DUPLICATE_CODES, PpinError
 
 
 class ProxyPassword(Credential):
@@ -126,10 +126,10 @@ class ProxyPassword(Credential):
     passwords = ("password",)
     result_key = "service_user"
 
-    def add(self, ppin: Ppin) -> None:
+    def add(self, ppin: TalkingPpin) -> None:
         ppin.add_proxy(self.name, self.params["password"])
 
-    def update(self, ppin: Ppin) -> None:
+    def update(self, ppin: TalkingPpin) -> None:
         try:
             self.add(ppin)
         except PpinError as exc:
@@ -139,7 +139,7 @@ class ProxyPassword(Credential):
             ppin.remove_proxy(self.name)
             self.add(ppin)
 
-    def remove(self, ppin: Ppin) -> None:
+    def remove(self, ppin: TalkingPpin) -> None:
         ppin.remove_proxy(self.name)
 
 

@@ -176,22 +176,22 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._converge import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
     ARGUMENTS,
     Credential,
     run_credential_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_SAYS
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import MISSING, Listing, entry_state
-from ansible_collections.hsmops.primus.plugins.module_utils._orphans import removable
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import removable
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import MISSING, Listing, entry_state
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     PARTITION_ARGUMENTS,
     SETUP_ARGUMENTS,
-    Ppin,
     check_setup_password,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
 
 
 class PermanentSecret(Credential):
@@ -216,13 +216,13 @@ class PermanentSecret(Credential):
                 return proxy
         return None
 
-    def add(self, ppin: Ppin) -> None:
+    def add(self, ppin: TalkingPpin) -> None:
         ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
 
-    def update(self, ppin: Ppin) -> None:
+    def update(self, ppin: TalkingPpin) -> None:
         ppin.update(self.name, self.params["setup_password"], self.params["pkcs11_password"])
 
-    def remove(self, ppin: Ppin) -> None:
+    def remove(self, ppin: TalkingPpin) -> None:
         ppin.remove(self.name)
 
 

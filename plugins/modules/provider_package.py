@@ -115,8 +115,8 @@ os_family:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._package_files import choose, copy_package
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
     ARGUMENTS,
     Choice,
     PackageError,

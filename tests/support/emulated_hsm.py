@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils import _places, _plan
+from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
+from ansible_collections.hsmops.primus.plugins.module_utils._client import plan as _plan
 from primus_emulator.admin import Admin
 
-COLLECTION = Path(_plan.__file__).parents[2]
+COLLECTION = Path(_plan.__file__).parents[3]
 COLLECTIONS = COLLECTION.parents[2]
 EMULATOR = COLLECTION / "tests/emulator"
 

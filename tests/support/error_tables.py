@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write the tables of classes and codes into docs/troubleshooting.md, from plugins/module_utils/_errors.py.
+"""Write the tables of classes and codes into docs/troubleshooting.md, from plugins/module_utils/_ppin/errors.py.
 
 PYTHONPATH=build python tests/support/error_tables.py
 """
@@ -8,7 +8,7 @@ PYTHONPATH=build python tests/support/error_tables.py
 import re
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils import _errors
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import errors as _errors
 
 PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 

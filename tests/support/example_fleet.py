@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import validity
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import validity
 
 NOW = 1795518000
 DAY = 24 * 60 * 60
@@ -94,7 +94,7 @@ FLEET = {
 def main(picture):
     root = Path(__file__).resolve().parents[2]
     sys.path.insert(0, str(root / "build"))
-    from ansible_collections.hsmops.primus.plugins.plugin_utils._report import build, to_html
+    from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build, to_html
     from playwright.sync_api import sync_playwright
 
     with tempfile.NamedTemporaryFile("w", suffix=".html") as page, sync_playwright() as playwright:

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.action import pkcs11_token_info, ppin_connectivity_info, ppin_secret
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate_action
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import FIRST_PERMITS, RUNNING
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import action as _gate_action
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import FIRST_PERMITS, RUNNING
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
 from emulated_hsm import REJECTED, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 from fleet import CALLBACK
 
@@ -45,9 +45,9 @@ def test_two_controllers_that_share_a_store(new_fleet, kind, cause, request):
 
 KILL = """
 import os, signal, threading, time
-from ansible_collections.hsmops.primus.plugins.plugin_utils._credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate
 
 class DeadlyTime:
     def __getattr__(self, name):
@@ -81,7 +81,7 @@ def first(owner, name, what):
 """
 
 STEPS = {
-    "waiting": 'first(Gate, "_waits", die); _gate.time = DeadlyTime()',
+    "waiting": 'first(Gate, "_waits", die); rules.time = DeadlyTime()',
     "having the turn": 'first(Gate, "_take_slot", die)',
     "before the module": 'first(CredentialAction, "_use", die)',
     "during the module": 'first(CredentialAction, "_use", die_during_the_module)',

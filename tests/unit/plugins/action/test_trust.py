@@ -7,7 +7,7 @@ import re
 import subprocess
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._control import take_control, with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.control import take_control, with_control
 from emulated_hsm import CONFIG, PINS, REJECTED, SETUP, WRONG_SETUP, wrap_ppin
 
 

@@ -9,7 +9,7 @@ import itertools
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hsmops.primus.plugins.filter.cloudhsm_credentials import FilterModule
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import violations
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import violations
 from hypothesis import example, given
 from hypothesis import strategies as st
 

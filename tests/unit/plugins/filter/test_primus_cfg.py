@@ -12,8 +12,8 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg import FilterModule as Cfg
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg_violations import FilterModule as Violations
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot, name_problem, read_slots
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import quote
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot, name_problem, read_slots
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import quote
 from hypothesis import given
 from hypothesis import strategies as st
 

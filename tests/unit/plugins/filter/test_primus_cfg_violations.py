@@ -8,7 +8,7 @@ import copy
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg_violations import FilterModule
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,7 +3,7 @@
 """The error codes: what each means, which class it has, and how they are found in what ppin prints."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     CODES,
     HINTS,
     PpinError,

@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _places, _secrets_file
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
+from ansible_collections.hsmops.primus.plugins.module_utils._client import secrets_file as _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     ACCESS_ACL,
     DEFAULT_ACL,
     NewFile,
@@ -25,9 +25,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     real_path,
     replace_file,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._places import announced, leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import WorkingCopy, locked, remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced, leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
+    WorkingCopy,
+    locked,
+    remove_leftovers,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from emulated_hsm import both, wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")

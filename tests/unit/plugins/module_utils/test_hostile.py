@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     Paths,
-    Ppin,
     check_name,
     check_secret,
     find_paths,
@@ -69,7 +69,7 @@ class Fake:
         self.paths = Paths(str(path), str(folder), str(folder / config), str(folder / ".secrets.cfg"))
 
     def ppin(self, timeout=20):
-        return Ppin(self.paths, timeout)
+        return TalkingPpin(self.paths, timeout)
 
     def notes(self, kind):
         lines = self.log.read_bytes().splitlines() if self.log.exists() else []
@@ -216,7 +216,7 @@ def test_a_password_goes_to_its_own_prompt_only_and_once(fake, case):
 
 
 def test_nothing_is_typed_while_the_echo_is_on(fake, monkeypatch):
-    monkeypatch.setattr("ansible_collections.hsmops.primus.plugins.module_utils._ppin.ECHO_TIMEOUT", 0.5)
+    monkeypatch.setattr("ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue.ECHO_TIMEOUT", 0.5)
     ppin = fake("echo(True)\nsay(\"setup password for '%s': \" % name)\nread()\n")
     with pytest.raises(PpinError, match="with the echo on"):
         ppin.ppin().add("P1", SETUP, PIN)

@@ -14,7 +14,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
 
 KINDS = ["partitions", "service_users"]
 PASSWORD = "FXAJX-XWVQ3-DC0O5-3SLQF-LJ9L3"

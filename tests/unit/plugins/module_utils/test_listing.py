@@ -3,8 +3,8 @@
 """What ppin prints: the published outputs, and all that may differ from them."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_code
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, find_code
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     MISSING,
     NOT_LISTED,

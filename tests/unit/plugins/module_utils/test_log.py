@@ -3,7 +3,7 @@
 """The log of a partition: the published one, and what may differ from it."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._log import LEVELS, LogEntry, parse_log
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.log import LEVELS, LogEntry, parse_log
 from hypothesis import given
 from hypothesis import strategies as st
 from published import FETCHLOG

@@ -8,9 +8,9 @@ import struct
 import zipfile
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _package_files
-from ansible_collections.hsmops.primus.plugins.module_utils._package_files import choose, copy_package, names_in
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import PackageError, System
+from ansible_collections.hsmops.primus.plugins.module_utils._client import package_files as _package_files
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package, names_in
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import PackageError, System
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

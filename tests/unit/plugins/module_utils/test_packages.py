@@ -6,7 +6,7 @@ import itertools
 import re
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
     COUNTED_AS,
     RULES,
     PackageError,

@@ -5,8 +5,7 @@
 import itertools
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import CONFIGURED, MISSING, NOT_LISTED
-from ansible_collections.hsmops.primus.plugins.module_utils._plan import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import (
     ADD,
     FAIL_NOT_LISTED,
     FAIL_PROXY,
@@ -18,6 +17,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._plan import (
     Observed,
     plan,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import CONFIGURED, MISSING, NOT_LISTED
 
 ENTRIES = {"Configured": [CONFIGURED], "MISSING": [MISSING], "not in primus.cfg": [NOT_LISTED]}
 ENTRIES["any"] = [CONFIGURED, MISSING, NOT_LISTED]

@@ -6,9 +6,9 @@ import os
 import resource
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _ppin
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin import command, dialogue, paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     ARGUMENTS,
     Paths,
     check_secret,
@@ -31,8 +31,8 @@ def machine(tmp_path, monkeypatch):
     """A folder in place of /, with no provider. find(...) is find_paths with options; PATH has what path_has says."""
     for variable in ("PRIMUS_HOME", "SECUROSYS_PKCS11_CONF", "SECUROSYS_SECRETS_CONF"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(_ppin, "ETC", str(tmp_path / "etc/primus"))
-    monkeypatch.setattr(_ppin, "PRIMUS_HOME", str(tmp_path / "usr/local/primus"))
+    monkeypatch.setattr(paths, "ETC", str(tmp_path / "etc/primus"))
+    monkeypatch.setattr(paths, "PRIMUS_HOME", str(tmp_path / "usr/local/primus"))
     return tmp_path
 
 
@@ -49,7 +49,7 @@ def find(path_has=None, **options):
 
 
 def test_the_default_places_are_the_vendors():
-    assert (_ppin.ETC, _ppin.PRIMUS_HOME) == ("/etc/primus", "/usr/local/primus")
+    assert (paths.ETC, paths.PRIMUS_HOME) == ("/etc/primus", "/usr/local/primus")
 
 
 def test_the_options_are_those_that_are_looked_at():
@@ -186,7 +186,7 @@ def test_the_executable_cannot_be_executed(machine, kind, named):
         ppin.mkdir(parents=True)
     paths = find(executable=str(ppin) if named else None)
     with pytest.raises(PpinError) as caught:
-        _ppin.Ppin(paths, timeout=1).check_files()
+        command.Ppin(paths, timeout=1).check_files()
     assert caught.value.cls == "config"
     assert str(ppin) in caught.value.msg
 
@@ -316,7 +316,7 @@ def test_few_files_may_be_open_while_a_process_is_started(limit):
         try:
             limits = (limit, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            with _ppin._few_files() as restore:
+            with dialogue._few_files() as restore:
                 few = resource.getrlimit(resource.RLIMIT_NOFILE)
                 restore()
                 own = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -6,8 +6,8 @@ import re
 
 import libconf
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import NotUnderstood
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import NotUnderstood
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     MANAGED,
     Slot,
     find_passwords,
@@ -227,7 +227,7 @@ def test_garbage(text):
         read_slots(text, "primus")
 
 
-# What is not the same for all versions of libconfig, as module_utils/_libconfig.py has it of their sources.
+# What is not the same for all versions of libconfig, as module_utils/_client/libconfig.py has it of their sources.
 UNSURE = {
     "octal or not": "id = 010;",
     "octal or not, negative": "id = -017;",

@@ -14,15 +14,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils import _places, _secrets_file
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import replace_file
-from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
+from ansible_collections.hsmops.primus.plugins.module_utils._client import secrets_file as _secrets_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     WorkingCopy,
     locked,
     remove_leftovers,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 from emulated_hsm import COLLECTIONS, both
 
 CONTENTS = {

@@ -3,8 +3,8 @@
 """Until when a setup password may be valid, and on which assumption."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import check_lifespan, validity
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import check_lifespan, validity
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 FIRST = "2026-02-27T23:30:00Z"
 

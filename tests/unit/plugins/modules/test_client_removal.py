@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._places import LASTING, NAME, announced
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LASTING, NAME, announced
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_a_write_that_did_not_end_is_ended_by_the_next_run(mounted, written):
     content = mounted.source.read_bytes()
     script = f"""
 import os, sys
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import WorkingCopy
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy
 with WorkingCopy(sys.argv[1], in_place=True) as copy, copy._keep(copy._before):
     os.truncate(sys.argv[1], {written})
     os._exit(0)

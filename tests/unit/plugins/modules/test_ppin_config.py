@@ -5,7 +5,7 @@
 import os
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 
 HSMS = [{"host": "192.0.2.1"}, {"host": "192.0.2.2"}]
 

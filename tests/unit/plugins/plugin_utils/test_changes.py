@@ -6,8 +6,12 @@ import copy
 import hashlib
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._changes import NAMES, client_changes, provider_changes
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import render
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.changes import (
+    NAMES,
+    client_changes,
+    provider_changes,
+)
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 
 HOME, ETC, PROFILE = "/usr/local/primus", "/etc/primus", "/etc/profile.d/primus.sh"
 SETTINGS = {"hsms": [{"host": "h"}], "partitions": [{"user_name": "P2", "slot_id": 1}]}

@@ -11,16 +11,16 @@ import tempfile
 import threading
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Options, Refused, Stale
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Options, Refused, Stale
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
     DirectoryStore,
     GateError,
     Store,
     Turn,
     open_store,
 )
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     ACCEPTED,
     NOT_TRIED,
     PIN_CODE,
@@ -73,15 +73,15 @@ def clock(monkeypatch):
 @pytest.fixture
 def in_run(monkeypatch):
     """What follows is done by a worker of the run of this name."""
-    return lambda name: monkeypatch.setattr(_gate, "_run", lambda: name)
+    return lambda name: monkeypatch.setattr(rules, "_run", lambda: name)
 
 
 def setup(gate, password="right", name="P1", pin="pin"):
-    return gate.credential(_gate.SECRET, name, password)._replace(parts=(gate.credential(_gate.PIN, name, pin),))
+    return gate.credential(rules.SECRET, name, password)._replace(parts=(gate.credential(rules.PIN, name, pin),))
 
 
 def pin(gate, password="pin", name="P1"):
-    return gate.credential(_gate.PIN, name, password)
+    return gate.credential(rules.PIN, name, password)
 
 
 def permanent(gate, since=1000.0, origin=ORIGIN, name="P1"):
@@ -127,7 +127,7 @@ def test_an_accepted_one_is_so_for_the_window(gate, clock):
         assert not gate().accepted(right)
         gate().end(right, OK)
     assert gate("h2").accepted(right) and gate("h2").accepted(pin(gate()))
-    others = [setup(gate(), "other"), setup(gate(), name="P2"), gate().credential(_gate.PROXY, "P1", "right")]
+    others = [setup(gate(), "other"), setup(gate(), name="P2"), gate().credential(rules.PROXY, "P1", "right")]
     assert not any(gate().accepted(other) for other in others)
     clock[0] += 3599
     assert gate().accepted(right)
@@ -194,7 +194,7 @@ def test_an_accepted_one_that_is_rejected_later_is_rejected(gate):
 
 
 def test_times_are_those_of_the_store(gate, clock, monkeypatch):
-    monkeypatch.setattr(_gate.time, "time", lambda: 5_000_000.0)
+    monkeypatch.setattr(rules.time, "time", lambda: 5_000_000.0)
     right = setup(gate())
     for found in (LATE, OK):
         attempt(gate(), right, found)
@@ -215,19 +215,19 @@ def test_a_time_in_the_future_is_of_now(gate, clock):
 @pytest.mark.parametrize(
     "kind, found, windows",
     [
-        (_gate.SECRET, OK, 720),  # 30 days, as it has the first use
-        (_gate.PROXY, OK, 24),
-        (_gate.SECRET, LATE, 24),
-        (_gate.PIN, None, 24),
-        (_gate.PERMANENT, WRONG, 24),
-        (_gate.SECRET, WRONG, None),
-        (_gate.PROXY, WRONG, None),
-        (_gate.PIN, WRONG, None),
+        (rules.SECRET, OK, 720),  # 30 days, as it has the first use
+        (rules.PROXY, OK, 24),
+        (rules.SECRET, LATE, 24),
+        (rules.PIN, None, 24),
+        (rules.PERMANENT, WRONG, 24),
+        (rules.SECRET, WRONG, None),
+        (rules.PROXY, WRONG, None),
+        (rules.PIN, WRONG, None),
     ],
     ids=str,
 )
 def test_how_long_a_record_is_kept(gate, clock, kind, found, windows):
-    subject = permanent(gate()) if kind == _gate.PERMANENT else gate().credential(kind, "P1", "right")
+    subject = permanent(gate()) if kind == rules.PERMANENT else gate().credential(kind, "P1", "right")
     with gate().permission(subject):
         if found:
             gate().end(subject, found)
@@ -241,12 +241,12 @@ def test_how_long_a_record_is_kept(gate, clock, kind, found, windows):
 def test_the_budget_reads_the_records_of_the_name_only(gate, monkeypatch):
     asked = []
     monkeypatch.setattr(DirectoryStore, "items", lambda self, prefix="": asked.append(prefix) or [])
-    tried = [gate().credential(kind, name, "x") for kind in (_gate.SECRET, _gate.PROXY) for name in ("P1", "P2")]
+    tried = [gate().credential(kind, name, "x") for kind in (rules.SECRET, rules.PROXY) for name in ("P1", "P2")]
     for subject in tried:
         asked.clear()
         attempt(gate(), subject, LATE)
-        assert set(asked) == {subject.key[: _gate.PREFIX_DIGITS]}
-    assert len({subject.key[: _gate.PREFIX_DIGITS] for subject in [*tried, permanent(gate())]}) == 2
+        assert set(asked) == {subject.key[: rules.PREFIX_DIGITS]}
+    assert len({subject.key[: rules.PREFIX_DIGITS] for subject in [*tried, permanent(gate())]}) == 2
 
 
 def test_very_long_names_can_be_noted(gate):
@@ -313,7 +313,7 @@ def test_what_a_host_does_before_it_waits(gate, monkeypatch):
     """It is told for whom, and leaves nothing on the client."""
     said = []
     right = setup(gate())
-    monkeypatch.setattr(_gate, "TURN_TIMEOUT", 0)
+    monkeypatch.setattr(rules, "TURN_TIMEOUT", 0)
     waiting = gate("h2", tell=said.append, before_wait=lambda: said.append("left nothing"))
     with gate("h1").permission(right):
         with pytest.raises(GateError, match="Waited for more than 0 seconds for h1"), waiting.permission(right):
@@ -398,7 +398,7 @@ def test_the_code_of_the_pin_where_nobody_knows_of_the_service_proxy(gate):
 
 def test_what_was_rejected_elsewhere_is_not_tried_with_others(gate):
     rejected(gate, pin(gate()), "h1")
-    proxy = gate().credential(_gate.PROXY, "svc1", "wrong")
+    proxy = gate().credential(rules.PROXY, "svc1", "wrong")
     rejected(gate, proxy, "h1")
     with pytest.raises(Refused, match="The PKCS#11 password of 'P1' was rejected"):
         attempt(gate("h2"), setup(gate()), OK)
@@ -513,7 +513,7 @@ def test_two_hosts_must_find_a_secret_stale(gate):
     rejected(gate, subject, "h2")
     with pytest.raises(Stale) as stale:
         attempt(gate("h3"), subject, OK)
-    assert "It was h1 and h2 that found out, the latest at" in _gate.found_by(stale.value.record)
+    assert "It was h1 and h2 that found out, the latest at" in rules.found_by(stale.value.record)
 
 
 def test_the_same_host_twice_is_one_witness(gate):
@@ -756,7 +756,7 @@ def test_a_host_with_a_permit_takes_nothing_back_of_one_that_tries(gate):
 
 def test_nobody_waits_for_a_permit_that_there_will_not_be(gate, monkeypatch):
     """Another password that is tried with an accepted one was not accepted, or was rejected: the host looks."""
-    monkeypatch.setattr(_gate.time, "sleep", lambda seconds: pytest.fail("waits"))
+    monkeypatch.setattr(rules.time, "sleep", lambda seconds: pytest.fail("waits"))
     attempt(gate(), setup(gate()), OK)
     with gate("h2").early_permission(setup(gate(), pin="new")) as permitted:
         assert not permitted
@@ -793,7 +793,7 @@ def test_two_hosts_that_do_not_reach_the_hsm_spare_the_others_that(gate, clock, 
         assert (no.value.cls, no.value.code) == ("transient", "0x80005015")
     attempt(gate("h2"), right, AWAY)
     attempt(gate("h3"), setup(gate(), name="P2"), NOT_TRIED)
-    clock[0] += _gate.UNREACHABLE_KEPT
+    clock[0] += rules.UNREACHABLE_KEPT
     attempt(gate("h3"), right, NOT_TRIED)
 
 
@@ -823,7 +823,7 @@ def test_who_reaches_it_takes_that_back(gate, in_run, found):
 
 def test_the_run_is_that_of_all_workers_of_a_process():
     def tell(queue):
-        queue.put(_gate._run())
+        queue.put(rules._run())
 
     def start(queue):
         workers = [FORK.Process(target=tell, args=(queue,)) for _worker in range(2)]
@@ -891,6 +891,6 @@ def test_a_result_that_makes_no_sense_stops_nobody(gate, result):
 
 def test_a_store_that_fails_after_a_login_is_told_of():
     said = []
-    with _gate.reported(said.append):
+    with rules.reported(said.append):
         raise GateError("The store is away.")
     assert said == ["The store is away. What this run found is not known to others."]

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate_store
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import store as _gate_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
     LAST_MOMENT,
     LIST_LIMIT,
     MEANING_LIMIT,

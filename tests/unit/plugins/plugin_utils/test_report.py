@@ -10,8 +10,8 @@ import json
 import re
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _report
-from ansible_collections.hsmops.primus.plugins.plugin_utils._report import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet import report as _report
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import (
     build,
     to_html,
     to_json,

@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._report import build, to_html
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build, to_html
 from example_fleet import FLEET, NOW, look
 
 sync_api = pytest.importorskip("playwright.sync_api")

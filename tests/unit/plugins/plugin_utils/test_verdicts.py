@@ -3,8 +3,8 @@
 """What the attempt gate takes from the result of a host, which may be anything."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import LAST_MOMENT
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     Entry,
     bounded,
     entry_of,

@@ -9,12 +9,12 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, Record
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import GatedAction, Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, Record
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     NOT_TRIED,
     Entry,
     Verdict,
@@ -49,20 +49,20 @@ class LoginAction(GatedAction):
                         try:
                             permissions.enter_context(gate.permission(subject))
                             allowed.append(subject)
-                        except _gate.Stale as exc:
+                        except rules.Stale as exc:
                             stale[subject] = exc.record
-                except (_gate.Refused, GateError):
+                except (rules.Refused, GateError):
                     for subject in allowed:  # while this host still has the turns
-                        with _gate.reported(display.warning):
+                        with rules.reported(display.warning):
                             gate.end(subject, NOT_TRIED)
                     raise
                 origins = [str(entries[subject.name].origin) for subject in stale]
                 result = self._log_in(gate, allowed, {"stale": origins})
-        except _gate.Refused as exc:
+        except rules.Refused as exc:
             return {**exc.failure(), "logins": 0, "ok": False}
         if result.get("failed") and result.get("refused"):
             result["msg"] += "".join(
-                f" {_gate.found_by(record)}" for subject, record in stale.items() if subject.name in result["refused"]
+                f" {rules.found_by(record)}" for subject, record in stale.items() if subject.name in result["refused"]
             )
         return result
 
@@ -98,7 +98,7 @@ class LoginAction(GatedAction):
         result = self._module(gate_says=says)
         partitions = _by_name(result.get("partitions"))
         for subject in subjects:
-            with _gate.reported(display.warning):
+            with rules.reported(display.warning):
                 gate.end(subject, self._verdict(result, partitions.get(subject.name)))
         return result
 

@@ -14,7 +14,7 @@ import signal
 import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, find_return_value
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, find_return_value
 
 try:
     import pkcs11

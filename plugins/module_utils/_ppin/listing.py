@@ -10,7 +10,7 @@ A megabyte of anything takes no more than a moment: no expression here begins an
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     CONNECTION_FAILED,
     NO_ANSWER,
     PpinError,

@@ -5,7 +5,7 @@
 
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import CONFIGURED, MISSING, NOT_LISTED
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import CONFIGURED, MISSING, NOT_LISTED
 
 
 class Observed(t.NamedTuple):

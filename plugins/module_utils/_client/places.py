@@ -17,14 +17,14 @@ import re
 import stat
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     TEMPORARY,
     Directory,
     is_alive,
     open_directory,
     open_parent,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 NAME = "hsmops.primus-%d"
 """The private directory of a user, by its id, in one of the places of `places`."""

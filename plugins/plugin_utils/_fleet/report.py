@@ -20,9 +20,9 @@ import unicodedata
 from pathlib import Path
 
 import jinja2
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import version_key
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import version_key
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 from markupsafe import Markup
 
 SHOWN_LIMIT = 400
@@ -502,13 +502,13 @@ def to_html(data: Data) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    files = {"style": "_report.css", "script": "_report.js"}
+    files = {"style": "report.css", "script": "report.js"}
     parts = {name: (folder / file).read_text("utf-8") for name, file in files.items()}
     policy = "; ".join(
         ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
         + ["%s-src 'sha256-%s'" % (name, _digest(text)) for name, text in parts.items()]
     )
-    template = environment.get_template("_report.html.j2")
+    template = environment.get_template("report.html.j2")
     # The two are files of this collection, the only ones that are not escaped.
     safe = {name: Markup(text) for name, text in parts.items()}  # noqa: S704
     return template.render(data, policy=policy, **safe)

@@ -7,8 +7,7 @@ import contextlib
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     NewFile,
     native,
     open_parent,
@@ -18,7 +17,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     set_permissions,
     write_all,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import announced
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 
 
 def check_dest(module: AnsibleModule) -> None:

@@ -6,7 +6,7 @@
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 """The levels of syslog, the most severe first. One that is not here counts as the most severe."""

@@ -14,7 +14,7 @@ import typing as t
 import zipfile
 import zlib
 
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
     Choice,
     PackageError,
     System,

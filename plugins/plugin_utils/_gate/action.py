@@ -3,7 +3,7 @@
 # Private to hsmops.primus: may change without notice.
 """What the action plugins of the modules that use credentials do on the controller: pass the attempt gate, run it.
 
-How they pass it is in _credential_action.py and _login_action.py.
+How they pass it is in credential_action.py and login_action.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.hsmops.primus.plugins.module_utils._control import take_control
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import GateError, open_store
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import Entry, entry_of, logins_of
+from ansible_collections.hsmops.primus.plugins.module_utils._client.control import take_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import Entry, entry_of, logins_of
 
 Result = t.Dict[str, t.Any]
 
@@ -64,10 +64,10 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         named = [self._arguments.get(option) for option in self.name_options]
         return next((str(value) for value in named if value not in (None, "")), None)
 
-    def _open_gate(self, options: t.Mapping[str, t.Any]) -> _gate.Gate:
-        return _gate.Gate(
+    def _open_gate(self, options: t.Mapping[str, t.Any]) -> rules.Gate:
+        return rules.Gate(
             open_store(options["gate_store"]),
-            _gate.Options(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
+            rules.Options(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
             str(self._task.delegate_to or self._task_vars.get("inventory_hostname", "a host")),
             lambda text: display.display(text, stderr=True),  # stdout belongs to callbacks, such as that for JSON
             self._leave_nothing,

@@ -11,15 +11,16 @@ import re
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import read_file
-from ansible_collections.hsmops.primus.plugins.module_utils._places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Paths, Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import read_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     name_problem,
     read_secret_users,
     read_slots,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import Paths, find_paths
 
 # A removal needs no login, so where the HSM is does not matter.
 _CONFIG = """\

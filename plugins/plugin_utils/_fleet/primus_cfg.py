@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 
 from ansible.module_utils.common.collections import is_string
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.hsmops.primus.plugins.module_utils._passwords import (
-    SETUP_FORM,
-    has_setup_password_form,
-    password_problem,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     MANAGED,
     NAME_LIMIT,
     name_problem,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.passwords import (
+    SETUP_FORM,
+    has_setup_password_form,
+    password_problem,
 )
 
 DEFAULT_PORT = "2310"

@@ -16,9 +16,9 @@ import os
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._files import Untrusted, read_file, replace_file
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import secret_entries
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Untrusted, read_file, replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import secret_entries
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
 
 ITERATIONS = 100000
 """PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""

@@ -13,15 +13,15 @@ import re
 import typing as t
 import unicodedata
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import find_code
-from ansible_collections.hsmops.primus.plugins.module_utils._libconfig import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import (
     UNSURE,
     Group,
     NotUnderstood,
     pieces,
     read,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import find_code
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 
 NAME_LIMIT = 255
 """Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""

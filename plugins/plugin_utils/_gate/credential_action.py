@@ -13,11 +13,11 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.collections import is_string
-from ansible_collections.hsmops.primus.plugins.plugin_utils import _gate
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_action import GatedAction, Result, display
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import open_store
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import judge, logins_of
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import GatedAction, Result, display
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import judge, logins_of
 
 _KINDS = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a dictionary"}
 
@@ -58,7 +58,7 @@ class CredentialAction(GatedAction):
         """The setup password, and with it the PKCS#11 password, which has a record of its own."""
         setup, pin = (str(self._arguments[option]) for option in ("setup_password", "pkcs11_password"))
         name = str(self._name)
-        return gate.credential(_gate.SECRET, name, setup)._replace(parts=(gate.credential(_gate.PIN, name, pin),))
+        return gate.credential(rules.SECRET, name, setup)._replace(parts=(gate.credential(rules.PIN, name, pin),))
 
     def _vouched(self, gate: Gate, look: Result) -> bool:
         """Whether a rejection can only be of the passwords given, and not of a service proxy's."""
@@ -89,7 +89,7 @@ class CredentialAction(GatedAction):
         if self._task.check_mode and look.get("changed") and self._given:
             try:
                 gate.foresee(self._subject(gate), self._vouched(gate, look))
-            except _gate.Refused as exc:
+            except rules.Refused as exc:
                 return self._refused(exc, look)
         if self._task.check_mode or look.get("failed") or not (look.get("changed") or look.get("interrupted")):
             return look
@@ -104,10 +104,10 @@ class CredentialAction(GatedAction):
         try:
             with gate.permission(subject, vouched) as once:
                 return self._use_and_tell(gate, subject, look, self.once if once else {})
-        except _gate.Refused as exc:
+        except rules.Refused as exc:
             return self._refused(exc, look)
 
-    def _refused(self, exc: _gate.Refused, look: Result) -> Result:
+    def _refused(self, exc: rules.Refused, look: Result) -> Result:
         """The result of a host that the gate does not let try."""
         failed = {**look, **exc.failure(), "action": "none"}
         failed.pop("diff", None)
@@ -122,7 +122,7 @@ class CredentialAction(GatedAction):
 
     def _use_and_tell(self, gate: Gate, subject: Subject, look: Result, changes: t.Mapping[str, t.Any]) -> Result:
         result = self._use(gate, look, changes)
-        with _gate.reported(display.warning):
+        with rules.reported(display.warning):
             gate.end(subject, judge(result), self._vouched(gate, result))
         return result
 

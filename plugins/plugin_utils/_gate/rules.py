@@ -3,8 +3,8 @@
 # Private to hsmops.primus: may change without notice.
 """The attempt gate: who may log in with what, so that a wrong credential costs a fleet one login and not one per host.
 
-The rules are here, the store is _gate_store.py, what a result says _verdicts.py, the order of things
-_credential_action.py and _login_action.py.
+The rules are here, the store is store.py, what a result says verdicts.py, the order of things
+credential_action.py and login_action.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import shlex
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
     LIST_LIMIT,
     POLL,
     TEXT_LIMIT,
@@ -29,7 +29,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import (
     Store,
     Turn,
 )
-from ansible_collections.hsmops.primus.plugins.plugin_utils._verdicts import (
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     ACCEPTED,
     PIN_CODE,
     REJECTED,

@@ -21,7 +21,7 @@ import struct
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 LINK_LIMIT = 40
 """Symbolic links on one path, as Linux has it."""

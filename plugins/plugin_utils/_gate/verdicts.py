@@ -10,9 +10,9 @@ import re
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
-from ansible_collections.hsmops.primus.plugins.module_utils._validity import TIME_FORMAT
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate_store import LAST_MOMENT, MEANING_LIMIT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT, MEANING_LIMIT
 
 ACCEPTED, REJECTED, UNCLEAR = "accepted", "rejected", "unclear"
 

@@ -11,7 +11,7 @@ import calendar
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 """Times in UTC, as they are kept and returned."""

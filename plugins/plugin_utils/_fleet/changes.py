@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._packages import version_key
-from ansible_collections.hsmops.primus.plugins.plugin_utils._primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import version_key
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
     proxy_users,
     render,
 )

@@ -9,17 +9,28 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils import _plan
-from ansible_collections.hsmops.primus.plugins.module_utils._control import with_control
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client import plan as _plan
+from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS, GateSays
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow, note_logins
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import Observed, plan
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
+    WorkingCopy,
+    locked,
+    remove_leftovers,
+    warn_of,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin, import_pexpect
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     HINTS,
     PpinError,
     from_crash,
     from_os_error,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import GATE_ARGUMENTS, GateSays
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     MISSING,
     NOT_LISTED,
@@ -29,26 +40,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._listing import (
     not_listed,
     quoted,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._login import follow, note_logins
-from ansible_collections.hsmops.primus.plugins.module_utils._places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._plan import Observed, plan
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
-    ARGUMENTS as PPIN_ARGUMENTS,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import (
-    Ppin,
-    check_name,
-    check_secret,
-    find_paths,
-    import_pexpect,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._primus_cfg import Slot
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import (
-    WorkingCopy,
-    locked,
-    remove_leftovers,
-    warn_of,
-)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_name, check_secret, find_paths
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
@@ -87,13 +80,13 @@ class Credential:
             for option in self.passwords:
                 check_secret(option, self.params[option])
 
-    def add(self, ppin: Ppin) -> None:
+    def add(self, ppin: TalkingPpin) -> None:
         raise NotImplementedError
 
-    def update(self, ppin: Ppin) -> None:
+    def update(self, ppin: TalkingPpin) -> None:
         raise NotImplementedError
 
-    def remove(self, ppin: Ppin) -> None:
+    def remove(self, ppin: TalkingPpin) -> None:
         raise NotImplementedError
 
     def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
@@ -149,7 +142,7 @@ class _Run:
         self.credential.check()
         if self.params["retries"] < 0:
             raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
-        ppin = Ppin(find_paths(self.params, self.module.get_bin_path), self.params["timeout"])
+        ppin = TalkingPpin(find_paths(self.params, self.module.get_bin_path), self.params["timeout"])
         if self.params["state"] == "absent" and not os.path.lexists(ppin.paths.secrets):
             return  # no secrets file, no secret: a host that was decommissioned, or never set up
         ppin.check_files()
@@ -159,7 +152,7 @@ class _Run:
             finally:
                 self.result["logins"] = ppin.logins
 
-    def converge(self, ppin: Ppin) -> None:
+    def converge(self, ppin: TalkingPpin) -> None:
         self.result["interrupted"] = bool(leftovers(ppin.paths.secrets, ppin.paths.config))
         if not self.module.check_mode:
             warn_of(self.module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
@@ -174,7 +167,7 @@ class _Run:
         finally:
             follow(self.module, ledger)
 
-    def converge_with(self, ppin: Ppin, ledger: Ledger) -> None:
+    def converge_with(self, ppin: TalkingPpin, ledger: Ledger) -> None:
         listing = ppin.listing()
         self.tell_entries(listing)
         action, seen = self.decide(ppin, ledger, listing)
@@ -195,7 +188,7 @@ class _Run:
 
     # Observe
 
-    def decide(self, ppin: Ppin, ledger: Ledger, listing: Listing) -> t.Tuple[str, Observed]:
+    def decide(self, ppin: TalkingPpin, ledger: Ledger, listing: Listing) -> t.Tuple[str, Observed]:
         """The action to take, and what it was decided on. :raises PpinError: when there is none."""
         credential, state = self.credential, self.params["state"]
         entry = entry_state(getattr(listing, credential.kind).get(credential.name))
@@ -239,7 +232,7 @@ class _Run:
         self.explain(action, listing, missing_proxy, failure)
         return action, seen
 
-    def check_config(self, ppin: Ppin, own: t.Sequence[Slot]) -> None:
+    def check_config(self, ppin: TalkingPpin, own: t.Sequence[Slot]) -> None:
         """Say what it costs that primus.cfg is not understood.
 
         :arg own: the slots of the partition in primus.cfg.
@@ -323,7 +316,7 @@ class _Run:
                 hint="Give %s and run again. No login was spent on it." % " and ".join(missing),
             )
 
-    def apply(self, action: str, ppin: Ppin) -> None:
+    def apply(self, action: str, ppin: TalkingPpin) -> None:
         """Change the credential, or leave everything as it was. :raises PpinError:"""
         attempt = 0
         while True:
@@ -347,7 +340,7 @@ class _Run:
             self.result["backup_file"] = backup
         self.tell_entries(listing)
 
-    def change(self, action: str, ppin: Ppin) -> Listing:
+    def change(self, action: str, ppin: TalkingPpin) -> Listing:
         """Have ppin change the credential in the file it works on; what it lists then. :raises PpinError:"""
         credential = self.credential
         {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action](ppin)
@@ -376,7 +369,7 @@ class _Run:
 
     # Verify
 
-    def verify(self, ppin: Ppin, ledger: Ledger) -> None:
+    def verify(self, ppin: TalkingPpin, ledger: Ledger) -> None:
         """Log in once with what was fetched. :raises PpinError: unless it works; what was fetched stays."""
         try:
             login, failure = self.login(ppin, ppin.slots())
@@ -397,7 +390,7 @@ class _Run:
             failure.hint,
         )
 
-    def login(self, ppin: Ppin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:
+    def login(self, ppin: TalkingPpin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:
         """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said.
 
         Where primus.cfg is not understood, it is one at each HSM of the partition.

@@ -20,8 +20,7 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import FILE_HINT, PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._files import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     Directory,
     NewFile,
     open_parent,
@@ -29,7 +28,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._files import (
     user_name,
     write_all,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
     KEPT,
     LASTING,
     Workplace,
@@ -37,7 +36,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._places import (
     leftovers,
     private_directory,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._places import remove_leftovers as _remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import remove_leftovers as _remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 
 LOCK_POLL = 0.1
 """Seconds between two looks at a lock that another run holds."""

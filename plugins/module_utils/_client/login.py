@@ -6,16 +6,21 @@
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._errors import PpinError, from_crash, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._gate_options import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import (
     GATE_ARGUMENTS,
     GATE_SAYS,
     GateSays,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import ARGUMENTS as PPIN_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin import Ppin, find_paths
-from ansible_collections.hsmops.primus.plugins.module_utils._secrets_file import locked, remove_leftovers, warn_of
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
+    locked,
+    remove_leftovers,
+    warn_of,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import find_paths
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
