@@ -4,7 +4,7 @@
 
 
 class ModuleDocFragment:
-    # module_utils/_ppin/command.py
+    # module_utils/_ppin/paths.py
     DOCUMENTATION = r"""
 options:
   executable:
@@ -38,7 +38,7 @@ options:
     default: 60
 """
 
-    # module_utils/_ppin/command.py
+    # module_utils/_ppin/paths.py
     PARTITION = r"""
 options:
   user_name:
@@ -49,7 +49,7 @@ options:
     aliases: [partition, name]
 """
 
-    # module_utils/_ppin/command.py
+    # module_utils/_ppin/paths.py
     SETUP = r"""
 options:
   setup_password:
@@ -69,7 +69,7 @@ options:
     default: true
 """
 
-    # module_utils/_ppin/command.py
+    # module_utils/_ppin/paths.py
     DIALOGUE = r"""
 options: {}
 requirements:
@@ -154,17 +154,19 @@ options:
         type: bool
         default: false
       checked:
-        description: Whether what the ledger has of the present secret is the verdict of a login of this run.
-        type: bool
-        default: false
+        description: Partitions of whose present secret the verdict in the ledger is that of a login of this run.
+        type: list
+        elements: str
+        default: []
       stale:
         description: Origins of permanent secrets that the HSM rejects, as several clients found.
         type: list
         elements: str
         default: []
-      origin:
-        description: The origin to note of the secret that is fetched.
-        type: str
+      origins:
+        description: The origins to note of the secrets that are fetched, by partition.
+        type: dict
+        default: {}
 """
 
     # module_utils/_client/gate_options.py

@@ -111,36 +111,8 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
-    ARGUMENTS,
-    Credential,
-    run_credential_module,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import DUPLICATE_CODES, PpinError
-
-
-class ProxyPassword(Credential):
-    kind = "service_users"
-    label = "service proxy password"
-    passwords = ("password",)
-    result_key = "service_user"
-
-    def add(self, ppin: TalkingPpin) -> None:
-        ppin.add_proxy(self.name, self.params["password"])
-
-    def update(self, ppin: TalkingPpin) -> None:
-        try:
-            self.add(ppin)
-        except PpinError as exc:
-            if exc.code not in DUPLICATE_CODES:
-                raise
-            # ppin has no update for proxy passwords, and it is not documented whether it replaces one.
-            ppin.remove_proxy(self.name)
-            self.add(ppin)
-
-    def remove(self, ppin: TalkingPpin) -> None:
-        ppin.remove_proxy(self.name)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, run_credential_module
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import ProxyPassword
 
 
 def main() -> None:

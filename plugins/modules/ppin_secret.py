@@ -172,80 +172,25 @@ error:
       the vendor's support (a ticket).
 """
 
-import contextlib
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
-    ARGUMENTS,
-    Credential,
-    run_credential_module,
-)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, run_credential_module
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import VERIFY, PermanentSecret
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import removable
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import MISSING, Listing, entry_state
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
-    PARTITION_ARGUMENTS,
-    SETUP_ARGUMENTS,
-    check_setup_password,
-)
-
-
-class PermanentSecret(Credential):
-    kind = "partitions"
-    label = "permanent secret"
-    passwords = ("setup_password", "pkcs11_password")
-    result_key = "user_name"
-
-    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
-        super().__init__(params)
-        self.verify = params["verify"]
-
-    def check(self) -> None:
-        super().check()
-        if self.params["setup_password_format_check"] and self.params["state"] != "absent":
-            check_setup_password(self.params["setup_password"])
-
-    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
-        for slot in slots:
-            proxy = slot.proxy_user
-            if slot.user_name == self.name and proxy and entry_state(listing.service_users.get(proxy)) == MISSING:
-                return proxy
-        return None
-
-    def add(self, ppin: TalkingPpin) -> None:
-        ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
-
-    def update(self, ppin: TalkingPpin) -> None:
-        ppin.update(self.name, self.params["setup_password"], self.params["pkcs11_password"])
-
-    def remove(self, ppin: TalkingPpin) -> None:
-        ppin.remove(self.name)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS, SETUP_ARGUMENTS
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
             ARGUMENTS,
-            verify={"type": "str", "choices": ["changed", "always", "never"], "default": "changed"},
+            verify={"type": "str", "choices": list(VERIFY), "default": "changed"},
             **PARTITION_ARGUMENTS,
             **SETUP_ARGUMENTS,
             **GATE_SAYS,
         ),
         supports_check_mode=True,
     )
-    with contextlib.ExitStack() as stack:
-        if module.params["state"] == "absent":
-            try:
-                stack.enter_context(removable(module, module.params["user_name"]))
-            except PpinError as exc:
-                module.fail_json(**exc.failure())
-            except OSError as exc:
-                module.fail_json(**from_os_error(exc).failure())
-        run_credential_module(module, PermanentSecret(module.params))
+    run_credential_module(module, PermanentSecret(module.params))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,12 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""One run of ppin_secret or ppin_proxy: observe, plan, apply, verify."""
+"""One run of ppin_secret, ppin_proxy or ppin_credentials: observe, plan, apply and verify each credential.
 
+What the credentials of a run share is in _Client, what is done to each of them in _Change.
+"""
+
+import contextlib
 import os
 import signal
 import time
@@ -11,6 +15,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client import plan as _plan
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import Credential
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS, GateSays
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow, note_logins
@@ -34,18 +39,17 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
     CONFIGURED,
     MISSING,
     NOT_LISTED,
-    Entry,
     Listing,
     entry_state,
     not_listed,
     quoted,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_name, check_secret, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import find_paths
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
-    state={"type": "str", "choices": ["present", "updated", "absent"], "default": "present"},
+    state={"type": "str", "choices": list(_plan.STATES), "default": "present"},
     force={"type": "bool", "default": False},
     retries={"type": "int", "default": 2},
     backup={"type": "bool", "default": False},
@@ -60,60 +64,130 @@ _VERIFIED = {"ok": True, "rejected": False, "unreachable": None}
 _DOING = {_plan.ADD: "Adding", _plan.UPDATE: "Updating", _plan.REMOVE: "Removing"}
 
 
-class Credential:
-    """What differs between a permanent secret and a service proxy password. One instance per module run."""
+ENDS_THE_RUN = ("timeout", "dialogue")
+"""Classes of errors after which ppin is not run again for the credentials that follow: each would take as long."""
 
-    kind = ""  # the part of the listing and of the ledger: "partitions" or "service_users"
-    label = ""  # "permanent secret" or "service proxy password"
-    passwords: t.Tuple[str, ...] = ()  # the options that an add or update needs; the ledger knows the first
-    result_key = ""  # under which key the result names it
-    verify = "never"  # "changed", "always" or "never"
-
-    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
-        self.params = params
-        self.name: str = params[self.result_key]
-
-    def check(self) -> None:
-        """Refuse bad input before anything runs. :raises PpinError:"""
-        check_name(self.result_key, self.name)
-        if self.params["state"] != "absent":
-            for option in self.passwords:
-                check_secret(option, self.params[option])
-
-    def add(self, ppin: TalkingPpin) -> None:
-        raise NotImplementedError
-
-    def update(self, ppin: TalkingPpin) -> None:
-        raise NotImplementedError
-
-    def remove(self, ppin: TalkingPpin) -> None:
-        raise NotImplementedError
-
-    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
-        """The service user whose password must be set first, or None."""
-        return None
+Result = t.Dict[str, t.Any]
 
 
 def run_credential_module(module: AnsibleModule, credential: Credential) -> None:
-    """Do what the module's parameters ask for and leave through exit_json or fail_json."""
-    run = _Run(module, credential)
-    try:
-        run.run()
-    except PpinError as exc:
-        run.fail(exc)
-    except OSError as exc:
-        run.fail(from_os_error(exc))
-    except Exception as exc:  # so that the result tells in any case what was tried
-        run.fail(from_crash(exc))
-    module.exit_json(**with_control(run.result, run.entry))
+    """Do what the options of a module for one credential ask for, and leave through exit_json or fail_json."""
+    (result,) = converge(module, [credential])
+    (module.fail_json if result.get("failed") else module.exit_json)(**result)
 
 
-class _Run:
+def converge(module: AnsibleModule, credentials: t.Sequence[Credential]) -> t.List[Result]:
+    """Set or remove credentials, in this order. The result of each is that of ppin_secret or ppin_proxy.
+
+    One that fails does not stop those that do not need it. Bad input stops all of them before anything is touched.
+    """
+    changes = [_Change(module, credential) for credential in credentials]
+    with contextlib.ExitStack() as stack:
+        try:
+            for change in changes:
+                change.credential.check()
+            if module.params["retries"] < 0:
+                raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
+            client = _Client(module)
+            if client.has_no_secrets and all(change.credential.absent for change in changes):
+                return [change.outcome() for change in changes]
+            for change in changes:
+                change.enter(client, stack)
+            stack.enter_context(locked(client.ppin.paths.secrets, client.ppin.timeout))
+            client.begin()
+        except Exception as exc:  # so that the result tells in any case what was tried
+            for change in changes:
+                change.fail(_as_error(exc))
+            return [change.outcome() for change in changes]
+        try:
+            for change in changes:
+                change.run(client)
+        finally:
+            client.end()
+    return [change.outcome(client.interrupted) for change in changes]
+
+
+def _not_tried(credential: Credential, because: PpinError) -> PpinError:
+    msg = "The %s of '%s' was not tried, as ppin failed before: %s" % (credential.label, credential.name, because.msg)
+    return PpinError(msg, cls="state", hint=because.hint)
+
+
+def _as_error(exc: Exception) -> PpinError:
+    if isinstance(exc, PpinError):
+        return exc
+    return from_os_error(exc) if isinstance(exc, OSError) else from_crash(exc)
+
+
+class _Client:
+    """What the credentials of one run share.
+
+    :ivar listing: as it is now; in check mode, as it would be.
+    :ivar slots: of primus.cfg.
+    :ivar pending: kinds and names of what check mode only says that it would change.
+    :ivar retries: how often to try again when the HSM is not reached.
+    :ivar stopped: why ppin is not run again for the credentials that follow, or None.
+    """
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+        self.ppin = TalkingPpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
+        self.says = GateSays.of(module.params)
+        self.retries: int = module.params["retries"]
+        self.pending: t.Set[t.Tuple[str, str]] = set()
+        self.stopped: t.Optional[PpinError] = None
+        self.interrupted = False
+        self.ledger: Ledger
+        self._listing: t.Optional[Listing] = None
+        self._slots: t.Optional[t.List[Slot]] = None
+
+    @property
+    def has_no_secrets(self) -> bool:
+        """Whether nothing can be removed: a host that was decommissioned, or never set up."""
+        return not os.path.lexists(self.ppin.paths.secrets)
+
+    def begin(self) -> None:
+        """Observe what concerns all credentials, having the lock."""
+        paths = self.ppin.paths
+        self.interrupted = bool(leftovers(paths.secrets, paths.config))
+        if not self.module.check_mode:
+            warn_of(self.module, remove_leftovers(paths.secrets, paths.config))
+        self.ledger = Ledger(paths.secrets)
+        if self.ledger.problem:
+            self.module.warn(
+                "%s. It counts as empty: a setup password that was spent already may be spent again. The next change "
+                "sets it aside, beside the new one." % self.ledger.problem
+            )
+
+    def end(self) -> None:
+        if self._listing is not None:
+            follow(self.module, self.ledger)
+
+    @property
+    def listing(self) -> Listing:
+        """:raises PpinError: when there is none."""
+        if self._listing is None:
+            self._listing = self.ppin.listing()
+        return self._listing
+
+    @listing.setter
+    def listing(self, listing: Listing) -> None:
+        self._listing = listing
+
+    @property
+    def slots(self) -> t.List[Slot]:
+        if self._slots is None:
+            self._slots = self.ppin.slots()
+        return self._slots
+
+
+class _Change:
+    """What is done to one credential, and what came of it."""
+
     def __init__(self, module: AnsibleModule, credential: Credential) -> None:
         self.module = module
         self.params = module.params
         self.credential = credential
-        self.result: t.Dict[str, t.Any] = {
+        self.result: Result = {
             "changed": False,
             "action": "none",
             credential.result_key: credential.name,
@@ -122,11 +196,38 @@ class _Run:
             "logins": 0,
             "rolled_back": False,
         }
-        if credential.kind == "partitions":
+        if credential.logs_in:
             self.result.update(verified=None, proxy_vouched=True)
         self.proxy_users: t.List[str] = []  # which stand, or may stand, before the partition
-        self.says = GateSays.of(module.params)
         self.entry: t.Dict[str, t.Optional[str]] = {}  # what is known of the one that was there
+        self.client: _Client
+        self.ppin: TalkingPpin
+
+    def enter(self, client: _Client, stack: contextlib.ExitStack) -> None:
+        """Find the ppin that can do it. :raises OSError, PpinError: when there is none."""
+        self.client = client
+        paths, timeout = client.ppin.paths, client.ppin.timeout
+        if self.credential.absent:
+            paths = stack.enter_context(self.credential.path_to_remove(paths, timeout, self.module.warn))
+        self.ppin = client.ppin if paths == client.ppin.paths else TalkingPpin(paths, timeout)
+        self.ppin.check_files()
+
+    def run(self, client: _Client) -> None:
+        if client.stopped is not None:
+            self.fail(_not_tried(self.credential, client.stopped))
+            return
+        logins = self.ppin.logins
+        try:
+            self.converge()
+        except Exception as exc:  # so that the result tells in any case what was tried
+            error = _as_error(exc)
+            self.fail(error)
+            if error.cls in ENDS_THE_RUN:
+                client.stopped = error
+            elif error.cls == "transient":
+                client.retries = 0
+        finally:
+            self.result["logins"] = self.ppin.logins - logins
 
     def fail(self, exc: PpinError) -> None:
         left = ""
@@ -136,71 +237,67 @@ class _Run:
             left = ".secrets.cfg is as it was before."
         elif not self.result["changed"]:
             left = "Nothing was changed."
-        self.module.fail_json(**with_control(dict(self.result, **exc.failure(left)), self.entry))
+        self.result.update(failed=True, **exc.failure(left))
 
-    def run(self) -> None:
-        self.credential.check()
-        if self.params["retries"] < 0:
-            raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
-        ppin = TalkingPpin(find_paths(self.params, self.module.get_bin_path), self.params["timeout"])
-        if self.params["state"] == "absent" and not os.path.lexists(ppin.paths.secrets):
-            return  # no secrets file, no secret: a host that was decommissioned, or never set up
-        ppin.check_files()
-        with locked(ppin.paths.secrets, ppin.timeout):
-            try:
-                self.converge(ppin)
-            finally:
-                self.result["logins"] = ppin.logins
+    def outcome(self, interrupted: bool = False) -> Result:
+        return with_control(dict(self.result, interrupted=interrupted), self.entry)
 
-    def converge(self, ppin: TalkingPpin) -> None:
-        self.result["interrupted"] = bool(leftovers(ppin.paths.secrets, ppin.paths.config))
-        if not self.module.check_mode:
-            warn_of(self.module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
-        ledger = Ledger(ppin.paths.secrets)
-        if ledger.problem:
-            self.module.warn(
-                "%s. It counts as empty: a setup password that was spent already may be spent again. The next change "
-                "sets it aside, beside the new one." % ledger.problem
-            )
-        try:
-            self.converge_with(ppin, ledger)
-        finally:
-            follow(self.module, ledger)
-
-    def converge_with(self, ppin: TalkingPpin, ledger: Ledger) -> None:
-        listing = ppin.listing()
+    def converge(self) -> None:
+        listing = self.listing
         self.tell_entries(listing)
-        action, seen = self.decide(ppin, ledger, listing)
+        action, seen = self.decide(listing)
         if action == _plan.NONE:
             return
         if action != _plan.REMOVE:
             self.check_passwords()
             import_pexpect()
-        diff = self.diff(action, seen, ledger)
-        if not self.module.check_mode:
+        diff = self.diff(action, seen)
+        if self.module.check_mode:
+            self.listing = self.foreseen(action, listing)
+        else:
             for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, ppin.end)  # from here on, the working copy is removed first
-            self.apply(action, ppin)
-            self.note(action, ledger)
+                signal.signal(number, self.ppin.end)  # from here on, the working copy is removed first
+            self.apply(action)
+            self.note(action)
         self.result.update(changed=True, action=_DONE[action], diff=diff)
         if action != _plan.REMOVE and self.credential.verify != "never" and not self.module.check_mode:
-            self.verify(ppin, ledger)
+            self.verify()
 
     # Observe
 
-    def decide(self, ppin: TalkingPpin, ledger: Ledger, listing: Listing) -> t.Tuple[str, Observed]:
+    @property
+    def listing(self) -> Listing:
+        return self.client.listing if self.ppin is self.client.ppin else self.ppin.listing()
+
+    @listing.setter
+    def listing(self, listing: Listing) -> None:
+        if self.ppin is self.client.ppin:
+            self.client.listing = listing
+
+    def foreseen(self, action: str, listing: Listing) -> Listing:
+        """What ppin would list after the action, so that check mode can tell what follows for other credentials."""
+        credential = self.credential
+        self.client.pending.add((credential.kind, credential.name))
+        entries = [entry._replace(configured=action != _plan.REMOVE) for entry in credential.entries(listing)]
+        kind = dict(getattr(listing, credential.kind), **{credential.name: entries})
+        return listing._replace(**{credential.kind: kind})
+
+    def decide(self, listing: Listing) -> t.Tuple[str, Observed]:
         """The action to take, and what it was decided on. :raises PpinError: when there is none."""
-        credential, state = self.credential, self.params["state"]
-        entry = entry_state(getattr(listing, credential.kind).get(credential.name))
-        wanted = state != "absent" and entry == CONFIGURED
-        password = self.params[credential.passwords[0]]
-        slots = ppin.slots() if credential.kind == "partitions" and state != "absent" else []
-        missing_proxy = credential.missing_proxy(listing, slots)
-        own = [slot for slot in slots if slot.user_name == credential.name]
-        self.proxy_users = list({slot.proxy_user for slot in own if slot.proxy_user})
-        if ppin.config_problem:
-            self.proxy_users = list(listing.service_users)
-        if credential.kind == "partitions":
+        credential, client = self.credential, self.client
+        ledger, state = client.ledger, credential.params["state"]
+        entry = entry_state(credential.entries(listing))
+        wanted = not credential.absent and entry == CONFIGURED
+        password = credential.password
+        missing_proxy: t.Optional[str] = None
+        own: t.List[Slot] = []
+        if credential.logs_in:
+            if not credential.absent:
+                own = credential.own_slots(client.slots)
+                missing_proxy = credential.missing_proxy(listing, client.slots)
+            self.proxy_users = list({slot.proxy_user for slot in own if slot.proxy_user})
+            if self.ppin.config_problem:
+                self.proxy_users = list(listing.service_users)
             self.entry = {
                 "origin": ledger.origin(credential.name),
                 "since": ledger.since("partitions", credential.name),
@@ -211,54 +308,57 @@ class _Run:
         def observe(login: t.Optional[str]) -> Observed:
             # The fingerprint costs some 20 ms: only when the plan asks for it.
             asked = wanted and password is not None and (state == "updated" or login == "rejected")
-            same = asked and ledger.same(credential.kind, credential.name, password)
+            same = asked and ledger.same(credential.kind, credential.name, t.cast(str, password))
             return Observed(entry, same, login, missing_proxy is not None)
 
         seen = observe(None)
         action = plan(state, self.params["force"], seen)
         failure = None
         look = action == _plan.NONE and wanted and credential.verify == "always"
-        if credential.kind == "partitions" and (look or action in (_plan.ADD, _plan.UPDATE)):
-            self.check_config(ppin, own)
+        # A login with the password that is there would not tell what one with the new password will.
+        look = look and not client.pending & {("service_users", user) for user in self.proxy_users}
+        if credential.logs_in and (look or action in (_plan.ADD, _plan.UPDATE)):
+            self.check_config(own)
         if look:
-            failure = self.known_stale(ledger)
+            failure = self.known_stale()
             login = "rejected"
             if failure is None:
-                login, failure = self.login(ppin, slots)
-                note_logins(self.module, ledger, {credential.name: _VERIFIED[login]}, self.says.look)
+                login, failure = self.login()
+                note_logins(self.module, ledger, {credential.name: _VERIFIED[login]}, client.says.look)
             self.result["verified"] = _VERIFIED[login]
             seen = observe(login)
             action = plan(state, self.params["force"], seen)
         self.explain(action, listing, missing_proxy, failure)
         return action, seen
 
-    def check_config(self, ppin: TalkingPpin, own: t.Sequence[Slot]) -> None:
+    def check_config(self, own: t.Sequence[Slot]) -> None:
         """Say what it costs that primus.cfg is not understood.
 
         :arg own: the slots of the partition in primus.cfg.
         :raises PpinError: when it is, and a login will be needed, and it does not tell where.
         """
         name, verify = self.credential.name, self.credential.verify != "never"
-        if ppin.config_problem:
+        if self.ppin.config_problem:
             self.module.warn(
                 "primus.cfg is not understood: %s. So it is not checked whether a service proxy password that '%s' "
                 "needs is missing%s."
-                % (ppin.config_problem, name, ", and the login is tried at each of its HSMs" if verify else "")
+                % (self.ppin.config_problem, name, ", and the login is tried at each of its HSMs" if verify else "")
             )
         elif verify and not own:
             raise PpinError(
                 "primus.cfg does not tell at which HSM '%s' is, which ppin lists" % name,
                 cls="config",
                 hint="No login was spent. Check that %s is the file that ppin reads and names the partition as ppin "
-                "lists it, or set verify to never." % ppin.paths.config,
+                "lists it, or set verify to never." % self.ppin.paths.config,
             )
 
-    def known_stale(self, ledger: Ledger) -> t.Optional[PpinError]:
+    def known_stale(self) -> t.Optional[PpinError]:
         """What is known without a login of the credential that is there, or None."""
         name, found = self.credential.name, ""
-        if self.says.checked and ledger.rejected(name):
+        ledger, says = self.client.ledger, self.client.says
+        if name in says.checked and ledger.rejected(name):
             found = "as a login found at %s" % ledger.rejected(name)
-        elif ledger.origin(name) in self.says.stale:
+        elif ledger.origin(name) in says.stale:
             found = "as logins of other clients with a secret of the same origin found"
         if not found:
             return None
@@ -270,7 +370,7 @@ class _Run:
         """Say why nothing can be done. :raises PpinError: for the plans that are failures."""
         name, label = self.credential.name, self.credential.label
         if action == _plan.FAIL_NOT_LISTED:
-            raise not_listed(name, getattr(listing, self.credential.kind))
+            raise not_listed(name, self.credential.listed(listing))
         if action == _plan.FAIL_PROXY:
             raise PpinError(
                 "The service proxy password of '%s', which stands before '%s', is MISSING" % (missing_proxy, name),
@@ -290,14 +390,13 @@ class _Run:
             )
 
     def tell_entries(self, listing: Listing) -> None:
-        entries: t.List[Entry] = getattr(listing, self.credential.kind).get(self.credential.name, [])
-        self.result["entries"] = [entry.as_result() for entry in entries]
+        self.result["entries"] = [entry.as_result() for entry in self.credential.entries(listing)]
 
-    def diff(self, action: str, seen: Observed, ledger: Ledger) -> t.Dict[str, str]:
+    def diff(self, action: str, seen: Observed) -> t.Dict[str, str]:
         credential = self.credential
         before, after = _SHOWN[seen.entry], "MISSING" if action == _plan.REMOVE else "Configured"
         if action == _plan.UPDATE:
-            before += ", since %s" % (ledger.since(credential.kind, credential.name) or "an unknown time")
+            before += ", since %s" % (self.client.ledger.since(credential.kind, credential.name) or "an unknown time")
             after += ", with the %s given" % credential.passwords[0].replace("_", " ")
         line = "%s of %s: %%s\n" % (credential.label, credential.name)
         return {"before": line % before, "after": line % after}
@@ -306,7 +405,7 @@ class _Run:
 
     def check_passwords(self) -> None:
         """:raises PpinError: when one that is needed was not given."""
-        missing = [option for option in self.credential.passwords if self.params[option] is None]
+        missing = [option for option in self.credential.passwords if self.credential.params[option] is None]
         if missing:
             state = "no longer accepted by the HSM" if self.result.get("verified") is False else "to be set"
             raise PpinError(
@@ -316,20 +415,20 @@ class _Run:
                 hint="Give %s and run again. No login was spent on it." % " and ".join(missing),
             )
 
-    def apply(self, action: str, ppin: TalkingPpin) -> None:
+    def apply(self, action: str) -> None:
         """Change the credential, or leave everything as it was. :raises PpinError:"""
-        attempt = 0
+        ppin, attempt = self.ppin, 0
         while True:
             try:
                 with WorkingCopy(ppin.paths.secrets, self.params["in_place"]) as copy:
                     self.result["rolled_back"] = True  # unless what ppin does from here on is put in place
                     ppin.secrets_path = copy.path
-                    listing = self.change(action, ppin)
+                    listing = self.change(action)
                     backup = "%s.%d.%s~" % (ppin.paths.secrets, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
                     copy.put_in_place(backup if self.params["backup"] else None)
                 break
             except PpinError as exc:
-                if exc.cls != "transient" or attempt >= self.params["retries"]:
+                if exc.cls != "transient" or attempt >= self.client.retries:
                     raise
             finally:
                 ppin.secrets_path = ppin.paths.secrets
@@ -338,14 +437,15 @@ class _Run:
         self.result["rolled_back"] = False
         if self.params["backup"]:
             self.result["backup_file"] = backup
+        self.listing = listing
         self.tell_entries(listing)
 
-    def change(self, action: str, ppin: TalkingPpin) -> Listing:
+    def change(self, action: str) -> Listing:
         """Have ppin change the credential in the file it works on; what it lists then. :raises PpinError:"""
         credential = self.credential
-        {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action](ppin)
-        listing = ppin.listing()
-        entry = entry_state(getattr(listing, credential.kind).get(credential.name))
+        {_plan.ADD: credential.add, _plan.UPDATE: credential.update, _plan.REMOVE: credential.remove}[action](self.ppin)
+        listing = self.ppin.listing()
+        entry = entry_state(credential.entries(listing))
         if (entry == CONFIGURED) != (action != _plan.REMOVE):
             raise PpinError(
                 "%s the %s of '%s' had no effect: ppin -l says %s afterwards"
@@ -353,14 +453,15 @@ class _Run:
             )
         return listing
 
-    def note(self, action: str, ledger: Ledger) -> None:
-        credential = self.credential
+    def note(self, action: str) -> None:
+        credential, ledger = self.credential, self.client.ledger
         try:
             if action == _plan.REMOVE:
                 ledger.forget(credential.kind, credential.name)
             else:
-                password = self.params[credential.passwords[0]]
-                ledger.remember(credential.kind, credential.name, password, self.says.origin, self.proxy_users)
+                origin = self.client.says.origins.get(credential.name)
+                password = t.cast(str, credential.password)
+                ledger.remember(credential.kind, credential.name, password, origin, self.proxy_users)
         except (OSError, ValueError) as exc:  # ValueError: FIPS mode refuses the password
             self.module.warn(
                 "The ledger %s cannot be written (%s): state=updated will spend this password once more."
@@ -369,12 +470,12 @@ class _Run:
 
     # Verify
 
-    def verify(self, ppin: TalkingPpin, ledger: Ledger) -> None:
+    def verify(self) -> None:
         """Log in once with what was fetched. :raises PpinError: unless it works; what was fetched stays."""
         try:
-            login, failure = self.login(ppin, ppin.slots())
+            login, failure = self.login()
             self.result["verified"] = _VERIFIED[login]
-            note_logins(self.module, ledger, {self.credential.name: _VERIFIED[login]})
+            note_logins(self.module, self.client.ledger, {self.credential.name: _VERIFIED[login]})
         except PpinError as exc:  # such as a ppin that hangs
             login, failure = "unknown", exc
         if failure is None:
@@ -390,21 +491,20 @@ class _Run:
             failure.hint,
         )
 
-    def login(self, ppin: TalkingPpin, slots: t.Sequence[Slot]) -> t.Tuple[str, t.Optional[PpinError]]:
+    def login(self) -> t.Tuple[str, t.Optional[PpinError]]:
         """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said.
 
         Where primus.cfg is not understood, it is one at each HSM of the partition.
         """
         name = self.credential.name
         slot_ids: t.Dict[t.Optional[str], t.List[t.Optional[int]]] = {}
-        for slot in slots:
-            if slot.user_name == name:
-                slot_ids.setdefault(slot.hsm, []).append(slot.slot_id)
+        for slot in self.credential.own_slots(self.client.slots):
+            slot_ids.setdefault(slot.hsm, []).append(slot.slot_id)
         if not slot_ids:  # the listing has a line for each slot at each HSM
             slot_ids[None] = list(dict.fromkeys(entry["slot_id"] for entry in self.result["entries"]))
         failure: t.Optional[PpinError] = None
         for hsm, ids in slot_ids.items():
-            failure = ppin.login(name, hsm, ids[0] if len(ids) > 1 else None)
+            failure = self.ppin.login(name, hsm, ids[0] if len(ids) > 1 else None)
             if failure is None:
                 return "ok", None
             if failure.rejects:

@@ -19,9 +19,9 @@ GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
         "type": "dict",
         "options": {
             "look": {"type": "bool", "default": False},
-            "checked": {"type": "bool", "default": False},
+            "checked": {"type": "list", "elements": "str", "default": []},
             "stale": {"type": "list", "elements": "str", "default": []},
-            "origin": {"type": "str"},
+            "origins": {"type": "dict", "default": {}},
         },
     },
 }
@@ -32,15 +32,15 @@ class GateSays(t.NamedTuple):
     """The option C(gate_says).
 
     :ivar look: check mode, but the verdict of a login is noted, as it was really made.
-    :ivar checked: the verdict that the ledger has of the present entry is of this run.
+    :ivar checked: partitions of whose present entry the verdict in the ledger is of this run.
     :ivar stale: origins of permanent secrets that the HSM rejects, as several clients found.
-    :ivar origin: of what this run fetches.
+    :ivar origins: of what this run fetches, by partition.
     """
 
     look: bool = False
-    checked: bool = False
+    checked: t.Sequence[str] = ()
     stale: t.Sequence[str] = ()
-    origin: t.Optional[str] = None
+    origins: t.Mapping[str, str] = {}  # noqa: RUF012 (never changed)
 
     @classmethod
     def of(cls, params: t.Mapping[str, t.Any]) -> "GateSays":

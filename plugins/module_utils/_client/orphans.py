@@ -10,7 +10,6 @@ import contextlib
 import re
 import typing as t
 
-from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import read_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
@@ -20,7 +19,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg i
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import Paths, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import Paths
 
 # A removal needs no login, so where the HSM is does not matter.
 _CONFIG = """\
@@ -51,24 +50,23 @@ def _text(path: str) -> str:
 
 
 @contextlib.contextmanager
-def removable(module: AnsibleModule, name: str) -> t.Iterator[None]:
-    """Have a module that is to remove a secret use a primus.cfg that names its partition, if the client's does not.
+def removable(paths: Paths, name: str, timeout: int, warn: t.Callable[[str], None]) -> t.Iterator[Paths]:
+    """The paths with which ppin can remove a secret: of an orphan, with a primus.cfg that names its partition.
 
     It names that partition alone, and is where nobody else can reach it. :raises OSError, PpinError:
     """
-    paths = find_paths(module.params, module.get_bin_path)
     found = orphans(paths)
-    if found is None and name not in _listed(paths, module.params["timeout"]):
-        module.warn(
+    if found is None and name not in _listed(paths, timeout):
+        warn(
             "It is not known whether .secrets.cfg has a permanent secret of '%s', as primus.cfg or .secrets.cfg is not "
             "understood. ppin does not list one." % name
         )
-    with contextlib.ExitStack() as stack:
-        if name in (found or []) and not name_problem(name):
-            place = stack.enter_context(Workplace(paths.secrets))
-            content = _CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)
-            module.params["config_path"] = place.write("primus.cfg", content.encode("utf-8"))
-        yield
+    if name not in (found or []) or name_problem(name):
+        yield paths
+        return
+    with Workplace(paths.secrets) as place:
+        content = _CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)
+        yield paths._replace(config=place.write("primus.cfg", content.encode("utf-8")))
 
 
 def _listed(paths: Paths, timeout: int) -> t.Collection[str]:

@@ -7,6 +7,8 @@ import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import CONFIGURED, MISSING, NOT_LISTED
 
+STATES = ("present", "updated", "absent")
+
 
 class Observed(t.NamedTuple):
     """What was seen of one credential."""

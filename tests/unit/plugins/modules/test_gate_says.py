@@ -16,7 +16,7 @@ def by_hand(client, *words):
 
 def fetch(client, **options):
     """Fetch P2 anew, of this origin."""
-    result = client.secret(state="updated", force=True, gate_says={"origin": ORIGIN}, **options)
+    result = client.secret(state="updated", force=True, gate_says={"origins": {"P2": ORIGIN}}, **options)
     assert result["action"] == "updated"
     return client
 
@@ -62,7 +62,7 @@ def test_what_the_look_found_is_not_tried_again(configured, hsm):
     look = configured.secret(verify="always", setup_password=new, check=True, gate_says={"look": True})
     assert (look["changed"], look["verified"], look["logins"]) == (True, False, 1)
     before = len(hsm.logins("permanent"))
-    result = configured.secret(verify="always", setup_password=new, gate_says={"checked": True})
+    result = configured.secret(verify="always", setup_password=new, gate_says={"checked": ["P2"]})
     assert (result["action"], result["verified"]) == ("updated", True)
     assert len(hsm.logins("permanent")) == before + 1, "that of the new secret"
 
@@ -72,7 +72,7 @@ def test_an_entry_that_was_replaced_after_the_look_is_tried(configured, hsm):
     assert configured.secret(verify="always", check=True, gate_says={"look": True})["verified"] is False
     by_hand(configured, "-r", "-e", "P2")
     by_hand(configured, "-a", "-e", "P2", hsm.new_setup_password("P2"), PINS["P2"])
-    result = configured.secret(verify="always", gate_says={"checked": True})
+    result = configured.secret(verify="always", gate_says={"checked": ["P2"]})
     assert (result["changed"], result["verified"], result["logins"]) == (False, True, 1)
 
 

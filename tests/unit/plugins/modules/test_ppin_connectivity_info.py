@@ -105,7 +105,7 @@ def test_check_mode_notes_nothing(configured, hsm):
 
 @pytest.mark.parametrize(("stale", "refused"), [(["a" * 64, "b" * 64], ["P2"]), (["b" * 64], [])])
 def test_what_other_clients_found(configured, stale, refused):
-    configured.secret(state="updated", force=True, gate_says={"origin": "a" * 64})
+    configured.secret(state="updated", force=True, gate_says={"origins": {"P2": "a" * 64}})
     result = configured.run("ppin_connectivity_info", gate_says={"stale": stale})
     assert result["refused"] == refused
     assert result.get("failed", False) == bool(refused)

@@ -1,0 +1,158 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: BSD-2-Clause
+# Private to hsmops.primus: may change without notice.
+"""The two kinds of credentials that a client has in .secrets.cfg, and how ppin sets and removes each."""
+
+import contextlib
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import removable
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import DUPLICATE_CODES, PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import MISSING, Entry, Listing, entry_state
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
+    Paths,
+    check_name,
+    check_secret,
+    check_setup_password,
+)
+
+VERIFY = ("changed", "always", "never")
+
+Warn = t.Callable[[str], None]
+
+
+class Credential:
+    """What differs between the kinds.
+
+    :arg params: the options of ppin_secret or ppin_proxy.
+    :cvar kind: the part of the ledger, C(partitions) or C(service_users).
+    :cvar label: what messages call it.
+    :cvar passwords: the options that an add or update needs; the ledger remembers the first.
+    :cvar result_key: the option that names it, and the key of the result.
+    :cvar logs_in: whether an HSM can be asked to judge the one that is there, with C(ppin --test).
+    :ivar verify: when to log in with it, one of VERIFY.
+    """
+
+    kind = ""
+    label = ""
+    passwords: t.Tuple[str, ...] = ()
+    result_key = ""
+    logs_in = False
+    verify = "never"
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        self.params = params
+        self.name: str = params[self.result_key]
+        self.absent: bool = params["state"] == "absent"
+
+    @property
+    def password(self) -> t.Optional[str]:
+        """The one that the ledger remembers."""
+        return self.params[self.passwords[0]]  # type: ignore[no-any-return]
+
+    def check(self) -> None:
+        """Refuse bad input before anything runs. :raises PpinError:"""
+        check_name(self.result_key, self.name)
+        if not self.absent:
+            for option in self.passwords:
+                check_secret(option, self.params[option])
+
+    def entries(self, listing: Listing) -> t.List[Entry]:
+        """Its lines in the listing."""
+        found: t.List[Entry] = getattr(listing, self.kind).get(self.name, [])
+        return found
+
+    def listed(self, listing: Listing) -> t.Collection[str]:
+        """The names of its kind in the listing."""
+        return t.cast(t.Collection[str], getattr(listing, self.kind))
+
+    def own_slots(self, slots: t.Sequence[Slot]) -> t.List[Slot]:
+        """Those of the slots in primus.cfg whose login uses it."""
+        return []
+
+    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
+        """The service user whose password must be set first, or None."""
+        return None
+
+    def path_to_remove(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
+        """The paths with which ppin can remove it. :raises OSError, PpinError:"""
+        return _unchanged(paths)
+
+    def add(self, ppin: TalkingPpin) -> None:
+        raise NotImplementedError
+
+    def update(self, ppin: TalkingPpin) -> None:
+        raise NotImplementedError
+
+    def remove(self, ppin: TalkingPpin) -> None:
+        raise NotImplementedError
+
+
+@contextlib.contextmanager
+def _unchanged(paths: Paths) -> t.Iterator[Paths]:
+    yield paths
+
+
+class PermanentSecret(Credential):
+    """That of a partition. Options C(user_name), C(setup_password), C(pkcs11_password), C(verify) and C(state)."""
+
+    kind = "partitions"
+    label = "permanent secret"
+    passwords = ("setup_password", "pkcs11_password")
+    result_key = "user_name"
+    logs_in = True
+
+    def __init__(self, params: t.Mapping[str, t.Any]) -> None:
+        super().__init__(params)
+        self.verify = params["verify"]
+
+    def check(self) -> None:
+        super().check()
+        if self.params["setup_password_format_check"] and not self.absent:
+            check_setup_password(self.params["setup_password"])
+
+    def own_slots(self, slots: t.Sequence[Slot]) -> t.List[Slot]:
+        return [slot for slot in slots if slot.user_name == self.name]
+
+    def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
+        users = [slot.proxy_user for slot in self.own_slots(slots) if slot.proxy_user]
+        return next((user for user in users if entry_state(listing.service_users.get(user)) == MISSING), None)
+
+    def path_to_remove(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
+        return removable(paths, self.name, timeout, warn)
+
+    def add(self, ppin: TalkingPpin) -> None:
+        ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
+
+    def update(self, ppin: TalkingPpin) -> None:
+        ppin.update(self.name, self.params["setup_password"], self.params["pkcs11_password"])
+
+    def remove(self, ppin: TalkingPpin) -> None:
+        ppin.remove(self.name)
+
+
+class ProxyPassword(Credential):
+    """That of a service user. Options C(service_user), C(password) and C(state)."""
+
+    kind = "service_users"
+    label = "service proxy password"
+    passwords = ("password",)
+    result_key = "service_user"
+
+    def add(self, ppin: TalkingPpin) -> None:
+        ppin.add_proxy(self.name, self.params["password"])
+
+    def update(self, ppin: TalkingPpin) -> None:
+        try:
+            self.add(ppin)
+        except PpinError as exc:
+            if exc.code not in DUPLICATE_CODES:
+                raise
+            # ppin has no update for proxy passwords, and it is not documented whether it replaces one.
+            ppin.remove_proxy(self.name)
+            self.add(ppin)
+
+    def remove(self, ppin: TalkingPpin) -> None:
+        ppin.remove_proxy(self.name)
