@@ -6,15 +6,11 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import PROXY, Gate, Subject
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction, ProxyTrial
 
 
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_proxy"
     name_options = ("name", "service_user")
-    passwords = ("password",)
+    trial = ProxyTrial
     once: t.Mapping[str, t.Any] = {"retries": 0}
-
-    def _subject(self, gate: Gate) -> Subject:
-        return gate.credential(PROXY, str(self._name), str(self._arguments["password"]))

@@ -156,3 +156,9 @@ class ProxyPassword(Credential):
 
     def remove(self, ppin: TalkingPpin) -> None:
         ppin.remove_proxy(self.name)
+
+
+def run_order(kind: str, state: str) -> int:
+    """A key to sort credentials by: a partition needs the passwords of its service users as long as it has a secret."""
+    kinds = ["service_users", "partitions"]
+    return 3 - kinds.index(kind) if state == "absent" else kinds.index(kind)

@@ -18,7 +18,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.control impo
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import Entry, entry_of, logins_of
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import logins_of
 
 Result = t.Dict[str, t.Any]
 
@@ -39,9 +39,10 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
         self._arguments = dict(self._task.args)
+        self._prepare()
         options = gate_options(self._arguments)
         if not options["gate"] or not self._needs_gate():
-            return self._module()
+            return self._without_gate()
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
@@ -50,6 +51,12 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             used = "No %scredential was used." % ("further " if self._logins else "")
             msg = "%s. %s" % (str(exc).rstrip("."), used)
             return {"changed": False, "failed": True, "msg": msg, "logins": self._logins}
+
+    def _prepare(self) -> None:
+        """Read the options, before anything else."""
+
+    def _without_gate(self) -> Result:
+        return self._module()
 
     def _needs_gate(self) -> bool:
         """Whether the module may log in."""
@@ -81,7 +88,7 @@ class GatedAction(ActionBase):  # type: ignore[misc]
     # The module
 
     _logins = 0  # that it has made so far
-    _entry = Entry()  # what the last run said of the permanent secret that is there
+    _facts: t.Sequence[t.Mapping[str, t.Any]] = ()  # of each outcome of the last run, what no password can mask
 
     def _module(self, check: t.Optional[bool] = None, **changes: t.Any) -> Result:
         """Run the module on the host; in check mode, not, or as the task is."""
@@ -96,9 +103,14 @@ class GatedAction(ActionBase):  # type: ignore[misc]
             )
         finally:
             self._task.check_mode = before
-        self._entry = entry_of(take_control(result))
-        self._logins += logins_of(result) or 0
+        outcomes = self._outcomes(result)
+        self._facts = [take_control(outcome) for outcome in outcomes]
+        self._logins += sum(logins_of(outcome) or 0 for outcome in outcomes)
         return result
+
+    def _outcomes(self, result: Result) -> t.Sequence[Result]:
+        """What a result of the module says of each credential."""
+        return [result]
 
 
 def gate_options(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:

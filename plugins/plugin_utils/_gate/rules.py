@@ -126,6 +126,11 @@ class Subject(t.NamedTuple):
         return (self, *self.parts)
 
 
+def order(subject: Subject) -> t.Tuple[bool, str, int]:
+    """The order in which every host takes permits and turns, so that none waits for another in a ring."""
+    return (subject.kind != PROXY, subject.name, (PROXY, SECRET, PERMANENT, PIN).index(subject.kind))
+
+
 class Refused(Exception):
     """The gate does not let this host try. ``code`` and ``meaning`` are those of the host that found out."""
 
@@ -225,48 +230,70 @@ class Gate:
             yield bool(self._unreached(subject))
 
     @contextlib.contextmanager
-    def early_permission(self, subject: Subject) -> t.Iterator[bool]:
+    def early_permission(self, subjects: t.Sequence[Subject]) -> t.Iterator[bool]:
         """Let a host use what others of this run have accepted without a look of its own, which costs as much again.
 
-        One host of the run goes first, and looks whether it needs the credential at all. The others wait for that, and
-        then for a permit if it was used, EARLY seconds at most.
+        One host of the run goes first, and looks whether it needs the credentials at all. The others wait for that, and
+        then for permits if they were used, EARLY seconds at most.
 
-        :returns: whether this host has a permit; if not, it is to look.
+        :returns: whether this host has a permit for each; if not, it has none and is to look.
         """
         with contextlib.ExitStack() as held:
-            yield self._early(held, subject)
+            yield self._early(held, sorted(subjects, key=order))
 
-    def _early(self, held: contextlib.ExitStack, subject: Subject) -> bool:
-        deadline, told = time.monotonic() + EARLY, False
+    def _early(self, held: contextlib.ExitStack, subjects: t.Sequence[Subject]) -> bool:
+        deadline = time.monotonic() + EARLY
+        # All that is waited for without a permit comes first: whoever goes first needs permits, too.
+        if not all(self._accepted_early(held, subject, deadline) for subject in subjects):
+            return False
+        with contextlib.ExitStack() as permits:
+            for subject in subjects:
+                permit = self._early_permit(subject, deadline)
+                if permit is None:
+                    return False
+                permits.callback(permit.release)
+            held.push(permits.pop_all())
+        return True
+
+    def _accepted_early(self, held: contextlib.ExitStack, subject: Subject, deadline: float) -> bool:
+        """Wait until others have used it. False when this host is to look, as the first of its run or as they did not.
+
+        :arg held: gets the turn of the first host, which it has until it has looked and tried.
+        """
+        told = False
         first = self.store.new_turn(self._derive("first", subject.key), self.host)
         held.callback(first.release)
         while time.monotonic() < deadline:
-            permit = None
-            if self._all_accepted(subject):
-                try:
-                    permit = self._take_permit(subject, vouched=True)
-                except Refused:  # which is nothing to a host that needs nothing
-                    return False
-            elif self._used_in_run(subject):  # but not what is tried with it: there is no permit to wait for
-                return False
-            if permit:
-                held.callback(permit.release)
-                return True
             if self._used_in_run(subject):
-                if not told:
-                    self._waits(subject, "")
-                    told = True
-            else:
-                if self._not_needed(subject):
+                return self._all_accepted(subject)  # or what is tried with it is not: there is no permit to wait for
+            if self._not_needed(subject):
+                return False
+            if first.take() is None:
+                if not (self._used_in_run(subject) or self._not_needed(subject)):
+                    held.callback(self._note_first, subject)
                     return False
-                if first.take() is None:
-                    if not (self._used_in_run(subject) or self._not_needed(subject)):
-                        held.callback(self._note_first, subject)
-                        return False
-                    first.release()
-                    continue
+                first.release()
+                continue
+            if not told:
+                self._waits(subject, "")
+                told = True
             time.sleep(POLL)
         return False
+
+    def _early_permit(self, subject: Subject, deadline: float) -> t.Optional[Turn]:
+        told = False
+        while time.monotonic() < deadline:
+            try:
+                permit = self._take_permit(subject, vouched=True)
+            except Refused:  # which is nothing to a host that needs nothing
+                return None
+            if permit is not None:
+                return permit or None
+            if not told:
+                self._waits(subject, "")
+                told = True
+            time.sleep(POLL)
+        return None
 
     def _used_in_run(self, subject: Subject) -> bool:
         record = self._record(subject)
@@ -294,9 +321,8 @@ class Gate:
                     return
                 continue
             with contextlib.ExitStack() as turns:
-                # In this order by every host, so that none waits for another in a ring.
                 unknown = [part for part in subject.all if not self.accepted(part)]
-                for part in unknown:
+                for part in sorted(unknown, key=order):
                     turns.enter_context(self._turn(part))
                 if all(self.accepted(part) for part in unknown):
                     continue

@@ -758,10 +758,10 @@ def test_nobody_waits_for_a_permit_that_there_will_not_be(gate, monkeypatch):
     """Another password that is tried with an accepted one was not accepted, or was rejected: the host looks."""
     monkeypatch.setattr(rules.time, "sleep", lambda seconds: pytest.fail("waits"))
     attempt(gate(), setup(gate()), OK)
-    with gate("h2").early_permission(setup(gate(), pin="new")) as permitted:
+    with gate("h2").early_permission([setup(gate(), pin="new")]) as permitted:
         assert not permitted
     rejected(gate, pin(gate()), "h1")
-    with gate("h2").early_permission(setup(gate())) as permitted:
+    with gate("h2").early_permission([setup(gate())]) as permitted:
         assert not permitted
 
 

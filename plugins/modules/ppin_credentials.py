@@ -1,0 +1,210 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+DOCUMENTATION = r"""
+module: ppin_credentials
+short_description: Set all credentials of a Primus HSM client
+version_added: 1.0.0
+description:
+  - Sets, updates or removes the service proxy passwords and permanent secrets of one client in one run, each as
+    M(hsmops.primus.ppin_proxy) and M(hsmops.primus.ppin_secret) do it.
+  - The order is that in which they need each other. Service proxy passwords are set first, then permanent secrets are
+    fetched, those of absent partitions removed, and the passwords of absent service users last.
+  - A credential that fails does not stop those that do not need it. The task fails at the end, and RV(results) tells
+    what came of each. After a C(ppin) that hangs or asks for something unknown, none is tried any more.
+author:
+  - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.dialogue
+  - hsmops.primus.ppin.credential
+  - hsmops.primus.ppin.gate
+  - hsmops.primus.ppin.gate_says
+  - hsmops.primus.ppin.attributes
+options:
+  service_users:
+    description:
+      - The service users (CloudHSM), as in the roles.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the service user.
+        type: str
+        required: true
+      password:
+        description: Its password. Needed only when it is to be set.
+        type: str
+      state:
+        description: As for M(hsmops.primus.ppin_proxy). By default O(state).
+        type: str
+        choices: [present, updated, absent]
+  partitions:
+    description:
+      - The partitions, as in the roles. Other keys of these, which are for C(primus.cfg), are left out.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      user_name:
+        description: Name of the partition.
+        type: str
+        required: true
+      setup_password:
+        description: Setup password of the partition. Needed only when the permanent secret is to be fetched.
+        type: str
+      pkcs11_password:
+        description: PKCS#11 password (PIN) of the partition. Needed only when the permanent secret is to be fetched.
+        type: str
+      state:
+        description: As for M(hsmops.primus.ppin_secret). By default O(state).
+        type: str
+        choices: [present, updated, absent]
+  state:
+    description:
+      - The state of those that have none of their own.
+    type: str
+    choices: [present, updated, absent]
+    default: present
+  plan:
+    description:
+      - C(plan.credentials) of the result of M(hsmops.primus.client_plan). Then only the credentials that it names are
+        worked on, and those that it found to be missing need no further look at the client.
+    type: dict
+  prefix:
+    description: What the names of the variables begin with, such as C(primus_client_), for messages.
+    type: str
+    default: ""
+  setup_password_format_check:
+    description:
+      - Refuse a C(setup_password) that does not have the documented form (five groups of five letters and digits,
+        joined by dashes) before anything runs.
+    type: bool
+    default: true
+  verify:
+    description:
+      - Whether to log in to the HSM with the permanent secrets, as for M(hsmops.primus.ppin_secret).
+    type: str
+    choices: [changed, always, never]
+    default: changed
+seealso:
+  - module: hsmops.primus.ppin_secret
+  - module: hsmops.primus.ppin_proxy
+  - module: hsmops.primus.client_plan
+"""
+
+EXAMPLES = r"""
+- name: Set the service proxy password and fetch two permanent secrets
+  hsmops.primus.ppin_credentials:
+    service_users:
+      - name: eqabxrfnqqos
+        password: "{{ vault_eqabxrfnqqos_password }}"
+    partitions:
+      - user_name: PARTITION1
+        setup_password: "{{ vault_partition1_setup_password }}"
+        pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
+      - user_name: PARTITION2
+        setup_password: "{{ vault_partition2_setup_password }}"
+        pkcs11_password: "{{ vault_partition2_pkcs11_password }}"
+"""
+
+RETURN = r"""
+results:
+  description:
+    - What came of each credential, in the order in which they were worked on. The keys are those of
+      M(hsmops.primus.ppin_proxy) or M(hsmops.primus.ppin_secret), C(interrupted) excepted, and C(msg) and
+      C(failed) of one that failed.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {"user_name": "PARTITION1", "changed": true, "action": "added", "verified": true, "logins": 2,
+       "rolled_back": false, "proxy_vouched": true, "entries": [{"index": 1, "slot_id": 0, "configured": true}]}
+interrupted:
+  description: Whether an earlier run had died, and left a working copy behind that this run removed.
+  returned: always
+  type: bool
+logins:
+  description: How many logins this run spent, successful or not. An HSM that could not be reached counts none.
+  returned: always
+  type: int
+error:
+  description: Why the first credential failed, with the keys of the same value of M(hsmops.primus.ppin_secret).
+  returned: failure
+  type: dict
+violations:
+  description: What is wrong with the options, each with C(where), C(what) and C(fix).
+  returned: when the options are wrong
+  type: list
+  elements: dict
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, converge
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import (
+    VERIFY,
+    Credential,
+    PermanentSecret,
+    ProxyPassword,
+    run_order,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import STATES
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import SETUP_ARGUMENTS
+
+STATE: t.Dict[str, t.Dict[str, t.Any]] = {"state": {"type": "str", "choices": list(STATES)}}
+
+SERVICE_USER: t.Dict[str, t.Dict[str, t.Any]] = dict(
+    STATE,
+    name={"type": "str", "required": True},
+    password={"type": "str", "no_log": True},
+)
+PARTITION: t.Dict[str, t.Dict[str, t.Any]] = dict(
+    STATE,
+    user_name={"type": "str", "required": True},
+    setup_password=SETUP_ARGUMENTS["setup_password"],
+    pkcs11_password=SETUP_ARGUMENTS["pkcs11_password"],
+)
+
+
+def credentials_of(params: t.Mapping[str, t.Any]) -> t.List[Credential]:
+    """What the options list, in the order in which they need each other."""
+
+    def options(entry: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+        return dict(params, **dict(entry, state=entry["state"] or params["state"]))
+
+    credentials: t.List[Credential] = [
+        ProxyPassword(dict(options(user), service_user=user["name"])) for user in params["service_users"]
+    ]
+    credentials += [PermanentSecret(options(partition)) for partition in params["partitions"]]
+    return sorted(credentials, key=lambda each: run_order(each.kind, each.params["state"]))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=dict(
+            ARGUMENTS,
+            service_users={"type": "list", "elements": "dict", "options": SERVICE_USER, "default": []},
+            partitions={"type": "list", "elements": "dict", "options": PARTITION, "default": []},
+            plan={"type": "dict"},  # these two are for the action plugin
+            prefix={"type": "str", "default": ""},
+            setup_password_format_check=SETUP_ARGUMENTS["setup_password_format_check"],
+            verify={"type": "str", "choices": list(VERIFY), "default": "changed"},
+            **GATE_SAYS,
+        ),
+        supports_check_mode=True,
+    )
+    results = converge(module, credentials_of(module.params))
+    interrupted = any(result.pop("interrupted") for result in results)
+    # Whether one failed is for the action plugin to tell, which knows also of those that the gate did not let try.
+    module.exit_json(changed=any(result["changed"] for result in results), interrupted=interrupted, results=results)
+
+
+if __name__ == "__main__":
+    main()
