@@ -373,7 +373,7 @@ def _twice(found: Found, places: t.Iterable[t.Tuple[t.Any, Place]], key: str, wh
     first: t.Dict[t.Any, Place] = {}
     for value, place in places:
         if value in first:
-            found.append(Violation(place.of(key), "is %s%r, as that of %s" % (what, value, first[value])))
+            found.append(Violation(place.of(key), "is %s%r, the same as that of %s" % (what, value, first[value])))
         first.setdefault(value, place)
 
 
@@ -559,7 +559,7 @@ def check_client(
     users = None
     if service_users is not None:
         users = _read_service_users(found, prefix + "service_users", service_users)
-        if known:
+        if known and users is not None:
             _judge_proxies(found, prefix, read.partitions, users, require_passwords)
     partitions = [partition["given"] for partition in read.partitions]
     good = {
@@ -575,14 +575,14 @@ def _hidden(entry: t.Mapping[str, t.Any], *passwords: str) -> Data:
     return {**entry, **{key: key in entry for key in passwords}}
 
 
-def _read_service_users(found: Found, path: str, values: t.Any) -> t.List[Data]:
+def _read_service_users(found: Found, path: str, values: t.Any) -> t.Optional[t.List[Data]]:
     users = []
     names = []
     try:
         values = read_list(values)
     except Wrong as exc:
         found.append(Violation(path, exc.what))
-        return []
+        return None
     for i, value in enumerate(values):
         place = _entry(path, i, value, "name")
         user = read_table(found, place, value, _SERVICE_USER)
