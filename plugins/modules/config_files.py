@@ -98,8 +98,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import all_locked, clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
 
 SECRETS = ".secrets.cfg"

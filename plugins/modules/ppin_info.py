@@ -345,11 +345,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     shown,
     user_name,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import orphans
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,

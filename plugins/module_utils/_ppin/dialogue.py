@@ -17,10 +17,11 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import POLL, Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import POLL
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import NO_ANSWER, PpinError, find_code
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import PEXPECT_VERSION, is_new_enough
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import INSTALL_HINT
 
 PROMPT_LIMIT = 4096
@@ -36,7 +37,7 @@ Answers = t.Dict[str, t.Tuple[str, str]]
 """By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
 
 
-class TalkingPpin(Ppin):
+class TalkingPpin(LoginPpin):
     """A ppin that can be given passwords."""
 
     def add(self, user_name: str, setup_password: str, pkcs11_password: str) -> None:
