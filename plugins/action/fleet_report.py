@@ -12,7 +12,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import (
     Data,

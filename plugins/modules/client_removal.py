@@ -81,13 +81,13 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Directory, open_directory, open_parent
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
     is_made_of,
     leftovers,
     remove_leftovers,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import MANAGED
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ETC, PRIMUS_HOME
 

@@ -10,7 +10,8 @@ short_description: Move or copy the files of a Primus HSM client to where no pac
 version_added: 1.0.0
 description:
   - Moves or copies C(primus.cfg), C(.secrets.cfg) and its ledger from the directory of the provider, or corrects their
-    owner, group and permissions. It is made for the role P(hsmops.primus.primus_provider#role).
+    owner, group and permissions, or those of their directory. Access control lists are removed. It is made for the role
+    P(hsmops.primus.primus_provider#role).
   - The directory of the provider may belong to the user C(primus), who could put a link there. No link is followed, and
     a file that could be somebody else's is refused.
   - No file is replaced. Another run that works on C(.secrets.cfg) is waited for.
@@ -20,15 +21,15 @@ options:
   state:
     description:
       - V(moved) and V(copied) put the files in O(dest). V(present) only corrects those that are in O(dest).
+      - V(directory) creates O(dest), or corrects its owner, group and permissions.
     type: str
-    choices: [present, copied, moved]
+    choices: [present, copied, moved, directory]
     default: present
   names:
-    description: Which files, in the order in which they are to be put in place.
+    description: Which files, in the order in which they are to be put in place. Not used by V(state=directory).
     type: list
     elements: str
     choices: [.secrets.cfg.ledger, .secrets.cfg, primus.cfg]
-    required: true
   src:
     description: The directory that they are in. Needed by V(state=copied) and V(state=moved).
     type: path
@@ -37,12 +38,12 @@ options:
     type: path
     required: true
   owner:
-    description: Their owner.
+    description: Their owner, or that of the directory, by name or number.
     type: str
   group:
     description:
-      - Their group. The permissions are C(0640) for C(primus.cfg), C(0660) for C(.secrets.cfg) and C(0600) for the
-        ledger.
+      - Their group, or that of the directory, by name or number. The permissions are C(0640) for C(primus.cfg),
+        C(0660) for C(.secrets.cfg), C(0600) for the ledger and C(0750) for the directory.
     type: str
   timeout:
     description: Seconds to wait for another run.
@@ -93,15 +94,19 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     Directory,
     NewFile,
     open_directory,
+    open_parent,
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import all_locked, clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
 
 SECRETS = ".secrets.cfg"
 CONFIG = "primus.cfg"
+DIRECTORY_MODE = "0750"
+STATES = {"present": ["names"], "copied": ["names", "src"], "moved": ["names", "src"], "directory": []}
 MODES = {".secrets.cfg.ledger": "0600", SECRETS: "0660", CONFIG: "0640"}
 
 
@@ -136,7 +141,7 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
                 cls="state",
                 hint="Nothing was replaced. Remove the one that is wrong, then run again.",
             )
-        set_permissions(module, dest.path_of(name), params["owner"], params["group"], MODES[name])
+        set_permissions(module, dest.path_of(name), params["owner"], params["group"], MODES[name], exact=True)
         if params["state"] == "moved":
             os.unlink(name, dir_fd=source.fd)
     return True
@@ -171,29 +176,49 @@ def correct(module: AnsibleModule) -> bool:
             with checked(dest, name):
                 pass
             path = dest.path_of(name)
-            changed = set_permissions(module, path, params["owner"], params["group"], MODES[name]) or changed
+            changed = set_permissions(module, path, params["owner"], params["group"], MODES[name], True) or changed
     return changed
+
+
+def make_directory(module: AnsibleModule) -> bool:
+    """Create the directory, or correct it. Returns whether that changes anything. :raises OSError, PpinError:
+
+    Nobody else may enter it, so that no file in it can be read by others at any moment.
+    """
+    params = module.params
+    new = not os.path.isdir(params["dest"])
+    if new:
+        if module.check_mode:
+            return True
+        os.makedirs(os.path.dirname(params["dest"]), exist_ok=True)
+        parent, name = open_parent(params["dest"])
+        with parent:
+            os.mkdir(name, 0o700, dir_fd=parent.fd)
+    with open_directory(params["dest"]) as dest:
+        path = dest.path
+    return set_permissions(module, path, params["owner"], params["group"], DIRECTORY_MODE, exact=True) or new
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["present", "copied", "moved"], "default": "present"},
-            "names": {"type": "list", "elements": "str", "choices": list(MODES), "required": True},
+            "state": {"type": "str", "choices": list(STATES), "default": "present"},
+            "names": {"type": "list", "elements": "str", "choices": list(MODES)},
             "src": {"type": "path"},
             "dest": {"type": "path", "required": True},
             "owner": {"type": "str"},
             "group": {"type": "str"},
             "timeout": {"type": "int", "default": 60},
         },
-        required_if=[("state", "copied", ["src"]), ("state", "moved", ["src"])],
+        required_if=[("state", state, options) for state, options in STATES.items()],
         supports_check_mode=True,
     )
     try:
         for folder in filter(None, (module.params["dest"], module.params["src"])):
             secrets = os.path.realpath(os.path.join(folder, SECRETS))
             clean_up(module, secrets, os.path.join(folder, CONFIG), module.params["timeout"])
-        changed = correct(module) if module.params["state"] == "present" else put_in_place(module)
+        do = {"present": correct, "directory": make_directory}.get(module.params["state"], put_in_place)
+        changed = do(module)
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:

@@ -115,13 +115,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     hide_passwords,
     password_values,
     read_slots,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up, locked
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS, find_paths

@@ -202,20 +202,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.login import
     run_login_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     Entry,
-    Tested,
-    TestedHsm,
-    TestedSlot,
     entry_state,
     quoted,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.tested import Tested, TestedHsm, TestedSlot
 
 
-def connectivity(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
     params = module.params
     listed = ppin.listing().partitions
     names = _names(params, listed)
@@ -287,7 +285,7 @@ def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Coll
     ]
 
 
-def _first_login(ppin: Ppin, name: str, slots: t.Sequence[Slot]) -> t.Optional[Tested]:
+def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optional[Tested]:
     """One login to a partition, at the first HSM that is reached; None where the whole test is no more than that."""
     if len(slots) < 2:
         return None
@@ -312,7 +310,7 @@ def _spent(tested: Tested) -> bool:
     return any(slot.may_be_spent for slot in tested.slots) or tested.logins_at_hsms > 0
 
 
-def _test(ppin: Ppin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
+def _test(ppin: LoginPpin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
     slot_id = None if params["slot_id"] is None else str(params["slot_id"])
     return ppin.test(listed, user=name, hsm=params["hsm"], slot=params["slot"], slotid=slot_id)
 

@@ -130,11 +130,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.control impo
 from ansible_collections.hsmops.primus.plugins.module_utils._client.dest import check_dest, set_attributes, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native, read_file, real_path
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     clean_up,
-    locked,
     remove_leftovers,
     warn_of,
 )

@@ -24,7 +24,7 @@ options:
     default: []
   group:
     description:
-      - The group whose members may use the provider, for RV(group).
+      - The group whose members may use the provider, for RV(group), by its name or number.
     type: str
     default: primus
   setup_password_lifespan:
@@ -103,9 +103,15 @@ config:
     owner:
       description: Name of the owner, or the number when it has none.
       type: str
+    uid:
+      description: Number of the owner.
+      type: int
     group:
       description: Name of the group, or the number when it has none.
       type: str
+    gid:
+      description: Number of the group.
+      type: int
     checksum:
       description: SHA-256 of the content, or null when it cannot be read.
       type: str
@@ -243,8 +249,9 @@ files:
   returned: always
   type: dict
   sample:
-    /etc/primus: {"path": "/etc/primus", "exists": true, "mode": "0750", "owner": "root", "group": "primus",
-                  "checksum": null, "link": null, "mount": false, "hard_links": null, "acl": [], "refused": null}
+    /etc/primus: {"path": "/etc/primus", "exists": true, "mode": "0750", "owner": "root", "uid": 0, "group": "primus",
+                  "gid": 990, "checksum": null, "link": null, "mount": false, "hard_links": null, "acl": [],
+                  "refused": null}
 group:
   description: The group O(group).
   returned: always
@@ -256,6 +263,9 @@ group:
     exists:
       description: Whether it is there.
       type: bool
+    gid:
+      description: Its number, or null when it is not there.
+      type: int
     members:
       description: Names of the users that the group lists.
       type: list
@@ -283,6 +293,21 @@ orphans:
   type: list
   elements: str
   sample: []
+pexpect:
+  description: The Python package pexpect, which the modules need that give C(ppin) a password. It is not loaded.
+  returned: always
+  type: dict
+  contains:
+    installed:
+      description: Whether the Python that the module runs with has it.
+      type: bool
+    version:
+      description: Its version, or null.
+      type: str
+    usable:
+      description: Whether the version is 4.0 or later.
+      type: bool
+  sample: {"installed": true, "version": "4.9.0", "usable": true}
 check_mode:
   description: Whether the task ran in check mode, be it by C(--check) or by the keyword C(check_mode).
   returned: always
@@ -306,6 +331,7 @@ error:
   type: dict
 """
 
+import contextlib
 import grp
 import os
 import typing as t
@@ -319,11 +345,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     shown,
     user_name,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import orphans
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
@@ -331,6 +356,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.validity imp
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import pexpect_facts
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     Entry,
@@ -351,7 +377,9 @@ def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
         exists=True,
         mode="%04o" % (status.st_mode & 0o7777),
         owner=user_name(status.st_uid),
+        uid=status.st_uid,
         group=group_name(status.st_gid),
+        gid=status.st_gid,
         checksum=module.sha256(path) if readable else None,
         mount=is_mount_point(os.path.realpath(path)),
         hard_links=None if os.path.isdir(path) else status.st_nlink,
@@ -360,10 +388,15 @@ def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
 
 
 def group_facts(name: str) -> t.Dict[str, t.Any]:
-    try:
-        return {"name": name, "exists": True, "members": sorted(grp.getgrnam(name).gr_mem)}
-    except (KeyError, ValueError):  # ValueError: what can be no name
-        return {"name": name, "exists": False, "members": []}
+    group = None
+    with contextlib.suppress(KeyError, ValueError):  # ValueError: what can be no name
+        group = grp.getgrnam(name)
+    if group is None:
+        with contextlib.suppress(KeyError, ValueError, OverflowError):
+            group = grp.getgrgid(int(name))
+    if group is None:
+        return {"name": name, "exists": False, "gid": None, "members": []}
+    return {"name": group.gr_name, "exists": True, "gid": group.gr_gid, "members": sorted(group.gr_mem)}
 
 
 def credential_facts(entries: t.List[Entry]) -> t.Dict[str, t.Any]:
@@ -395,6 +428,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "leftovers": [shown(path) for path in left],
         "interrupted": bool(left),
         "orphans": orphans(paths),
+        "pexpect": pexpect_facts(),
         "check_mode": module.check_mode,
         "error": None,
     }

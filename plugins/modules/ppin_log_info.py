@@ -163,9 +163,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.login import
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.log import LEVELS, parse_log
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS
 
 CLIENT_LOG = (
@@ -187,7 +187,7 @@ def since_time(text: str) -> str:
     )
 
 
-def log(module: AnsibleModule, ppin: Ppin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
     params = module.params
     since = since_time(params["since"]) if params["since"] else ""
     if params["dest"]:

@@ -450,15 +450,27 @@ def _remove_acl(fd: int) -> None:
 
 
 def set_permissions(
-    module: AnsibleModule, path: str, owner: t.Optional[str], group: t.Optional[str], mode: t.Any
+    module: AnsibleModule,
+    path: str,
+    owner: t.Optional[str],
+    group: t.Optional[str],
+    mode: t.Any,
+    exact: bool = False,
 ) -> bool:
     """Give a file the owner, group and mode that were asked for, as far as they are. Returns whether that changes any.
 
+    exact: remove its ACL, too, and of a directory the one that new files in it would get.
     Nothing is changed in check mode. :raises OSError, PpinError:
     """
     directory, name = open_parent(path)
-    with directory, directory.open(name) as fd:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(directory)
+        if exact and stat.S_ISDIR(directory.look(name).st_mode):
+            fd = stack.enter_context(directory.enter(name)).fd
+        else:
+            fd = stack.enter_context(directory.open(name))
         present = os.fstat(fd)
+        has_acl = exact and bool(_acls(fd))
         uid = _id_of("owner", owner, lambda user: pwd.getpwnam(user).pw_uid)
         gid = _id_of("group", group, lambda user: grp.getgrnam(user).gr_gid)
         uid = -1 if uid == present.st_uid else uid
@@ -468,9 +480,18 @@ def set_permissions(
         if not module.check_mode:
             if (uid, gid) != (-1, -1):
                 os.fchown(fd, uid, gid)
+            for acl in _acls(fd) if exact else []:
+                os.removexattr(fd, acl)
             if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:
                 os.fchmod(fd, wanted)
-        return (uid, gid, bits) != (-1, -1, wanted)
+        return has_acl or (uid, gid, bits) != (-1, -1, wanted)
+
+
+def _acls(fd: int) -> t.List[str]:
+    try:
+        return [name for name in os.listxattr(fd) if name in (ACCESS_ACL, DEFAULT_ACL)] if _XATTRS else []
+    except OSError:  # the file system has none
+        return []
 
 
 def _id_of(option: str, value: t.Optional[str], look_up: t.Callable[[str], int]) -> int:

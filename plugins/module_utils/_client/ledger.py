@@ -16,9 +16,11 @@ import os
 import time
 import typing as t
 
+from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Untrusted, read_file, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import secret_entries
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 ITERATIONS = 100000
 """PBKDF2 rounds. A setup password has 129 bits, so they matter for service proxy passwords only; the file is root's."""
@@ -216,6 +218,14 @@ class Ledger:
         self.problem = None
         self._file = (json.dumps(self._data, indent=2, sort_keys=True) + "\n").encode("utf-8")
         replace_file(self.path, self._file)
+
+
+def follow(module: AnsibleModule, ledger: Ledger) -> None:
+    """Let the ledger follow a ppin that has written the secrets file without being told to, also in check mode."""
+    try:
+        ledger.follow()
+    except (OSError, PpinError) as exc:
+        module.warn("ppin has written %s, and the ledger cannot follow (%s)." % (ledger.secrets_path, exc))
 
 
 class _Secrets:

@@ -12,13 +12,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options
     GateSays,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import follow as follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
-    locked,
     remove_leftovers,
     warn_of,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import find_paths
 
@@ -46,7 +47,7 @@ class Refused(PpinError):
 
 def run_login_module(
     module: AnsibleModule,
-    do: t.Callable[[AnsibleModule, Ppin, Ledger, t.Dict[str, t.Any]], None],
+    do: t.Callable[[AnsibleModule, LoginPpin, Ledger, t.Dict[str, t.Any]], None],
     result: t.Dict[str, t.Any],
 ) -> None:
     """Have C(do) log in and fill the result, with nobody else at work on this client; leave through exit_json.
@@ -55,7 +56,7 @@ def run_login_module(
     """
     result = dict(result, changed=False, logins=0, refused=[])
     try:
-        ppin = Ppin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
+        ppin = LoginPpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
         ppin.check_files()
         with locked(ppin.paths.secrets, ppin.timeout):
             if not module.check_mode:
@@ -112,11 +113,3 @@ def note_logins(
             "The ledger %s cannot be written (%s): what this login found is not known to the next run."
             % (ledger.path, exc.strerror)
         )
-
-
-def follow(module: AnsibleModule, ledger: Ledger) -> None:
-    """Let the ledger follow a ppin that has written the secrets file without being told to, also in check mode."""
-    try:
-        ledger.follow()
-    except (OSError, PpinError) as exc:
-        module.warn("ppin has written %s, and the ledger cannot follow (%s)." % (ledger.secrets_path, exc))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The lock around everything that works on .secrets.cfg, and the copy that ppin writes to in its place.
+"""The copy of .secrets.cfg that ppin writes to in its place, with the lock of lock.py held.
 
 ppin rewrites its file in place, and a failed update removes the entry that it was to replace. So ppin never gets the
 file itself: it works on a copy where nobody else can reach it, and only a copy that is good takes the file's place, by
@@ -12,11 +12,8 @@ to be.
 import base64
 import contextlib
 import errno
-import fcntl
 import json
 import os
-import re
-import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -28,6 +25,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     user_name,
     write_all,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked, is_mount_point
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked as locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
     KEPT,
     LASTING,
@@ -39,105 +38,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.places impor
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import remove_leftovers as _remove_leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 
-LOCK_POLL = 0.1
-"""Seconds between two looks at a lock that another run holds."""
-
 ROOM = 16384
 """Bytes that a secrets file may grow by in one run."""
-
-
-def is_mount_point(path: str) -> bool:
-    """Whether something is mounted at a path, which may be a file. The path has no link in it."""
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
-        escaped = [line.split()[4] for line in mounts]
-        places = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal.group(1), 8)]), place) for place in escaped]
-        return path.encode("utf-8", "surrogateescape") in places
-    return False
-
-
-# The lock
-
-
-@contextlib.contextmanager
-def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
-    """Hold the only right to work on a secrets file.
-
-    The directory is what is locked (flock): that leaves no lock file behind, works on a read-only file system, does not
-    depend on the secrets file being there, and the kernel lets go of it however the run ends. Some network file systems
-    have no such lock; there a file in the private directory of this user is what is locked, which excludes other runs
-    of this user on this host.
-
-    timeout: seconds to wait for another run.
-    """
-    path = os.path.dirname(secrets_path) or "."
-    try:
-        directory = open_parent(secrets_path)[0]
-    except OSError as exc:
-        raise PpinError("The directory %s cannot be opened: %s" % (path, exc.strerror), "0x80005004") from exc
-    with contextlib.ExitStack() as stack:
-        fd = stack.enter_context(directory).fd
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError as exc:
-                if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                    if fd != directory.fd:
-                        problem = "The directory %s cannot be locked: %s" % (path, exc.strerror)
-                        raise PpinError(problem, cls="permission") from exc
-                    private = stack.enter_context(private_directory())
-                    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                    fd = os.open(key_of(directory.path) + ".lock", flags, 0o600, dir_fd=private.fd)
-                    stack.callback(os.close, fd)
-                    continue
-            if time.monotonic() > deadline:
-                raise PpinError(
-                    "Another run has been working on %s for more than %d seconds" % (secrets_path, timeout),
-                    cls="timeout",
-                    hint="No credential was used. Wait for the other run to end, then run again.%s" % _holder(fd),
-                ) from None
-            time.sleep(LOCK_POLL)
-        yield
-
-
-@contextlib.contextmanager
-def all_locked(paths: t.Iterable[str], timeout: float) -> t.Iterator[None]:
-    """Hold the lock of the directory of each file, as locked() does.
-
-    Each directory once, and in one order whatever the order of the files: two runs would wait for each other.
-    """
-    directories = {}
-    for path in paths:
-        try:
-            with open_parent(path)[0] as directory:
-                directories[directory.path] = path
-        except OSError:
-            directories[os.path.dirname(path)] = path  # locked() says what is wrong with it
-    with contextlib.ExitStack() as stack:
-        for _directory, path in sorted(directories.items()):
-            stack.enter_context(locked(path, timeout))
-        yield
-
-
-def _holder(fd: int) -> str:
-    """Who holds the lock on an open file, as far as the kernel tells; to be added to a hint."""
-    with contextlib.suppress(OSError, ValueError), open("/proc/locks") as locks:
-        status = os.fstat(fd)
-        place = "%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
-        for words in map(str.split, locks):
-            if words[1] == "FLOCK" and words[5] == place:
-                owner = user_name(os.stat("/proc/%s" % words[4]).st_uid)
-                with open("/proc/%s/comm" % words[4]) as comm:
-                    name = "".join(char if char.isprintable() else "?" for char in comm.read().strip())
-                return (
-                    " The lock is held by process %s (%s) of %s. If that is no run of this collection, end it: every "
-                    "user who may read the directory can lock it." % (words[4], name, owner)
-                )
-    return ""
-
-
-# The working copy
 
 
 class WorkingCopy:

@@ -17,9 +17,11 @@ import typing as t
 from ansible.module_utils.basic import missing_required_lib
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import POLL, Ppin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import POLL
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import NO_ANSWER, PpinError, find_code
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import PEXPECT_VERSION, is_new_enough
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import INSTALL_HINT
 
 PROMPT_LIMIT = 4096
@@ -35,7 +37,7 @@ Answers = t.Dict[str, t.Tuple[str, str]]
 """By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
 
 
-class TalkingPpin(Ppin):
+class TalkingPpin(LoginPpin):
     """A ppin that can be given passwords."""
 
     def add(self, user_name: str, setup_password: str, pkcs11_password: str) -> None:
@@ -209,10 +211,6 @@ def _last_line(text: str) -> str:
     return printable(text).rstrip().rpartition("\n")[2]
 
 
-PEXPECT_VERSION = 4
-"""The oldest pexpect: since 4.0 it can be given an encoding. EL8 has 4.3, Debian 9 has 4.2, CentOS 7 has 2.3."""
-
-
 def import_pexpect() -> t.Any:
     """pexpect, loaded only by the runs that set a credential. :raises PpinError: when it is missing or too old."""
     hint = "Install it on the client, for example python3-pexpect. No credential was used."
@@ -221,8 +219,7 @@ def import_pexpect() -> t.Any:
     except ImportError:
         raise PpinError(missing_required_lib("pexpect"), cls="config", hint=hint) from None
     version = str(getattr(pexpect, "__version__", "0"))
-    major = re.match(r"\d+", version)
-    if major is None or int(major.group()) < PEXPECT_VERSION:
+    if not is_new_enough(version):
         problem = "pexpect %s is too old, as %d.0 or later is needed" % (version[:20], PEXPECT_VERSION)
         raise PpinError(problem, cls="config", hint=hint)
     return pexpect

@@ -4,16 +4,18 @@
 """Makes primus.cfg from data, and tells what is wrong with the data.
 
 One table per dictionary says which keys there are and what each takes. No password ever becomes part of a primus.cfg or
-of a sentence: values are shown only where they are numbers or names.
+of a violation: values are shown only where they are numbers or names.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
 import typing as t
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from ansible.errors import AnsibleError
 from ansible.module_utils.common.collections import is_string
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
@@ -34,8 +36,29 @@ STATES = ("present", "updated", "absent")
 
 HEADER = MANAGED + '\nversion = "1.0";\n'
 
-Found = t.List[str]
 Reader = t.Callable[[t.Any], t.Any]
+Data = t.Dict[str, t.Any]
+
+PASSWORDS = ("setup_password", "pkcs11_password", "password")
+
+
+class Violation(t.NamedTuple):
+    """Something that is wrong with a variable. str() makes a sentence of it.
+
+    :ivar where: the variable and the place in it, such as ``primus_client_partitions[0].slot_id ('PARTITION1')``.
+    :ivar what: what is wrong, such as ``is missing``.
+    :ivar fix: what to do, such as ``put it in quotes``; may be empty.
+    """
+
+    where: str
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        return "%s %s%s." % (self.where, self.what, self.fix and "; " + self.fix)
+
+
+Found = t.List[Violation]
 
 
 class Settings(t.NamedTuple):
@@ -48,96 +71,162 @@ class Settings(t.NamedTuple):
         to the value there.
     """
 
-    primus: t.Dict[str, t.Any]
-    hsms: t.List[t.Dict[str, t.Any]]
-    partitions: t.List[t.Dict[str, t.Any]]
-    log: t.Dict[str, t.Any]
+    primus: Data
+    hsms: t.List[Data]
+    partitions: t.List[Data]
+    log: Data
 
 
-# What a value may be. Each returns the value in its own type or raises ValueError with the end of a sentence.
+class Checked(t.NamedTuple):
+    """The data of a client, checked, in the form that users write them in.
+
+    :ivar settings: those of primus.cfg, without passwords.
+    :ivar partitions: those of settings, with a boolean for each password that says whether it is given.
+    :ivar service_users: name, state and password, the last a boolean. None: nothing is known of them.
+    """
+
+    settings: Data
+    partitions: t.List[Data]
+    service_users: t.Optional[t.List[Data]]
+    violations: t.List[Violation]
 
 
-def _text(value: t.Any) -> str:
+# What a value may be. Each returns the value in its own type or raises Wrong.
+
+
+class Wrong(ValueError):
+    """What is wrong with a value, and what to do. inner: the place in the value, such as C([2])."""
+
+    def __init__(self, what: str, fix: str = "", inner: str = "") -> None:
+        super().__init__(what)
+        self.what, self.fix, self.inner = what, fix, inner
+
+
+class SeveralWrong(ValueError):
+    def __init__(self, wrongs: t.Sequence[Wrong]) -> None:
+        super().__init__(*wrongs)
+        self.wrongs = wrongs
+
+
+_QUOTES = "put it in quotes, or use | string"
+
+
+def _no_string(value: t.Any) -> Wrong:
+    """What YAML without quotes, and native Jinja, make of a text that looks like something else."""
+    for kind, what in ((bool, "a boolean"), ((int, float), "a number"), (datetime.date, "a date")):
+        if isinstance(value, kind):
+            return Wrong("is %s" % what, _QUOTES)
+    return Wrong("is not a string")
+
+
+def _decrypted(value: t.Any) -> str:
+    """A string that may be vaulted."""
+    try:
+        return str(value)
+    except AnsibleError:  # what it says may have the name of a file in it, and no password
+        raise Wrong("cannot be decrypted", "give the password of its vault") from None
+
+
+def read_text(value: t.Any) -> str:
+    """A text. An integer is taken for its digits, of which a name may consist."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(int(value))
     if not is_string(value):  # vaulted strings are no str in every version of Ansible
-        raise ValueError("is not a string")
-    text = str(value)
+        raise _no_string(value)
+    text = _decrypted(value)
     if any(char == "\0" or unicodedata.category(char) == "Cs" for char in text):
-        raise ValueError("has a character in it that libconfig cannot hold")
+        raise Wrong("has a character in it that libconfig cannot hold")
     return text
 
 
-def _name(value: t.Any) -> str:
-    name = _text(value)
+def read_name(value: t.Any) -> str:
+    name = read_text(value)
     problem = name_problem(name)
     if problem:
-        raise ValueError(problem)
+        raise Wrong(problem)
     return name
 
 
 def _host(value: t.Any) -> str:
-    host = _name(value)
+    host = read_name(value)
     if any(char.isspace() for char in host):
-        raise ValueError("has white space in it")
+        raise Wrong("has white space in it")
     return host
 
 
 def _key(value: t.Any) -> str:
-    key = _text(value)
+    key = read_text(value)
     if not re.fullmatch(r"hsm(0|[1-9][0-9]{0,5})", key, re.A):
-        raise ValueError("is not hsm and a number, such as hsm3")
+        raise Wrong("is not hsm and a number, such as hsm3")
     return key
 
 
-def _integer(low: int, high: int) -> t.Callable[[t.Any], int]:
+def read_integer(low: int, high: int) -> t.Callable[[t.Any], int]:
     def read(value: t.Any) -> int:
         # Templates make strings of numbers, depending on the version of Ansible.
-        text = str(value) if is_string(value) or isinstance(value, int) else ""
+        text = _decrypted(value) if is_string(value) or isinstance(value, int) else ""
         if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,20}|0[xX][0-9A-Fa-f]{1,8}", text, re.A):
-            raise ValueError("is not an integer")
+            raise Wrong("is not an integer")
         number = int(text, 16 if text[1:2] in ("x", "X") else 10)
         if not low <= number <= high:
-            raise ValueError("is %d, which is not in %d to %d" % (number, low, high))
+            raise Wrong("is %d, which is not in %d to %d" % (number, low, high))
         return number
 
     return read
 
 
 def _port(value: t.Any) -> str:
-    return str(_integer(1, 65535)(value))
+    return str(read_integer(1, 65535)(value))
 
 
-def _flag(value: t.Any) -> bool:
+def read_flag(value: t.Any) -> bool:
     try:
-        return bool(boolean(value))
+        return bool(boolean(_decrypted(value) if is_string(value) else value))
     except TypeError:
-        raise ValueError("is not a boolean") from None
+        raise Wrong("is not a boolean") from None
 
 
-def _state(value: t.Any) -> str:
-    if value not in STATES:
-        raise ValueError("is none of %s" % ", ".join(STATES))
-    return str(value)
+def read_choice(*choices: str) -> Reader:
+    def read(value: t.Any) -> str:
+        text = _decrypted(value) if is_string(value) else ""
+        if text not in choices:
+            raise Wrong("is none of %s" % ", ".join(choices))
+        return text
+
+    return read
 
 
-def _list(value: t.Any) -> t.List[t.Any]:
+read_state = read_choice(*STATES)
+
+
+def read_list(value: t.Any) -> t.List[t.Any]:
     if is_string(value) or not isinstance(value, Sequence):
-        raise ValueError("is not a list")
+        raise Wrong("is not a list")
     return list(value)
 
 
-def _dictionary(value: t.Any) -> t.Dict[t.Any, t.Any]:
+def read_dictionary(value: t.Any) -> t.Dict[t.Any, t.Any]:
     if not isinstance(value, Mapping):
-        raise ValueError("is not a dictionary")
+        raise Wrong("is not a dictionary")
     return dict(value)
 
 
-def _several(read: Reader) -> t.Callable[[t.Any], t.List[t.Any]]:
+def read_several(read: Reader, empty: bool = False) -> t.Callable[[t.Any], t.List[t.Any]]:
+    """A list of such values, which may be empty or not."""
+
     def read_all(value: t.Any) -> t.List[t.Any]:
-        values = [read(item) for item in _list(value)]
-        if not values:
-            raise ValueError("is an empty list")
+        values, wrongs = [], []
+        for i, item in enumerate(read_list(value)):
+            try:
+                values.append(read(item))
+            except Wrong as exc:
+                wrongs.append(Wrong(exc.what, exc.fix, "[%d]%s" % (i, exc.inner)))
+        if wrongs:
+            raise SeveralWrong(wrongs)
+        if not values and not empty:
+            raise Wrong("is an empty list")
         if len(set(values)) < len(values):
-            raise ValueError("has the same value twice")
+            raise Wrong("has the same value twice")
         return values
 
     return read_all
@@ -150,73 +239,73 @@ def _by_hsm(read: Reader) -> Reader:
         if not isinstance(value, Mapping):
             return read(value)
         if not value:
-            raise ValueError("is an empty dictionary")
-        values, problems = {}, []
+            raise Wrong("is an empty dictionary")
+        values, wrongs = {}, []
         for name, item in value.items():
             try:
-                _name(name)
-            except ValueError as exc:
-                problems.append("has a name of an HSM that %s" % exc)
+                hsm = read_name(name)
+            except Wrong as exc:
+                wrongs.append(Wrong("has a name of an HSM that %s" % exc.what, exc.fix))
                 continue
             try:
-                values[str(name)] = None if item is None else read(item)
-            except ValueError as exc:
-                problems.append("of %r %s" % (str(name), exc))
-        if problems:
-            raise ValueError(*problems)
+                values[hsm] = None if item is None else read(item)
+            except Wrong as exc:
+                wrongs.append(Wrong(exc.what, exc.fix, "[%r]" % hsm))
+        if wrongs:
+            raise SeveralWrong(wrongs)
         return values
 
     return read_each
 
 
-_slot_id = _integer(0, INT_MAX)
+_slot_id = read_integer(0, INT_MAX)
 
 
 def _slot_ids(value: t.Any) -> t.List[int]:
     if is_string(value) or not isinstance(value, Sequence):
         return [_slot_id(value)]
-    return _several(_slot_id)(value)
+    return read_several(_slot_id)(value)
 
 
 def _password(value: t.Any) -> t.Any:
     """The value as it is: str() of a vaulted one decrypts it, which _judge_passwords does where it is needed."""
     if not is_string(value):
-        raise ValueError("is not a string")
+        raise _no_string(value)
     return value
 
 
 # Which keys there are.
 
 _PRIMUS: t.Dict[str, Reader] = {
-    "wait_delay": _integer(0, INT_MAX),
-    "wait_max_tries": _integer(0, INT_MAX),
-    "connect_on_init": _flag,
+    "wait_delay": read_integer(0, INT_MAX),
+    "wait_max_tries": read_integer(0, INT_MAX),
+    "connect_on_init": read_flag,
 }
-_TOP: t.Dict[str, Reader] = {**_PRIMUS, "hsms": _list, "partitions": _list, "log": _dictionary}
-_HSM: t.Dict[str, Reader] = {"key": _key, "host": _host, "port": _port, "priority": _integer(0, 127)}
+_TOP: t.Dict[str, Reader] = {**_PRIMUS, "hsms": read_list, "partitions": read_list, "log": read_dictionary}
+_HSM: t.Dict[str, Reader] = {"key": _key, "host": _host, "port": _port, "priority": read_integer(0, 127)}
 _PARTITION: t.Dict[str, Reader] = {
-    "user_name": _name,
+    "user_name": read_name,
     "slot_id": _slot_ids,
-    "client_id": _by_hsm(_text),
-    "proxy_user": _by_hsm(_name),
-    "hsms": _several(_name),
-    "state": _state,
+    "client_id": _by_hsm(read_text),
+    "proxy_user": _by_hsm(read_name),
+    "hsms": read_several(read_name),
+    "state": read_state,
     "setup_password": _password,
     "pkcs11_password": _password,
 }
-_SERVICE_USER: t.Dict[str, Reader] = {"name": _name, "password": _password, "state": _state}
+_SERVICE_USER: t.Dict[str, Reader] = {"name": read_name, "password": _password, "state": read_state}
 _LOG: t.Dict[str, Reader] = {
-    "file": _text,
-    "write_log_file": _flag,
-    "write_syslog": _flag,
-    "trace_linenumber": _flag,
-    "trace_timestamp": _flag,
-    "trace_function": _flag,
-    "trace_inout": _flag,
-    "trace_pid": _flag,
-    "trace_filename": _flag,
-    "trace_mask": _integer(0, 7),
-    "trace_level": _integer(0, 7),
+    "file": read_text,
+    "write_log_file": read_flag,
+    "write_syslog": read_flag,
+    "trace_linenumber": read_flag,
+    "trace_timestamp": read_flag,
+    "trace_function": read_flag,
+    "trace_inout": read_flag,
+    "trace_pid": read_flag,
+    "trace_filename": read_flag,
+    "trace_mask": read_integer(0, 7),
+    "trace_level": read_integer(0, 7),
 }
 _IN_CLEAR = {
     "pin": "give the setup password as setup_password of the partition, it goes to .secrets.cfg",
@@ -224,86 +313,110 @@ _IN_CLEAR = {
 }
 
 
-def _read(found: Found, where: str, value: t.Any, table: t.Mapping[str, Reader]) -> t.Dict[str, t.Any]:
-    """The good values of a dictionary, those that are null left out. Adds a sentence for each that is not good."""
-    good: t.Dict[str, t.Any] = {}
+class Place(t.NamedTuple):
+    """A dictionary in the variables, as violations call it: `path[0] ('NAME')`, and `path[0].key ('NAME')` in it."""
+
+    path: str
+    name: str = ""
+    root: bool = False  # the variables themselves: a path is only what their names begin with
+
+    def __str__(self) -> str:
+        return (self.path or "settings") + self._called
+
+    @property
+    def _called(self) -> str:
+        return " (%r)" % self.name if self.name else ""
+
+    def of(self, key: str, inner: str = "") -> str:
+        return "%s%s%s%s%s" % (self.path, "" if self.root else ".", key, inner, self._called)
+
+
+def _entry(path: str, number: int, value: t.Any, naming: str, read: Reader = read_name) -> Place:
+    """An entry of a list, with its name where it has one."""
+    try:
+        return Place("%s[%d]" % (path, number), read(value[naming]))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return Place("%s[%d]" % (path, number))
+
+
+def read_table(found: Found, place: Place, value: t.Any, table: t.Mapping[str, Reader]) -> Data:
+    """The good values of a dictionary, those that are null left out. Adds a violation for each that is not good."""
+    good: Data = {}
     if not isinstance(value, Mapping):
-        found.append("%s is not a dictionary." % where)
+        found.append(Violation(str(place), "is not a dictionary"))
         return good
     for key, item in value.items():
         if key in table:
             try:
                 if item is not None:
-                    good[key] = table[key](item)
-            except ValueError as exc:
-                found.extend("%s: %s %s." % (where, key, problem) for problem in exc.args)
+                    good[str(key)] = table[key](item)
+            except Wrong as exc:
+                found.append(Violation(place.of(key, exc.inner), exc.what, exc.fix))
+            except SeveralWrong as exc:
+                found.extend(Violation(place.of(key, wrong.inner), wrong.what, wrong.fix) for wrong in exc.wrongs)
         elif key in _IN_CLEAR:
-            found.append("%s: %s in clear is never written to primus.cfg; %s." % (where, key, _IN_CLEAR[key]))
+            what = "is a password in clear, which is never written to primus.cfg"
+            found.append(Violation(place.of(key), what, _IN_CLEAR[key]))
         else:
-            known = ", ".join(table)
-            found.append("%s: there is no setting %r; there are %s." % (where, str(key)[:NAME_LIMIT], known))
+            known = "there are %s" % ", ".join(table)
+            found.append(Violation(str(place), "has no setting %r" % str(key)[:NAME_LIMIT], known))
     return good
 
 
-def _need(found: Found, where: str, value: t.Any, *keys: str) -> None:
+def _need(found: Found, place: Place, value: t.Any, *keys: str) -> None:
     if isinstance(value, Mapping):
-        found.extend("%s: %s is missing." % (where, key) for key in keys if value.get(key) is None)
+        found.extend(Violation(place.of(key), "is missing") for key in keys if value.get(key) is None)
 
 
-def _where(kind: str, number: int, value: t.Any, naming: str, read: Reader = _name) -> str:
-    """How sentences call an entry of a list: by its place, and by its name where it has one."""
-    try:
-        return "%s[%d] %r" % (kind, number, read(value[naming]))
-    except (ValueError, KeyError, TypeError, IndexError):
-        return "%s[%d]" % (kind, number)
+def _twice(found: Found, places: t.Iterable[t.Tuple[t.Any, Place]], key: str, what: str) -> None:
+    """Adds a violation for each place that has the value of one before it."""
+    first: t.Dict[t.Any, Place] = {}
+    for value, place in places:
+        if value in first:
+            found.append(Violation(place.of(key), "is %s%r, the same as that of %s" % (what, value, first[value])))
+        first.setdefault(value, place)
 
 
-def _twice(found: Found, places: t.Iterable[t.Tuple[t.Any, str]], what: str) -> None:
-    """Adds a sentence for each value that stands at several places."""
-    by_value: t.Dict[t.Any, t.List[str]] = {}
-    for value, where in places:
-        by_value.setdefault(value, []).append(where)
-    for value, wheres in by_value.items():
-        if len(wheres) > 1:
-            found.append("%s %r is used by %s." % (what, value, " and ".join(wheres)))
+def read_settings(settings: t.Any, prefix: str = "", known: bool = True) -> t.Tuple[Settings, t.List[Violation]]:
+    """The settings, and all that is wrong with them. They are usable only when nothing is.
 
-
-def read_settings(settings: t.Any) -> t.Tuple[Settings, t.List[str]]:
-    """The settings, and a sentence for everything that is wrong with them. They are usable only without sentences."""
+    :arg prefix: what the names of the variables begin with.
+    :arg known: whether primus.cfg is to be made of them; False: they are only the names and passwords of partitions.
+    """
     found: Found = []
-    top = _read(found, "settings", settings, _TOP)
-    hsms = _read_hsms(found, top.get("hsms", []))
-    partitions = _read_partitions(found, top.get("partitions", []), hsms)
-    for key, what in (("hsms", "HSM"), ("partitions", "partition")):
-        if isinstance(settings, Mapping) and not settings.get(key):
-            found.append("%s: there is no %s." % (key, what))
-    if partitions and all("on" in partition for partition in partitions):
+    top = read_table(found, Place(prefix, root=True), settings, _TOP)
+    hsms = _read_hsms(found, prefix + "hsms", top.get("hsms", []))
+    partitions = _read_partitions(found, prefix, top.get("partitions", []), hsms, known)
+    if known and isinstance(settings, Mapping):
+        found.extend(Violation(prefix + key, "is empty") for key in ("hsms", "partitions") if not settings.get(key))
+    if known and partitions and all("on" in partition for partition in partitions):
         used = set().union(*(partition["on"] for partition in partitions))
-        found.extend("hsms[%d]: no partition is on it." % i for i in range(len(hsms)) if i not in used)
+        unused = [_entry(prefix + "hsms", i, hsm, "host") for i, hsm in enumerate(hsms) if i not in used]
+        found.extend(Violation(str(place), "is an HSM that no partition is on") for place in unused)
     primus = {key: top[key] for key in _PRIMUS if key in top}
-    log = _read(found, "log", top.get("log", {}), _LOG)
+    log = read_table(found, Place(prefix + "log"), top.get("log", {}), _LOG)
     return Settings(primus, hsms, partitions, log), found
 
 
-def _read_hsms(found: Found, values: t.List[t.Any]) -> t.List[t.Dict[str, t.Any]]:
+def _read_hsms(found: Found, path: str, values: t.List[t.Any]) -> t.List[Data]:
     hsms = []
-    places = []
+    addresses = []
     keys = []
     for i, value in enumerate(values):
-        where = _where("hsms", i, value, "host", _host)
-        hsm = _read(found, where, value, _HSM)
-        _need(found, where, value, "host")
+        place = _entry(path, i, value, "host", _host)
+        hsm = read_table(found, place, value, _HSM)
+        _need(found, place, value, "host")
         if isinstance(value, Mapping) and value.get("port") is None:
             hsm["port"] = DEFAULT_PORT
         if "host" in hsm and "port" in hsm:
-            places.append((_address(hsm).lower(), "hsms[%d]" % i))
+            addresses.append((_address(hsm).lower(), place))
         if not isinstance(value, Mapping) or value.get("key") is None:
             hsm["key"] = "hsm%d" % i
         if "key" in hsm:
-            keys.append((hsm["key"], "hsms[%d]" % i))
+            keys.append((hsm["key"], place))
         hsms.append(hsm)
-    _twice(found, places, "The address")
-    _twice(found, keys, "The key")
+    _twice(found, addresses, "host", "the address ")
+    _twice(found, keys, "key", "")
     return hsms
 
 
@@ -312,41 +425,48 @@ def _address(hsm: t.Mapping[str, t.Any]) -> str:
     return ":".join(hsm[key] for key in ("host", "port") if key in hsm)
 
 
-def _read_partitions(
-    found: Found, values: t.List[t.Any], hsms: t.List[t.Dict[str, t.Any]]
-) -> t.List[t.Dict[str, t.Any]]:
+def _read_partitions(found: Found, prefix: str, values: t.List[t.Any], hsms: t.List[Data], known: bool) -> t.List[Data]:
     partitions = []
     names = []
-    slot_ids: t.List[t.Tuple[int, str]] = []
+    slot_ids: t.List[t.Tuple[int, Place]] = []
     for i, value in enumerate(values):
-        where = _where("partitions", i, value, "user_name")
-        partition = _read(found, where, value, _PARTITION)
+        place = _entry(prefix + "partitions", i, value, "user_name")
+        partition = read_table(found, place, value, _PARTITION)
         partition.setdefault("state", "present")
         absent = partition["state"] == "absent"
-        _need(found, where, value, "user_name", *([] if absent else ["slot_id"]))
+        _need(found, place, value, "user_name", *(["slot_id"] if known and not absent else []))
+        partition["given"] = dict(partition)
         partition.setdefault("slot_id", [])
         if "user_name" in partition:
-            names.append((partition["user_name"], "partitions[%d]" % i))
+            names.append((partition["user_name"], Place(place.path)))
         if not absent:
-            slot_ids.extend((slot_id, where) for slot_id in partition["slot_id"])
-        if "hsms" in partition:
-            named = _places(found, where, partition["hsms"], hsms)
-            partition["on"] = set().union(*named.values())
-        elif not isinstance(value, Mapping) or value.get("hsms") is None:
-            partition["on"] = set(range(len(hsms)))
+            slot_ids.extend((slot_id, place) for slot_id in partition["slot_id"])
         partition["proxy_users"] = proxy_users(partition)
-        for key in ("client_id", "proxy_user"):
-            if key in partition:
-                on = partition.get("on", set(range(len(hsms))))
-                partition[key] = _at(found, "%s: %s" % (where, key), partition[key], on, hsms)
+        if known:
+            _place_partition(found, prefix, place, value, partition, hsms)
         partitions.append(partition)
-    _twice(found, names, "The partition")
-    _twice(found, slot_ids, "The slot id")
+    _twice(found, names, "user_name", "")
+    _twice(found, slot_ids, "slot_id", "")
     return partitions
 
 
+def _place_partition(
+    found: Found, prefix: str, place: Place, value: t.Any, partition: Data, hsms: t.List[Data]
+) -> None:
+    """Find the HSMs that a partition is on, and the values that it has at each."""
+    if "hsms" in partition:
+        named = _places(found, prefix, place.of("hsms"), partition["hsms"], hsms)
+        partition["on"] = set().union(*named.values())
+    elif not isinstance(value, Mapping) or value.get("hsms") is None:
+        partition["on"] = set(range(len(hsms)))
+    for key in ("client_id", "proxy_user"):
+        if key in partition:
+            on = partition.get("on", set(range(len(hsms))))
+            partition[key] = _at(found, prefix, place.of(key), partition[key], on, hsms)
+
+
 def _places(
-    found: Found, where: str, names: t.Iterable[str], hsms: t.List[t.Dict[str, t.Any]]
+    found: Found, prefix: str, where: str, names: t.Iterable[str], hsms: t.List[Data]
 ) -> t.Dict[str, t.Set[int]]:
     """By name, the places of the HSMs that it means: those with this host, else with this host:port, else this key."""
     places: t.Dict[str, t.Set[int]] = {}
@@ -358,28 +478,29 @@ def _places(
         else:
             keys = [" (%s)" % hsm["key"] if "key" in hsm else "" for hsm in hsms]
             known = ", ".join("%r%s" % (_address(hsm), key) for hsm, key in zip(hsms, keys) if "host" in hsm)
-            found.append("%s: there is no HSM %r; there are %s." % (where, name, known or "none"))
+            what = "names the HSM %r, which is not in %shsms" % (name, prefix)
+            found.append(Violation(where, what, "there are %s" % known if known else ""))
     return places
 
 
 def _at(
-    found: Found, where: str, value: t.Any, on: t.Set[int], hsms: t.List[t.Dict[str, t.Any]]
+    found: Found, prefix: str, where: str, value: t.Any, on: t.Set[int], hsms: t.List[Data]
 ) -> t.Dict[int, t.Optional[str]]:
     """A setting of a partition by the place of the HSM, of one value or a dictionary from names of HSMs to values."""
     if not isinstance(value, dict):
         return dict.fromkeys(on, value)
     values: t.Dict[int, t.Optional[str]] = {}
     names: t.Dict[int, t.List[str]] = {}
-    for name, places in _places(found, where, value, hsms).items():
+    for name, places in _places(found, prefix, where, value, hsms).items():
         if not places <= on:
-            found.append("%s: the partition is not on the HSM %r." % (where, name))
+            found.append(Violation(where, "names the HSM %r, which the partition is not on" % name))
         for place in places:
             values[place] = value[name]
             names.setdefault(place, []).append(name)
     for place, several in names.items():
         if len(several) > 1:
             called = " and ".join("%r" % name for name in several)
-            found.append("%s: %s are the same HSM, hsms[%d]." % (where, called, place))
+            found.append(Violation(where, "names %shsms[%d] twice, as %s" % (prefix, place, called)))
     return {place: item for place, item in values.items() if item is not None}
 
 
@@ -390,68 +511,108 @@ def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _judge_passwords(found: Found, where: str, entry: t.Mapping[str, t.Any], format_check: bool) -> None:
-    """Adds a sentence for each password that cannot be used. What is absent needs none."""
+def _judge_passwords(found: Found, place: Place, entry: t.Mapping[str, t.Any], format_check: str) -> None:
+    """Adds a violation for each password that cannot be used. What is absent needs none.
+
+    :arg format_check: the name of the variable that says whether a setup password must have its form; empty: no.
+    """
     if entry.get("state") == "absent":
         return
-    for key in ("setup_password", "pkcs11_password", "password"):
+    for key in PASSWORDS:
         if key not in entry:
             continue
-        password = str(entry[key])
+        try:
+            password = _decrypted(entry[key])
+        except Wrong as exc:
+            found.append(Violation(place.of(key), exc.what, exc.fix))
+            continue
         problem = password_problem(password)
         if problem:
-            found.append("%s: %s %s." % (where, key, problem))
+            found.append(Violation(place.of(key), problem))
         elif key == "setup_password" and format_check and not has_setup_password_form(password):
-            found.append(
-                "%s: setup_password does not have the form of a setup password (%s). If your device makes others, set "
-                "setup_password_format_check to false." % (where, SETUP_FORM)
-            )
+            what = "does not have the form of a setup password (%s)" % SETUP_FORM
+            fix = "if your device makes others, set %s to false" % format_check
+            found.append(Violation(place.of(key), what, fix))
 
 
-def violations(
+def check_client(
     settings: t.Any,
     service_users: t.Optional[t.Any] = None,
+    prefix: str = "",
+    known: bool = True,
     require_passwords: bool = True,
     setup_password_format_check: bool = True,
-) -> t.List[str]:
-    """What is wrong with the settings, in sentences without secrets; empty when nothing is.
+) -> Checked:
+    """The data of a client, and all that is wrong with them, without a password.
 
     :arg service_users: a list of name, password and state; None: nothing is known of them.
+    :arg prefix: what the names of the variables begin with.
+    :arg known: whether primus.cfg is to be made of the settings; see read_settings.
     :arg require_passwords: whether a service user that stands before a partition needs its password.
     :arg setup_password_format_check: whether a setup password must have the documented form.
     """
-    read, found = read_settings(settings)
+    read, found = read_settings(settings, prefix, known)
+    format_check = prefix + "setup_password_format_check" if setup_password_format_check else ""
     for i, partition in enumerate(read.partitions):
-        where = _where("partitions", i, partition, "user_name")
-        _judge_passwords(found, where, partition, setup_password_format_check)
-    if service_users is None:
-        return found
-    try:
-        values = _list(service_users)
-    except ValueError as exc:
-        return [*found, "service_users %s." % exc]
-    users: t.Dict[str, t.Dict[str, t.Any]] = {}
+        place = _entry(prefix + "partitions", i, partition, "user_name")
+        _judge_passwords(found, place, partition, format_check)
+    users = None
+    if service_users is not None:
+        users = _read_service_users(found, prefix + "service_users", service_users)
+        if known and users is not None:
+            _judge_proxies(found, prefix, read.partitions, users, require_passwords)
+    partitions = [partition["given"] for partition in read.partitions]
+    good = {
+        **read.primus,
+        "hsms": read.hsms,
+        "partitions": [{k: v for k, v in each.items() if k not in PASSWORDS} for each in partitions],
+        "log": read.log,
+    }
+    return Checked(good, [_hidden(each, *PASSWORDS[:2]) for each in partitions], users, found)
+
+
+def _hidden(entry: t.Mapping[str, t.Any], *passwords: str) -> Data:
+    return {**entry, **{key: key in entry for key in passwords}}
+
+
+def _read_service_users(found: Found, path: str, values: t.Any) -> t.Optional[t.List[Data]]:
+    users = []
     names = []
+    try:
+        values = read_list(values)
+    except Wrong as exc:
+        found.append(Violation(path, exc.what))
+        return None
     for i, value in enumerate(values):
-        where = _where("service_users", i, value, "name")
-        user = _read(found, where, value, _SERVICE_USER)
-        _need(found, where, value, "name")
-        _judge_passwords(found, where, user, False)
+        place = _entry(path, i, value, "name")
+        user = read_table(found, place, value, _SERVICE_USER)
+        _need(found, place, value, "name")
+        _judge_passwords(found, place, user, "")
         if "name" in user:
-            user["given"] = value.get("password") is not None
-            users[user["name"]] = user
-            names.append((user["name"], "service_users[%d]" % i))
-    _twice(found, names, "The service user")
-    for partition in read.partitions:
+            names.append((user["name"], Place(place.path)))
+        given = isinstance(value, Mapping) and value.get("password") is not None
+        users.append({"state": "present", **user, "password": given})
+    _twice(found, names, "name", "")
+    return users
+
+
+def _judge_proxies(
+    found: Found, prefix: str, partitions: t.List[Data], users: t.List[Data], require_passwords: bool
+) -> None:
+    """Adds a violation for each service user before a partition that is not to be there, or has no password."""
+    path = prefix + "service_users"
+    by_name = {user["name"]: (i, user) for i, user in enumerate(users) if "name" in user}
+    for i, partition in enumerate(partitions):
+        where = _entry(prefix + "partitions", i, partition, "user_name").of("proxy_user")
         for name in partition["proxy_users"] if partition["state"] != "absent" else []:
-            before = "The service user %r, who stands before the partition %r," % (name, partition.get("user_name"))
-            if name not in users:
-                found.append("%s is not in service_users." % before)
-            elif users[name].get("state") == "absent":
-                found.append("%s is absent in service_users." % before)
-            elif require_passwords and not users[name]["given"]:
-                found.append("%s has no password in service_users." % before)
-    return found
+            number, user = by_name.get(name, (0, None))
+            if user is None:
+                found.append(Violation(where, "names the service user %r, who is not in %s" % (name, path)))
+            elif user["state"] == "absent":
+                found.append(Violation(where, "names the service user %r, who is absent in %s" % (name, path)))
+            elif require_passwords and not user["password"]:
+                missing = Violation(Place("%s[%d]" % (path, number), name).of("password"), "is missing")
+                found += [] if missing in found else [missing]
 
 
 # The file
@@ -466,7 +627,7 @@ def render(settings: t.Any, absent: t.Optional[t.Collection[str]] = ()) -> str:
     """
     read, found = read_settings(settings)
     if found:
-        raise ValueError(" ".join(found))
+        raise ValueError(" ".join(map(str, found)))
     slots = [(p, i) for p in read.partitions if p["state"] != "absent" for i in p["slot_id"]]
     kept = [p for p in read.partitions if p["state"] == "absent" and (absent is None or p["user_name"] in absent)]
     slots += _absent_slots(kept, {slot_id for _partition, slot_id in slots})

@@ -26,10 +26,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     replace_file,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     WorkingCopy,
-    locked,
     remove_leftovers,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError

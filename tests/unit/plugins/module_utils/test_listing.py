@@ -10,13 +10,15 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
     NOT_LISTED,
     Entry,
     Listing,
+    entry_state,
+    parse_listing,
+    printable,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.tested import (
     Tested,
     TestedHsm,
     TestedSlot,
-    entry_state,
-    parse_listing,
     parse_test,
-    printable,
 )
 from hypothesis import given
 from hypothesis import strategies as st

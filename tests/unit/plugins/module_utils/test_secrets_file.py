@@ -15,14 +15,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
-from ansible_collections.hsmops.primus.plugins.module_utils._client import secrets_file as _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
-    WorkingCopy,
-    locked,
-    remove_leftovers,
-)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy, remove_leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 from emulated_hsm import COLLECTIONS, both
 
@@ -383,7 +379,7 @@ def test_a_working_copy_on_a_full_disk(secrets, working):
 
 # Lock
 
-IMPORT = "import subprocess, sys\nfrom %s import locked\n" % _secrets_file.__name__
+IMPORT = "import subprocess, sys\nfrom %s import locked\n" % locked.__module__
 
 # Holds the lock for ever, with a child of its own that has inherited all that can be inherited.
 HOLD = """

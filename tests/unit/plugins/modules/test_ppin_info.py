@@ -101,7 +101,7 @@ def test_other_files_and_the_group(client, tmp_path):
     assert info["files"][str(there)]["checksum"] is None
     assert {**info["files"][str(client.config)], "problem": None} == info["config"]
     assert info["files"][str(gone)] == {"path": str(gone), "exists": False}
-    assert info["group"] == {"name": "no-such-group", "exists": False, "members": []}
+    assert info["group"] == {"name": "no-such-group", "exists": False, "gid": None, "members": []}
     assert info["home"] == str(client.home)
     assert client.info(group="root")["group"]["exists"]
 

@@ -5,7 +5,7 @@
 import zipfile
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.lookup.provider_package import describe
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
 
 DEB = "PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb"
 ZIP = "PrimusAPI_PKCS11-v2.2.4.zip"
@@ -30,7 +30,7 @@ def known(tmp_path):
         return str(path) if path.exists() else None
 
     return lambda package, remote_src=False, version="", checksum="": describe(
-        package, find, remote_src, version, checksum
+        package, find, remote_src, version, checksum, "primus_provider_"
     )
 
 
@@ -55,40 +55,46 @@ def known(tmp_path):
         (f"{URL}/{DEB}?a=b.txt#c", {"checksum": SUM}, "2.2.4"),
         (f"{URL}/my.zip", {"checksum": SUM, "version": "2.2.4"}, "2.2.4"),
         ("", {"version": "2.2.4"}, ""),
-        (None, {}, ""),
     ],
 )
 def test_the_version_is_known(known, package, options, version):
     found = known(package, **options)
-    assert (found["version"], found["violations"]) == (version, [])
+    assert (found.version, found.violations) == (version, [])
 
 
 @pytest.mark.parametrize(
     ("package", "options", "told"),
     [
-        ("none.deb", {}, ["primus_provider_package: there is no none.deb on the control node. A relative path"]),
-        ("/srv/none.zip", {}, ["primus_provider_package: there is no /srv/none.zip on the control node."]),
-        ("missing", {}, ["primus_provider_package: there is no missing on the control node."]),
-        ("text.txt", {}, ["primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or .zip."]),
-        ("my.deb", {}, ["primus_provider_version: is missing, and the package is not named PrimusAPI_PKCS11-X-VERS"]),
-        ("none.zip", {}, ["primus_provider_package: none.zip has no package named PrimusAPI_PKCS11-X-VERSION-"]),
-        ("empty", {}, ["primus_provider_package: empty has no package named PrimusAPI_PKCS11-X-VERSION-"]),
-        ("broken.zip", {}, ["primus_provider_package: /"]),
-        ("/srv/my.deb", {"remote_src": True}, ["primus_provider_version: is missing, and the package is not named"]),
-        ("/srv/my.zip", {"remote_src": True}, ["primus_provider_version: is missing, and the name my.zip does not te"]),
-        ("/srv/pkgs/", {"remote_src": True}, ["primus_provider_version: is missing, and the name pkgs does not tell"]),
-        (["my.deb"], {}, ["primus_provider_package: is not a string."]),
-        (f"{URL}/{ZIP}", {}, ["primus_provider_package_checksum: a download needs one"]),
-        (f"{URL}/{ZIP}", {"checksum": "md5:00ff"}, ["primus_provider_package_checksum: a download needs one"]),
+        ("none.deb", {}, ["primus_provider_package is none.deb, which is not on the control node; a relative"]),
+        ("/srv/none.zip", {}, ["primus_provider_package is /srv/none.zip, which is not on the control node"]),
+        ("missing", {}, ["primus_provider_package is missing, which is not on the control node"]),
+        ("text.txt", {}, ["primus_provider_package has a name that does not end in .deb, .rpm, .tar.gz or .zip."]),
+        ("my.deb", {}, ["primus_provider_version is missing, and the package is not named PrimusAPI_PKCS11-X-VERS"]),
+        (
+            "none.zip",
+            {},
+            ["primus_provider_package is none.zip, which has no package named PrimusAPI_PKCS11-X-VERSION-"],
+        ),
+        ("empty", {}, ["primus_provider_package is empty, which has no package named PrimusAPI_PKCS11-X-VERSION-"]),
+        ("broken.zip", {}, ["primus_provider_package cannot be used: /"]),
+        ("/srv/my.deb", {"remote_src": True}, ["primus_provider_version is missing, and the package is not named"]),
+        ("/srv/my.zip", {"remote_src": True}, ["primus_provider_version is missing, and the name my.zip does not te"]),
+        ("/srv/pkgs/", {"remote_src": True}, ["primus_provider_version is missing, and the name pkgs does not tell"]),
+        (f"{URL}/{ZIP}", {}, ["primus_provider_package_checksum is needed for a download"]),
+        (f"{URL}/{ZIP}", {"checksum": "md5:00ff"}, ["primus_provider_package_checksum is needed for a download"]),
         (
             f"{URL}/my.zip",
             {},
-            ["primus_provider_version: is missing, and the name my.zip", "primus_provider_package_checksum: a"],
+            ["primus_provider_version is missing, and the name my.zip", "primus_provider_package_checksum is"],
         ),
-        (f"{URL}/a", {"checksum": SUM}, ["primus_provider_package: its name does not end in .deb, .rpm, .tar.gz or"]),
+        (
+            f"{URL}/a",
+            {"checksum": SUM},
+            ["primus_provider_package has a name that does not end in .deb, .rpm, .tar.gz or"],
+        ),
     ],
 )
 def test_it_is_told_what_is_wrong(known, package, options, told):
-    violations = known(package, **options)["violations"]
+    violations = [str(violation) for violation in known(package, **options).violations]
     assert [violation[: len(start)] for violation, start in zip(violations, told, strict=True)] == told
     assert "my.zip has packages" not in violations

@@ -1,0 +1,347 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# This is the documentation only: the code is plugins/action/client_plan.py.
+
+DOCUMENTATION = r"""
+module: client_plan
+short_description: Plan the changes that a Primus HSM client needs
+version_added: 1.0.0
+description:
+  - Checks the variables of a client, looks at the client with M(hsmops.primus.ppin_info), and returns what is to be
+    changed. It is made for the roles of this collection, whose tasks only do what the plan says.
+  - Changes nothing, makes no login, and returns no password. Everything that is wrong with the variables is reported at
+    once, before the client is contacted.
+  - A client whose files are still in C(PRIMUS_HOME/etc) is looked at twice, as they are to be moved.
+  - Fails, too, when the credentials cannot work as the client is, such as a permanent secret that is MISSING and a
+    partition without its passwords.
+author:
+  - The hsmops.primus authors (@hsmops)
+options:
+  prefix:
+    description: What the names of the variables begin with, such as C(primus_client_), for messages.
+    type: str
+    default: ""
+  scope:
+    description:
+      - What to plan. V(provider) is the package, the configuration and what is around it. V(credentials) are the
+        service proxy passwords and permanent secrets.
+      - Without V(provider), partitions need no C(slot_id), and C(primus.cfg) is left as it is.
+    type: list
+    elements: str
+    choices: [provider, credentials]
+    default: [provider, credentials]
+  state:
+    description: The state of the partitions and service users that have none of their own.
+    type: str
+    choices: [present, updated, absent]
+    default: present
+  package:
+    description: The provider's package, as O(hsmops.primus.primus_provider#role:main:primus_provider_package).
+    type: str
+    default: ""
+  package_remote_src:
+    description: Whether O(package) is a path on the client.
+    type: bool
+    default: false
+  package_checksum:
+    description: Checksum of a package that is downloaded.
+    type: str
+    default: ""
+  version:
+    description: Version of the package. By default what its name tells, or those of the packages in it.
+    type: str
+    default: ""
+  allow_downgrade:
+    description: Whether a newer provider is to be replaced, too.
+    type: bool
+    default: false
+  hsms:
+    description:
+      - The HSMs, as for P(hsmops.primus.primus_cfg#filter).
+      - When both this and O(partitions) are empty, and O(service_users) is null, C(primus.cfg) is left to others.
+    type: list
+    elements: dict
+    default: []
+  partitions:
+    description: The partitions, as for P(hsmops.primus.primus_cfg#filter), with their passwords.
+    type: list
+    elements: dict
+    default: []
+  service_users:
+    description:
+      - The service users (CloudHSM), each with C(name), C(password) and C(state).
+      - When this is null, they are not known, and it is not checked who stands before a partition.
+    type: list
+    elements: dict
+  log:
+    description: The log of the provider, as for P(hsmops.primus.primus_cfg#filter).
+    type: dict
+    default: {}
+  wait_delay:
+    description: As for P(hsmops.primus.primus_cfg#filter).
+    type: int
+  wait_max_tries:
+    description: As for P(hsmops.primus.primus_cfg#filter).
+    type: int
+  connect_on_init:
+    description: As for P(hsmops.primus.primus_cfg#filter).
+    type: bool
+  setup_password_format_check:
+    description: Whether the setup password of a partition that is not absent must have the documented form.
+    type: bool
+    default: true
+  verify:
+    description:
+      - As for M(hsmops.primus.ppin_secret). With V(always), every permanent secret is in RV(plan.credentials.fetch), as
+        only a login tells whether it works.
+    type: str
+    choices: [changed, always, never]
+    default: changed
+  pkcs11_check:
+    description: Whether an application's login is to be made to each partition that has a C(pkcs11_password).
+    type: bool
+    default: false
+  group_members:
+    description: Users who shall be members of the group.
+    type: list
+    elements: str
+    default: []
+  login_shells:
+    description: Whether login shells shall find the provider.
+    type: bool
+    default: true
+  rsyslog:
+    description: Whether rsyslog shall write the provider's messages to a file of their own.
+    type: bool
+    default: false
+  rsyslog_filter:
+    description: The filter of rsyslog for these messages.
+    type: str
+    default: local1.*
+  rsyslog_file:
+    description: The file that rsyslog writes them to.
+    type: path
+    default: /var/log/primus_syslog.log
+  logrotate:
+    description: Whether the logs shall be rotated.
+    type: bool
+    default: false
+  home:
+    description:
+      - The directory of the provider. With V(provider) in O(scope), V(/usr/local/primus) by default, otherwise as
+        O(primus_home).
+    type: path
+  etc:
+    description:
+      - The directory of the configuration. With V(provider) in O(scope), V(/etc/primus) by default, otherwise as
+        O(config_path) and O(secrets_path).
+    type: path
+  owner:
+    description: Owner of the configuration, by name or number.
+    type: str
+    default: root
+  group:
+    description: The group whose members may use the provider, by name or number.
+    type: str
+    default: primus
+  pexpect_package:
+    description:
+      - The package of the distribution that has the Python package pexpect, for a client without one that is new
+        enough. When it is empty, none is installed.
+    type: str
+    default: python3-pexpect
+  system_etc:
+    description: Where C(profile.d), C(rsyslog.d) and C(logrotate.d) are. Other directories are for tests.
+    type: path
+    default: /etc
+  wanted:
+    description:
+      - RV(wanted) of an earlier result. No other option is needed then, and none is used. It is for a second look after
+        an installation, for which the variables are not evaluated anew.
+    type: dict
+extends_documentation_fragment:
+  - hsmops.primus.ppin
+  - hsmops.primus.ppin.attributes
+attributes:
+  action:
+    support: full
+    description: Is an action plugin, which runs M(hsmops.primus.ppin_info) on the client.
+  check_mode:
+    support: full
+    description: Changes nothing in any mode. In check mode the plan tells what modules cannot simulate.
+  diff_mode:
+    support: N/A
+    description: Changes nothing.
+seealso:
+  - module: hsmops.primus.ppin_info
+"""
+
+EXAMPLES = r"""
+- name: Plan what a client needs
+  hsmops.primus.client_plan:
+    hsms:
+      - host: hsm1.example.com
+    partitions:
+      - user_name: PARTITION1
+        slot_id: 0
+        setup_password: "{{ setup_password }}"
+        pkcs11_password: "{{ pkcs11_password }}"
+  register: client
+
+- name: Show which permanent secrets are to be fetched
+  ansible.builtin.debug:
+    var: client.plan.credentials.fetch
+"""
+
+RETURN = r"""
+plan:
+  description: What is to be changed.
+  returned: success
+  type: dict
+  contains:
+    any:
+      description: Whether anything is to be done, the login of an application included.
+      type: bool
+    check_mode:
+      description: Whether the task ran in check mode.
+      type: bool
+    paths:
+      description:
+        - Where things are once the plan is applied, which are C(home), C(etc), C(config) (C(primus.cfg)), C(secrets)
+          (C(.secrets.cfg)) and C(library).
+      type: dict
+    now:
+      description: Where C(config) and C(secrets) are before, which is elsewhere if they are to be moved.
+      type: dict
+    owner:
+      description: The owner to give to tasks.
+      type: str
+    group:
+      description: The group to give to tasks.
+      type: str
+    install:
+      description:
+        - The package to install, with C(package), C(remote_src), C(url) (whether it is one), C(checksum), C(version),
+          C(file_name), C(allow_downgrade), C(staging) (a directory to unpack it in), C(home), C(keep_as) (the name that
+          a provider gets that is there, or null) and C(group); or null.
+      type: dict
+    python_packages:
+      description: Packages of the distribution that a credential needs and the client lacks.
+      type: list
+      elements: str
+    create_group:
+      description: Whether the group is to be created.
+      type: bool
+    directory:
+      description: Whether the directory of the configuration is to be created, or to get its owner, group and
+        permissions.
+      type: bool
+    move:
+      description: Names of the files to move from C(PRIMUS_HOME/etc) to the directory of the configuration.
+      type: list
+      elements: str
+    templates:
+      description: Names of the files to copy from the provider's templates.
+      type: list
+      elements: str
+    permissions:
+      description: Names of the files that are to get their owner, group and permissions.
+      type: list
+      elements: str
+    config:
+      description:
+        - What is to be in C(primus.cfg), as C(content), or empty when it is left to others; C(change), whether that is
+          another content than before; and C(removed), for M(hsmops.primus.ppin_config).
+        - A partition that is absent stays in it as long as the client has its permanent secret, or the service proxy
+          password of an absent service user before it.
+      type: dict
+    final_config:
+      description: C(content) and C(removed) of C(primus.cfg) once the credentials of what is absent are removed, or
+        null when that is no other.
+      type: dict
+    members:
+      description: Users to add to the group.
+      type: list
+      elements: str
+    files:
+      description: Other files to write, each with C(path), C(content) and C(mode).
+      type: list
+      elements: dict
+    restart_rsyslog:
+      description: Whether rsyslog gets new settings.
+      type: bool
+    configure:
+      description: Whether any of C(create_group), C(directory), C(move), C(templates), C(permissions),
+        C(config.change), C(members) and C(files) is to be done.
+      type: bool
+    credentials:
+      description: Which credentials are to be changed, or may have to be.
+      type: dict
+      contains:
+        any:
+          description: Whether any is.
+          type: bool
+        set:
+          description: Service users whose service proxy password is to be set, or may be another than before.
+          type: list
+          elements: str
+        fetch:
+          description: Partitions whose permanent secret is to be fetched, or may be another than before.
+          type: list
+          elements: str
+        remove:
+          description: Partitions whose permanent secret is to be removed.
+          type: list
+          elements: str
+        unset:
+          description: Service users whose service proxy password is to be removed.
+          type: list
+          elements: str
+        missing:
+          description: Those in C(set), as C(service_users), and in C(fetch), as C(partitions), that the client
+            certainly does not have.
+          type: dict
+    pkcs11:
+      description: Logins of an application to make at the end, each with C(user_name) and C(slot_id). None in check
+        mode.
+      type: list
+      elements: dict
+    unsimulated:
+      description: In check mode, what would be done that no module can simulate, in sentences.
+      type: list
+      elements: str
+look:
+  description: The result of M(hsmops.primus.ppin_info).
+  returned: success
+  type: dict
+wanted:
+  description: What the options ask for, checked, with a boolean in place of each password.
+  returned: success
+  type: dict
+violations:
+  description: What is wrong with the variables. RV(msg) has the same in sentences.
+  returned: when the variables cannot be used
+  type: list
+  elements: dict
+  contains:
+    where:
+      description: The variable, the place in it and the name of the entry.
+      type: str
+      sample: primus_client_partitions[0].pkcs11_password ('PARTITION1')
+    what:
+      description: What is wrong.
+      type: str
+      sample: is a number
+    fix:
+      description: What to do, or empty.
+      type: str
+      sample: put it in quotes, or use | string
+msg:
+  description: Why the task failed.
+  returned: failure
+  type: str
+"""

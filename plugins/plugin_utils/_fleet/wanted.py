@@ -1,0 +1,261 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to hsmops.primus: may change without notice.
+"""What a client is to be like: the variables of a role, checked, in the form that plan.py goes by, without passwords.
+
+Every variable takes the values that users write: numbers as text, a name of digits, a vaulted string, null for the
+default. What cannot be taken is a violation, all of them in one list.
+"""
+
+from __future__ import annotations
+
+import re
+import typing as t
+
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import MANAGED
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
+    INT_MAX,
+    Checked,
+    Found,
+    Place,
+    Reader,
+    Violation,
+    Wrong,
+    check_client,
+    read_choice,
+    read_flag,
+    read_integer,
+    read_name,
+    read_several,
+    read_state,
+    read_table,
+    read_text,
+)
+
+Data = t.Dict[str, t.Any]
+Find = t.Callable[[str], t.Optional[str]]
+
+PROVIDER, CREDENTIALS = "provider", "credentials"
+VERIFY = ("changed", "always", "never")
+
+PROFILE = """\
+{managed}
+PRIMUS_HOME={home}
+export PRIMUS_HOME
+case ":$PATH:" in
+    *":$PRIMUS_HOME/bin:"*) ;;
+    *)
+        PATH="$PATH:$PRIMUS_HOME/bin"
+        LD_LIBRARY_PATH="${{LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}}$PRIMUS_HOME/lib"
+        export PATH LD_LIBRARY_PATH
+        ;;
+esac
+"""
+RSYSLOG = """\
+{managed}
+{filter} action(type="omfile" file="{file}")
+"""
+# The provider is a library in running programs, which do not open their log anew: so it is copied and emptied.
+LOGROTATE = """\
+{managed}
+"{logs}" {{
+    weekly
+    rotate 4
+    compress
+    delaycompress
+    copytruncate
+    missingok
+    notifempty
+}}
+"""
+
+
+def _any(value: t.Any) -> t.Any:
+    return value
+
+
+def _path(value: t.Any) -> str:
+    path = read_text(value)
+    if not re.fullmatch(r"/[A-Za-z0-9._+/-]*[A-Za-z0-9._+-]", path, re.A):
+        raise Wrong("is not an absolute path of letters, digits and ._+-/ without a / at its end")
+    return path
+
+
+def _whose(value: t.Any) -> str:
+    """A user or group, by name or number."""
+    name = read_name(value)
+    if name.startswith("-"):
+        raise Wrong("is neither a name nor a number of a user or group")
+    return name
+
+
+def _line(value: t.Any) -> str:
+    text = read_text(value)
+    if "\n" in text or "\r" in text:
+        raise Wrong("has a line break in it")
+    return text
+
+
+OPTIONS: t.Dict[str, t.Tuple[Reader, t.Any]] = {
+    "scope": (read_several(read_choice(PROVIDER, CREDENTIALS)), [PROVIDER, CREDENTIALS]),
+    "state": (read_state, "present"),
+    "package": (_line, ""),
+    "package_remote_src": (read_flag, False),
+    "package_checksum": (_line, ""),
+    "version": (_line, ""),
+    "allow_downgrade": (read_flag, False),
+    "hsms": (_any, []),
+    "partitions": (_any, []),
+    "service_users": (_any, None),
+    "log": (_any, {}),
+    "wait_delay": (_any, None),
+    "wait_max_tries": (_any, None),
+    "connect_on_init": (_any, None),
+    "setup_password_format_check": (read_flag, True),
+    "verify": (read_choice(*VERIFY), "changed"),
+    "pkcs11_check": (read_flag, False),
+    "group_members": (read_several(read_name, empty=True), []),
+    "login_shells": (read_flag, True),
+    "rsyslog": (read_flag, False),
+    "rsyslog_filter": (_line, "local1.*"),
+    "rsyslog_file": (_line, "/var/log/primus_syslog.log"),
+    "logrotate": (read_flag, False),
+    "home": (_path, None),
+    "etc": (_path, None),
+    "owner": (_whose, "root"),
+    "group": (_whose, "primus"),
+    "pexpect_package": (_line, "python3-pexpect"),
+    "system_etc": (_path, "/etc"),
+    "primus_home": (_line, None),
+    "config_path": (_line, None),
+    "secrets_path": (_line, None),
+    "executable": (_line, None),
+    "timeout": (read_integer(1, INT_MAX), 60),
+}
+"""Each with what reads it, and its default, which null means, too. Those that anything goes for are read together."""
+
+SETTINGS = ("hsms", "partitions", "log", "wait_delay", "wait_max_tries", "connect_on_init")
+
+
+def read_wanted(options: t.Mapping[str, t.Any], prefix: str, find: Find) -> t.Tuple[Data, t.List[Violation]]:
+    """What is wanted of a client, which is usable only when nothing is wrong, and all that is wrong.
+
+    :arg options: those of OPTIONS that are given.
+    :arg prefix: what the names of the variables begin with.
+    :arg find: tells where a file or directory of the control node is.
+    """
+    found: Found = []
+    given = {key: value for key, value in options.items() if value is not None}
+    readers = {key: read for key, (read, _default) in OPTIONS.items()}
+    read = {key: default for key, (_read, default) in OPTIONS.items()}
+    read.update(read_table(found, Place(prefix, root=True), given, readers))
+    provider = PROVIDER in read["scope"]
+    checked = _check_data(read, prefix, provider)
+    found += checked.violations
+    wanted: Data = {
+        "scope": read["scope"],
+        "settings": checked.settings if provider else {},
+        "partitions": checked.partitions,
+        "service_users": checked.service_users,
+        "verify": read["verify"],
+        "pkcs11_check": read["pkcs11_check"],
+        "pexpect_package": read["pexpect_package"],
+        "ppin": {key: read[key] for key in ("primus_home", "config_path", "secrets_path", "executable", "timeout")},
+        "prefix": prefix,
+    }
+    if provider:
+        wanted.update(_provider(found, read, prefix, find))
+    elif read["home"] or read["etc"]:
+        _set_paths(wanted["ppin"], read["home"], read["etc"])
+    return wanted, found
+
+
+def _check_data(read: t.Mapping[str, t.Any], prefix: str, provider: bool) -> Checked:
+    """Partitions, service users and, if primus.cfg is made of them, its settings."""
+    users = _with_state(read["service_users"], read["state"])
+    settings = {key: read[key] for key in (SETTINGS if provider else ["partitions"])}
+    settings["partitions"] = _with_state(settings["partitions"], read["state"])
+    managed = read["hsms"] or read["partitions"]
+    if provider and not managed and users is None:  # primus.cfg is left to others
+        return Checked({}, [], None, [])
+    return check_client(
+        settings, users, prefix, provider, setup_password_format_check=read["setup_password_format_check"]
+    )
+
+
+def _with_state(entries: t.Any, state: str) -> t.Any:
+    """Give those that have no state the one that is the default. What is no list of dictionaries is found later."""
+    if not isinstance(entries, (list, tuple)):
+        return entries
+    return [
+        {**entry, "state": state} if isinstance(entry, t.Mapping) and entry.get("state") is None else entry
+        for entry in entries
+    ]
+
+
+def _set_paths(ppin: Data, home: t.Optional[str], etc: t.Optional[str]) -> None:
+    if home:
+        ppin["primus_home"] = home
+    if etc:
+        ppin.update(config_path=etc + "/primus.cfg", secrets_path=etc + "/.secrets.cfg")
+
+
+def _provider(found: Found, read: t.Mapping[str, t.Any], prefix: str, find: Find) -> Data:
+    home, etc = read["home"] or "/usr/local/primus", read["etc"] or "/etc/primus"
+    package = describe(
+        read["package"], find, read["package_remote_src"], read["version"], read["package_checksum"], prefix
+    )
+    found += package.violations
+    if read["package"] and (etc + "/").startswith(home + "/"):
+        found.append(Violation(prefix + "etc", "is in %shome, where a package replaces the secrets" % prefix))
+    rsyslog = read["system_etc"] + "/rsyslog.d/30-primus.conf" if read["rsyslog"] else ""
+    ppin = {"executable": read["executable"], "timeout": read["timeout"]}
+    _set_paths(ppin, home, etc)
+    return {
+        "package": {
+            "package": read["package"],
+            "remote_src": read["package_remote_src"],
+            "url": package.url,
+            "checksum": read["package_checksum"],
+            "version": package.version,
+            "file_name": package.file_name,
+            "allow_downgrade": read["allow_downgrade"],
+        }
+        if read["package"]
+        else None,
+        "home": home,
+        "etc": etc,
+        "owner": read["owner"],
+        "group": read["group"],
+        "members": read["group_members"],
+        "files": _files(found, read, prefix, home, rsyslog),
+        "rsyslog": rsyslog,
+        "ppin": ppin,
+    }
+
+
+def _files(found: Found, read: t.Mapping[str, t.Any], prefix: str, home: str, rsyslog: str) -> t.List[Data]:
+    """The files around the provider, whole."""
+    log = read["log"] if isinstance(read["log"], t.Mapping) else {}
+    log = read_table([], Place("log"), log, {"file": read_text, "write_log_file": read_flag})
+    logs = ([log["file"]] if log.get("file") else []) + ([read["rsyslog_file"]] if rsyslog else [])
+    texts = {}
+    if read["login_shells"]:
+        texts["profile.d/primus.sh"] = PROFILE.format(managed=MANAGED, home=home)
+    if rsyslog:
+        texts["rsyslog.d/30-primus.conf"] = RSYSLOG.format(
+            managed=MANAGED, filter=read["rsyslog_filter"], file=read["rsyslog_file"]
+        )
+    if read["logrotate"]:
+        where = prefix + "logrotate"
+        if not logs:
+            found.append(Violation(where, "has no log to rotate, as %slog has no file" % prefix))
+        if (read["hsms"] or read["partitions"]) and not log.get("file") and log.get("write_log_file", True):
+            what = "cannot rotate /tmp/primus.log safely, which the provider writes without a file in %slog" % prefix
+            fix = "set file to a path that its users may write, or write_log_file to false (provider 2.2.2 and later)"
+            found.append(Violation(where, what, fix))
+        texts["logrotate.d/primus"] = LOGROTATE.format(managed=MANAGED, logs='" "'.join(logs))
+    return [
+        {"path": "%s/%s" % (read["system_etc"], name), "content": text, "mode": "0644"} for name, text in texts.items()
+    ]
