@@ -35,7 +35,8 @@ class ActionModule(CredentialAction):
         arguments = self._arguments
         given = {option: arguments.pop(option, None) or [] for option in ("service_users", "partitions")}
         state, plan = arguments.pop("state", None) or "present", arguments.pop("plan", None)
-        given = {option: with_state(entries, state) for option, entries in given.items()}
+        rotate = read_flag(arguments.pop("rotate", None) or False)
+        given = {option: with_state(entries, state, rotate) for option, entries in given.items()}
         checked = check_client(
             {"partitions": given["partitions"]},
             given["service_users"],
@@ -89,7 +90,7 @@ class ActionModule(CredentialAction):
 
     def _clean_up(self) -> None:
         lists = _lists(self._trials, passwords=False)
-        self._module(**lists, **({"verify": "never"} if any(trial.verifies for trial in self._trials) else {}))
+        self._module(None, **lists, verify="never")
 
     def _says(self, gate: Gate, trials: t.Sequence[Trial]) -> t.Dict[str, t.Any]:
         return self._says_of_secrets(gate, trials)
@@ -126,8 +127,8 @@ class ActionModule(CredentialAction):
             "results": outcomes,
         }
         if failures:
-            messages = dict.fromkeys(str(failure.get("msg") or "The module ended without a result") for failure in failures)
-            combined.update(failed=True, msg=" ".join(messages), error=failures[0].get("error"))
+            messages = [str(failure.get("msg") or "The module ended without a result") for failure in failures]
+            combined.update(failed=True, msg=" ".join(dict.fromkeys(messages)), error=failures[0].get("error"))
         return combined
 
 

@@ -39,6 +39,12 @@ options:
     type: str
     choices: [present, updated, absent]
     default: present
+  rotate:
+    description:
+      - Whether all partitions and service users that are not absent are to be updated, whatever their state is. Those
+        that are absent are left alone.
+    type: bool
+    default: false
   package:
     description: The provider's package, as O(hsmops.primus.primus_provider#role:main:primus_provider_package).
     type: str
@@ -221,7 +227,7 @@ plan:
       description: The owner to give to tasks.
       type: str
     group:
-      description: The group to give to tasks.
+      description: The group to give to tasks, or null in check mode when it is to be created.
       type: str
     install:
       description:
@@ -233,9 +239,9 @@ plan:
       description: Packages of the distribution that a credential needs and the client lacks.
       type: list
       elements: str
-    create_group:
-      description: Whether the group is to be created.
-      type: bool
+    new_group:
+      description: The group to create, or null.
+      type: str
     directory:
       description: Whether the directory of the configuration is to be created, or to get its owner, group and
         permissions.
@@ -275,7 +281,7 @@ plan:
       description: Whether rsyslog gets new settings.
       type: bool
     configure:
-      description: Whether any of C(create_group), C(directory), C(move), C(templates), C(permissions),
+      description: Whether any of C(new_group), C(directory), C(move), C(templates), C(permissions),
         C(config.change), C(members) and C(files) is to be done.
       type: bool
     credentials:

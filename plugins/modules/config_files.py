@@ -113,7 +113,7 @@ MODES = {".secrets.cfg.ledger": "0600", SECRETS: "0660", CONFIG: "0640"}
 def put_in_place(module: AnsibleModule) -> bool:
     """Move or copy the files. Returns whether that changes anything. :raises OSError, PpinError:"""
     params = module.params
-    changed = False
+    changed = make_directory(module)
     with open_directory(params["src"]) as source, contextlib.ExitStack() as locks:
         if not module.check_mode:
             secrets = [os.path.join(params[option], SECRETS) for option in ("dest", "src")]

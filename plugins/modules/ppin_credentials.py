@@ -70,6 +70,12 @@ options:
     type: str
     choices: [present, updated, absent]
     default: present
+  rotate:
+    description:
+      - Whether all that are not absent are to be updated, whatever their state is. Those that are absent are left
+        alone.
+    type: bool
+    default: false
   plan:
     description:
       - C(plan.credentials) of the result of M(hsmops.primus.client_plan). Then only the credentials that it names are
@@ -192,7 +198,8 @@ def main() -> None:
             ARGUMENTS,
             service_users={"type": "list", "elements": "dict", "options": SERVICE_USER, "default": []},
             partitions={"type": "list", "elements": "dict", "options": PARTITION, "default": []},
-            plan={"type": "dict"},  # these two are for the action plugin
+            rotate={"type": "bool", "default": False},  # these three are for the action plugin
+            plan={"type": "dict"},
             prefix={"type": "str", "default": ""},
             setup_password_format_check=SETUP_ARGUMENTS["setup_password_format_check"],
             verify={"type": "str", "choices": list(VERIFY), "default": "changed"},

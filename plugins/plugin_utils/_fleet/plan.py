@@ -91,7 +91,7 @@ def plan(look: Data, wanted: Data) -> Changes:
     return changes
 
 
-_CONFIGURE = ("create_group", "directory", "move", "templates", "permissions", "members", "files")
+_CONFIGURE = ("new_group", "directory", "move", "templates", "permissions", "members", "files")
 _ANY = ("install", "python_packages", "configure", "final_config", "pkcs11", "unsimulated")
 _NO_CREDENTIALS = {
     **{key: [] for key in ("set", "fetch", "remove", "unset")},
@@ -109,7 +109,7 @@ def _nothing(look: Data) -> Changes:
         "group": None,
         "install": None,
         "python_packages": [],
-        "create_group": False,
+        "new_group": None,
         "directory": False,
         "move": [],
         "templates": [],
@@ -139,16 +139,19 @@ def _provider(look: Data, wanted: Data) -> Changes:
     changed = [file for file in wanted["files"] if files[file["path"]].get("checksum") != _checksum(file["content"])]
     # A number that no group has can be given to files all the same.
     create_group = not group["exists"] and not wanted["group"].isdecimal()
+    templates = [name for name in with_template if name in _only_in_home(look, wanted) and name not in move]
     return {
         "paths": _paths(home, etc, f"{etc}/{CONFIG}", f"{etc}/{SECRETS}"),
         "now": {"config": now["config_path"], "secrets": now["secrets_path"]},
         "owner": wanted["owner"],
-        "group": group["name"],
+        "group": None if look["check_mode"] and create_group else group["name"],  # what tasks can be given
         "install": _install(look, wanted),
-        "create_group": create_group,
-        "directory": _differs(files[etc], DIRECTORY_MODE, look, wanted),
+        "new_group": group["name"] if create_group else None,
+        # What puts files into the directory creates it, too.
+        "directory": _differs(files[etc], DIRECTORY_MODE, look, wanted)
+        and (look["check_mode"] or not move + templates),
         "move": move,
-        "templates": [name for name in with_template if name in _only_in_home(look, wanted) and name not in move],
+        "templates": templates,
         "permissions": [name for name in NAMES if _permissions_differ(name, look, wanted, bool(content))],
         "config": {
             "change": bool(content) and files[now["config_path"]].get("checksum") != _checksum(content),

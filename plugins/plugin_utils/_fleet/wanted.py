@@ -100,6 +100,7 @@ def _line(value: t.Any) -> str:
 OPTIONS: t.Dict[str, t.Tuple[Reader, t.Any]] = {
     "scope": (read_several(read_choice(PROVIDER, CREDENTIALS)), [PROVIDER, CREDENTIALS]),
     "state": (read_state, "present"),
+    "rotate": (read_flag, False),
     "package": (_line, ""),
     "package_remote_src": (read_flag, False),
     "package_checksum": (_line, ""),
@@ -173,9 +174,9 @@ def read_wanted(options: t.Mapping[str, t.Any], prefix: str, find: Find) -> t.Tu
 
 def _check_data(read: t.Mapping[str, t.Any], prefix: str, provider: bool) -> Checked:
     """Partitions, service users and, if primus.cfg is made of them, its settings."""
-    users = _with_state(read["service_users"], read["state"])
+    users = with_state(read["service_users"], read["state"], read["rotate"])
     settings = {key: read[key] for key in (SETTINGS if provider else ["partitions"])}
-    settings["partitions"] = _with_state(settings["partitions"], read["state"])
+    settings["partitions"] = with_state(settings["partitions"], read["state"], read["rotate"])
     managed = read["hsms"] or read["partitions"]
     if provider and not managed and users is None:  # primus.cfg is left to others
         return Checked({}, [], None, [])
@@ -184,13 +185,24 @@ def _check_data(read: t.Mapping[str, t.Any], prefix: str, provider: bool) -> Che
     )
 
 
-def _with_state(entries: t.Any, state: str) -> t.Any:
-    """Give those that have no state the one that is the default. What is no list of dictionaries is found later."""
+def with_state(entries: t.Any, state: str, rotate: bool = False) -> t.Any:
+    """Give those that have no state the one that is the default. What is no list of dictionaries is found later.
+
+    :arg rotate: whether all that are not absent are to be updated, and the others are of no interest.
+    """
     if not isinstance(entries, (list, tuple)):
         return entries
-    return [
+    with_own = [
         {**entry, "state": state} if isinstance(entry, t.Mapping) and entry.get("state") is None else entry
         for entry in entries
+    ]
+    if not rotate:
+        return with_own
+    left = [entry for entry in with_own if not (isinstance(entry, t.Mapping) and entry["state"] == "absent")]
+    in_use = ("present", "updated")
+    return [
+        {**entry, "state": "updated"} if isinstance(entry, t.Mapping) and entry["state"] in in_use else entry
+        for entry in left
     ]
 
 
