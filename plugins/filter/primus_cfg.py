@@ -153,8 +153,7 @@ options:
     type: bool
     default: false
 seealso:
-  - plugin: hsmops.primus.primus_cfg_violations
-    plugin_type: filter
+  - module: hsmops.primus.ppin_config
 """
 
 EXAMPLES = r"""

@@ -59,8 +59,7 @@ attributes:
     description: Linux.
     platforms: posix
 seealso:
-  - plugin: hsmops.primus.provider_package
-    plugin_type: lookup
+  - module: hsmops.primus.client_plan
 notes:
   - Works with Python 3.6 and later on the host.
 """

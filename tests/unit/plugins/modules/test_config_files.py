@@ -4,6 +4,7 @@
 
 import os
 import stat
+import struct
 
 import pytest
 
@@ -103,3 +104,53 @@ def test_a_directory_that_another_user_has_replaced_by_a_link(place, tmp_path):
     result = place()
     assert result["failed"] and "belongs to" in result["msg"]
     assert not modes(place.dest) and (other / "primus.cfg").exists()
+
+
+def set_acl(path, kind="access"):
+    """Let the user 12345 in, as `setfacl -m u:12345:rwx` does."""
+    nobody = 2**32 - 1
+    entries = [(0x01, 7, nobody), (0x02, 7, 12345), (0x04, 5, nobody), (0x10, 7, nobody), (0x20, 0, nobody)]
+    try:
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        os.setxattr(path, f"system.posix_acl_{kind}", acl)
+    except OSError as exc:
+        pytest.skip(f"the file system has no access control lists: {exc}")
+
+
+def test_an_access_control_list_is_removed(place):
+    place()
+    secrets = place.dest / ".secrets.cfg"
+    set_acl(secrets)
+    for check, changed in ((True, True), (False, True), (False, False)):
+        assert place("present", [".secrets.cfg"], check)["changed"] is changed
+    assert place.client.info(files=[str(secrets)])["files"][str(secrets)]["acl"] == []
+    assert modes(place.dest)[".secrets.cfg"] == "0o660"
+
+
+def test_the_directory_is_created_and_corrected(place, tmp_path):
+    directory = tmp_path / "more/etc"
+
+    def run(check=False):
+        return place("directory", check=check, src=None, dest=directory, group=os.getgid(), owner=str(os.getuid()))
+
+    assert run(check=True)["changed"] and not directory.exists()
+    assert run()["changed"] and stat.S_IMODE(directory.stat().st_mode) == 0o750
+    assert not run()["changed"]
+    directory.chmod(0o755)
+    for check, changed in ((True, True), (False, True), (False, False)):
+        assert run(check)["changed"] is changed
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o750
+
+
+def test_access_control_lists_of_the_directory_are_removed(place):
+    for kind in ("access", "default"):
+        set_acl(place.dest, kind)
+        facts = place.client.info(files=[str(place.dest)])["files"][str(place.dest)]
+        assert len(facts["acl"]) == 1
+        assert place("directory", src=None)["changed"] and not place("directory", src=None)["changed"]
+
+
+def test_a_directory_that_is_a_file(place):
+    (place.dest / "file").write_text("")
+    result = place("directory", src=None, dest=place.dest / "file")
+    assert result["failed"] and "File exists" in result["msg"]

@@ -7,6 +7,8 @@ import hashlib
 import os
 import re
 
+import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import pexpect_facts
 from emulated_hsm import PROXY_PASSWORD
 
 
@@ -104,6 +106,29 @@ def test_other_files_and_the_group(client, tmp_path):
     assert info["group"] == {"name": "no-such-group", "exists": False, "gid": None, "members": []}
     assert info["home"] == str(client.home)
     assert client.info(group="root")["group"]["exists"]
+    assert client.info(group="0")["group"] == {**client.info(group=0)["group"], "name": "root", "gid": 0}
+    assert (info["secrets"]["uid"], info["secrets"]["gid"]) == (os.getuid(), client.secrets.stat().st_gid)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts"),
+    [
+        ("__version__ = '4.9.0'\n", {"installed": True, "version": "4.9.0", "usable": True}),
+        ('x = 1\n__version__="3.3"\n', {"installed": True, "version": "3.3", "usable": False}),
+        ("", {"installed": True, "version": None, "usable": False}),
+    ],
+)
+def test_whether_pexpect_can_be_used_without_loading_it(client, tmp_path, text, facts):
+    package = tmp_path / "python/pexpect"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(text + "raise SystemExit('it was loaded')\n")
+    client.python_path = [str(package.parent)]
+    assert client.info()["pexpect"] == facts
+
+
+def test_a_python_without_pexpect(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert pexpect_facts() == {"installed": False, "version": None, "usable": False}
 
 
 def test_a_ppin_that_is_not_executable(client):
