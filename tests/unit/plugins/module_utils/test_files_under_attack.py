@@ -218,9 +218,7 @@ def test_a_fifo_holds_up_nothing(shared):
 
 def test_what_looks_like_a_leftover_leads_nowhere(shared, place):
     def attack():
-        Path(f"{shared}.working-1").mkdir()
-        Path(f"{shared}.working-1/link").symlink_to(place)
-        Path(f"{shared}.working-2").symlink_to(place)
+        Path(f"{shared}.new-fedcba9876543210").symlink_to(place)
         Path(f"{shared}.new-0123456789abcdef").symlink_to(place / "root-only")
 
     assert as_user(attack)

@@ -41,8 +41,7 @@ def test_what_a_client_has_is_removed_and_what_came_with_the_provider_stays(host
     for name in (".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger.new", "primus.cfg.1.2026~"):
         (host.own / name).write_text(secret)
         (host.templates / name).write_text(secret)
-    (host.templates / ".secrets.cfg.working-x").mkdir()
-    (host.templates / ".secrets.cfg.working-x/.secrets.cfg").write_text(secret)
+    (host.templates / ".secrets.cfg.new-0123456789abcdef").write_text(secret)
     kept = host.home.with_name(host.home.name + "-2.1.0-20260131T120000Z")
     (kept / "etc").mkdir(parents=True)
     (kept / "etc/.secrets.cfg").write_text(secret)
