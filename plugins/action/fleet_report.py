@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import make_directory, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import (
@@ -60,7 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 def write(files: t.Mapping[str, str], dest: str, modes: t.Mapping[str, int]) -> None:
     """Put texts at paths in the folder dest, each whole or not at all, also when another run does the same."""
-    os.makedirs(dest, mode=0o700, exist_ok=True)
+    make_directory(dest)
     with locked(os.path.join(dest, FILE_NAME), LOCK_TIMEOUT):
         for path, text in files.items():
             replace_file(path, text.encode(), mode=modes[path])
@@ -85,8 +86,12 @@ def _mode(value: t.Any, path: str) -> int:
 
 
 def _status(path: str) -> os.stat_result:
-    """What a symbolic mode begins with: the file there, or a new one for its owner only."""
-    try:
-        return os.lstat(path)
-    except FileNotFoundError:
-        return os.stat_result((stat.S_IFREG | 0o600, *(0,) * 9))
+    """What a symbolic mode begins with: the file there, or a new one for its owner only.
+
+    What another user has put there, where they may, does not open the report.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        status = os.lstat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_uid in (0, os.geteuid()):
+            return status
+    return os.stat_result((stat.S_IFREG | 0o600, *(0,) * 9))

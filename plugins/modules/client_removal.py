@@ -74,13 +74,19 @@ error:
 """
 
 import contextlib
+import errno
 import os
 import re
 import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Directory, open_directory, open_parent
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
+    DEPTH_LIMIT,
+    Directory,
+    open_directory,
+    open_parent,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
     is_made_of,
@@ -132,10 +138,11 @@ class Removal:
                     self.module.warn("%s. It was not waited for any longer. Run again to make sure." % exc.msg)
             for place in places:
                 self.remove_what_is_left(place)
-            self.empty(self.etc, lambda _directory, _name: True)
+            self.empty(self.etc)
             if not self.left:
                 self.remove_if(self.etc)
-            self.empty(home_etc, is_ours)
+            # The user primus may have moved a directory of root's there, as one of these files.
+            self.empty(home_etc, is_ours, depth=0)
             for path in AROUND:
                 self.remove_if(path, is_managed)
             self.remove_providers()
@@ -152,8 +159,13 @@ class Removal:
                 self.left += remove_leftovers(*paths, kept=True)
             self.removed += [path for path in found if self.module.check_mode or not os.path.lexists(path)]
 
-    def empty(self, folder: str, unwanted: t.Callable[[Directory, str], bool]) -> None:
-        """Remove what is unwanted from a directory, except what points elsewhere."""
+    def empty(
+        self,
+        folder: str,
+        unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True,
+        depth: int = DEPTH_LIMIT,
+    ) -> None:
+        """Remove what is unwanted from a directory, except what points elsewhere. depth: as for Directory.remove."""
         if self.points_elsewhere(folder):
             return
         try:
@@ -161,7 +173,7 @@ class Removal:
                 for name in sorted(directory.names()):
                     path = directory.path_of(name)
                     if not (name.startswith(NAMES) and self.points_elsewhere(path)) and unwanted(directory, name):
-                        self.remove(directory, name)
+                        self.remove(directory, name, depth)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
@@ -191,17 +203,19 @@ class Removal:
         except (OSError, PpinError) as exc:
             self.tell(path, exc)
 
-    def remove(self, directory: Directory, name: str) -> None:
+    def remove(self, directory: Directory, name: str, depth: int = DEPTH_LIMIT) -> None:
         """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
         path = directory.path_of(name)
         try:
             status = directory.look(name)
+            if stat.S_ISDIR(status.st_mode) and depth == 0:
+                raise OSError(errno.EISDIR, "It is a directory", path)
             if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
                 self.left.append(
                     "another name (hard link) of %s, which find / -xdev -inum %d shows" % (path, status.st_ino)
                 )
             if not self.module.check_mode:
-                directory.remove(name)
+                directory.remove(name, depth)
             self.removed.append(path)
         except FileNotFoundError:
             pass

@@ -32,7 +32,9 @@ options:
     type: bool
     default: false
   dest:
-    description: The directory on the host that the package is put in, under its own name, with mode 0600.
+    description:
+      - The directory on the host that the package is put in, under its own name, with mode 0600.
+      - Only root should be able to write to it, as what is installed from it runs as root.
     type: path
     required: true
   version:

@@ -36,7 +36,7 @@ ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 
 _NOT_COPIED = ("security.capability", "security.evm", "security.ima", DEFAULT_ACL)  # they belong to the old content
 
-_PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # macOS, where a control node may be, has none
+PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # macOS, where a control node may be, has none
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTRS = hasattr(os, "listxattr")
 
@@ -175,20 +175,29 @@ class Directory:
         with self.open(name) as fd:
             return read_all(fd)
 
-    def remove(self, name: str, depth: int = DEPTH_LIMIT) -> None:
-        """Remove a file, a link, or a directory with all that is in it. :raises OSError:"""
+    def remove(self, name: str, depth: int = DEPTH_LIMIT, owner: t.Optional[int] = None) -> None:
+        """Remove a file, a link, or a directory with all that is in it. :raises OSError:
+
+        depth: how deep it may be; 0 for no directory. Whoever may write to this one could have moved a directory here
+        that somebody else has in it, and that they could not empty themselves.
+        owner: the user to whom all of it must belong.
+        """
         status = self.look(name)
+        if owner is not None and status.st_uid != owner:
+            raise OSError(errno.EPERM, "It belongs to %s" % user_name(status.st_uid), self.path_of(name))
         if not stat.S_ISDIR(status.st_mode):
             os.unlink(name, dir_fd=self.fd)
             return
         if depth == 0:
-            raise OSError(errno.ELOOP, "It is too deep", self.path_of(name))
+            raise OSError(errno.EISDIR, "It is a directory that no run makes", self.path_of(name))
         fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _NO_LINK, dir_fd=self.fd)
         with Directory(fd, self.path_of(name)) as directory:
             if directory.status.st_dev != self.status.st_dev:
                 raise OSError(errno.EBUSY, "Something is mounted there", directory.path)
+            if owner is not None and directory.status.st_uid != owner:  # it was swapped
+                raise OSError(errno.EPERM, "It belongs to somebody else", directory.path)
             for inner in directory.names():
-                directory.remove(inner, depth - 1)
+                directory.remove(inner, depth - 1, owner)
         os.rmdir(name, dir_fd=self.fd)
 
     def sync(self) -> None:
@@ -196,22 +205,31 @@ class Directory:
             os.fsync(self.fd)
 
 
-def open_directory(path: str, private: bool = False) -> Directory:
+def private_only(directory: Directory) -> None:
+    """For open_directory: nobody but root and the user of the run can rename any part of the path."""
+    if not directory.is_private:
+        raise Untrusted("The directory", directory.path, directory.status.st_uid)
+
+
+def open_directory(
+    path: str, judge: t.Optional[t.Callable[[Directory], None]] = None, flags: int = os.O_RDONLY
+) -> Directory:
     """Walk to a directory. :raises OSError, Untrusted:
 
-    private: nobody but root and the user of the run can rename any part of the path.
+    judge: called with each directory on the way, and this one; it may raise.
+    flags: PATH_ONLY for one that need not be readable, in which things are only done by name.
     """
     parts = os.path.join(os.getcwd(), path).split("/")[::-1]
-    here = Directory(os.open("/", _PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/")
+    here = Directory(os.open("/", PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/")
     links = 0
     try:
         while True:
-            if private and not here.is_private:
-                raise Untrusted("The directory", here.path, here.status.st_uid)
+            if judge is not None:
+                judge(here)
             while parts and parts[-1] in ("", "."):
                 parts.pop()
             if not parts:
-                return here.enter(".")
+                return here.enter(".", flags)
             name = parts.pop()
             status = here.look(name)
             if stat.S_ISLNK(status.st_mode):
@@ -221,9 +239,9 @@ def open_directory(path: str, private: bool = False) -> Directory:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 target = os.readlink(name, dir_fd=here.fd)
                 parts += target.split("/")[::-1]
-                following = here.enter("/" if target.startswith("/") else ".", _PATH_ONLY)
+                following = here.enter("/" if target.startswith("/") else ".", PATH_ONLY)
             else:
-                following = here.enter(name, _PATH_ONLY)
+                following = here.enter(name, PATH_ONLY)
             os.close(here.fd)
             here = following
     except OSError as exc:
@@ -231,6 +249,20 @@ def open_directory(path: str, private: bool = False) -> Directory:
         raise
     finally:
         os.close(here.fd)
+
+
+def make_directory(path: str, judge: t.Optional[t.Callable[[Directory], None]] = None) -> None:
+    """Make a directory for this user only, and those above it that are missing. :raises OSError, Untrusted:
+
+    path, judge: as for open_directory; path is absolute.
+    """
+    try:
+        open_directory(path, judge, PATH_ONLY).__exit__()
+    except FileNotFoundError:
+        above, name = os.path.split(path.rstrip("/"))
+        make_directory(above, judge)
+        with open_directory(above, judge, PATH_ONLY) as directory, contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=directory.fd)
 
 
 def open_parent(path: str) -> t.Tuple[Directory, str]:
@@ -377,7 +409,7 @@ def remove_temporary(directory: Directory, name: str) -> None:
     for other in directory.names():
         if other.startswith(name) and TEMPORARY.match(other[len(name) :]) and not is_alive(directory, other):
             with contextlib.suppress(OSError):
-                directory.remove(other)
+                directory.remove(other, depth=0)
 
 
 def is_alive(directory: Directory, name: str) -> bool:

@@ -12,7 +12,7 @@ import time
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import open_parent, user_name
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import key_of, private_directory
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LockFile
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 LOCK_POLL = 0.1
@@ -35,7 +35,7 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
     The directory is what is locked (flock): that leaves no lock file behind, works on a read-only file system, does not
     depend on the secrets file being there, and the kernel lets go of it however the run ends. Some network file systems
     have no such lock; there a file in the private directory of this user is what is locked, which excludes other runs
-    of this user on this host.
+    of this user on this host. That is removed by whoever has it, and the next run knows of one that was left.
 
     timeout: seconds to wait for another run.
     """
@@ -44,28 +44,31 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
         directory = open_parent(secrets_path)[0]
     except OSError as exc:
         raise PpinError("The directory %s cannot be opened: %s" % (path, exc.strerror), "0x80005004") from exc
+    file: t.Optional[LockFile] = None
     with contextlib.ExitStack() as stack:
-        fd = stack.enter_context(directory).fd
+        stack.enter_context(directory)
         deadline = time.monotonic() + timeout
         while True:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if file is None:
+                    fcntl.flock(directory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if file.take():
+                    stack.callback(file.release)
+                    break
             except OSError as exc:
+                if file is not None:
+                    problem = "The directory %s cannot be locked: %s" % (path, exc.strerror)
+                    raise PpinError(problem, cls="permission") from exc
                 if exc.errno not in (errno.EAGAIN, errno.EACCES):
-                    if fd != directory.fd:
-                        problem = "The directory %s cannot be locked: %s" % (path, exc.strerror)
-                        raise PpinError(problem, cls="permission") from exc
-                    private = stack.enter_context(private_directory())
-                    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                    fd = os.open(key_of(directory.path) + ".lock", flags, 0o600, dir_fd=private.fd)
-                    stack.callback(os.close, fd)
+                    file = LockFile(directory.path)
                     continue
             if time.monotonic() > deadline:
                 raise PpinError(
                     "Another run has been working on %s for more than %d seconds" % (secrets_path, timeout),
                     cls="timeout",
-                    hint="No credential was used. Wait for the other run to end, then run again.%s" % _holder(fd),
+                    hint="No credential was used. Wait for the other run to end, then run again.%s"
+                    % _holder(directory.status if file is None else file.status),
                 ) from None
             time.sleep(LOCK_POLL)
         yield
@@ -90,10 +93,11 @@ def all_locked(paths: t.Iterable[str], timeout: float) -> t.Iterator[None]:
         yield
 
 
-def _holder(fd: int) -> str:
-    """Who holds the lock on an open file, as far as the kernel tells; to be added to a hint."""
+def _holder(status: t.Optional[os.stat_result]) -> str:
+    """Who holds the lock on a file, as far as the kernel tells; to be added to a hint."""
+    if status is None:
+        return ""
     with contextlib.suppress(OSError, ValueError), open("/proc/locks") as locks:
-        status = os.fstat(fd)
         place = "%02x:%02x:%d" % (os.major(status.st_dev), os.minor(status.st_dev), status.st_ino)
         for words in map(str.split, locks):
             if words[1] == "FLOCK" and words[5] == place:

@@ -23,6 +23,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     is_alive,
     open_directory,
     open_parent,
+    private_only,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
@@ -35,13 +36,15 @@ KEPT = ".kept"
 LASTING = "/var/tmp"  # noqa: S108
 """Where a private directory outlives a reboot."""
 
+_LOCK = ".lock"  # the end of the name of what is locked in place of a directory that cannot be; it is empty
+
 _ANNOUNCED = "file-"  # a link in the private directory, to a file elsewhere that is to be renamed or removed
 
 _TRIES = 100
 
 # What follows the name of a file in that of another beside it.
 _PASSING = r"(?:\..*)?" + TEMPORARY.pattern  # what is on its way to its place
-_OF_SECRETS = r"%s|\.working-.*|\.ledger\.new" % re.escape(KEPT)  # the last two are of older versions
+_OF_SECRETS = re.escape(KEPT)
 _LASTING = r"\.ledger|\..+~|.*\.new"  # the ledger, backups, and what ppin or a person may have left
 
 
@@ -55,7 +58,7 @@ def places(uid: int) -> t.List[str]:
 
 def _enter(place: str, uid: int) -> Directory:
     """The private directory of a user in a place. :raises OSError, PpinError: when there is none that is private."""
-    with open_directory(place, private=uid == os.geteuid()) as parent:
+    with open_directory(place, private_only if uid == os.geteuid() else None) as parent:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         private = Directory(os.open(NAME % uid, flags, dir_fd=parent.fd), parent.path_of(NAME % uid))
     if private.status.st_uid != uid or stat.S_IMODE(private.status.st_mode) & 0o077:
@@ -73,7 +76,7 @@ def private_directory(place: t.Optional[str] = None) -> Directory:
     problems = []
     for candidate in [place] if place else places(uid):
         try:
-            with open_directory(candidate, private=True) as parent, contextlib.suppress(FileExistsError):
+            with open_directory(candidate, private_only) as parent, contextlib.suppress(FileExistsError):
                 os.mkdir(NAME % uid, 0o700, dir_fd=parent.fd)
             return _enter(candidate, uid)
         except (OSError, PpinError) as exc:
@@ -88,6 +91,52 @@ def private_directory(place: t.Optional[str] = None) -> Directory:
 
 def key_of(secrets_path: str) -> str:
     return hashlib.sha256(secrets_path.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+class LockFile:
+    """What is locked in place of a directory that cannot be, for one holder of this user at a time.
+
+    status: of the file that take has found locked.
+    """
+
+    status: t.Optional[os.stat_result] = None
+
+    def __init__(self, path: str) -> None:
+        self._name = key_of(path) + _LOCK
+        self._fd = -1
+
+    def take(self) -> bool:
+        """Whether the lock is had now. :raises OSError, PpinError:"""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        # Another run may remove the private directory while it is empty.
+        with contextlib.suppress(FileNotFoundError), private_directory() as private:
+            fd = os.open(self._name, flags, 0o600, dir_fd=private.fd)
+            self.status = os.fstat(fd)
+            if _lock(private, self._name, fd):
+                self._fd = fd
+                return True
+            os.close(fd)
+        return False
+
+    def release(self) -> None:
+        with contextlib.suppress(OSError, PpinError), private_directory() as private:
+            os.unlink(self._name, dir_fd=private.fd)
+            _remove_if_empty(os.path.dirname(private.path))
+        os.close(self._fd)
+
+
+def _lock(directory: Directory, name: str, fd: int) -> bool:
+    """Lock a file that whoever has it locked removes, so that it may be gone from its place. :raises OSError:"""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno not in (errno.EAGAIN, errno.EACCES):
+            raise
+        return False
+    try:
+        return os.path.samestat(directory.look(name), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 class Workplace:
@@ -179,7 +228,7 @@ def leftovers(secrets_path: str, config_path: str) -> t.List[str]:
     """What runs that died have left on this host, by path: beside the two files, in the private directories, and what
     is announced there. Root sees that of every user."""
     found = []
-    for directory, name in _leftovers(secrets_path, config_path):
+    for directory, name, _private in _leftovers(secrets_path, config_path):
         path = _announced(directory, name)
         if path is None and not name.startswith(_ANNOUNCED):
             found.append(directory.path_of(name))
@@ -194,14 +243,19 @@ def remove_leftovers(secrets_path: str, config_path: str, kept: bool = False) ->
     kept: also what the next run would need to end a write in place.
     """
     problems = []
-    for directory, name in _leftovers(secrets_path, config_path):
+    for directory, name, private in _leftovers(secrets_path, config_path):
         if name.endswith(KEPT) and not kept:
             continue  # see _secrets_file._recover
         try:
             path = _announced(directory, name)
             if path is not None:
                 _remove_announced(path, directory.status.st_uid)
-            directory.remove(name)
+            if not private:
+                directory.remove(name, depth=0)
+            elif name.endswith(_LOCK):
+                _remove_lock(directory, name)
+            else:
+                directory.remove(name, owner=directory.status.st_uid)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
@@ -209,6 +263,13 @@ def remove_leftovers(secrets_path: str, config_path: str, kept: bool = False) ->
     for place in places(os.geteuid()):
         _remove_if_empty(place)
     return problems
+
+
+def _remove_lock(directory: Directory, name: str) -> None:
+    """Unless another run has taken it by now. :raises OSError:"""
+    with directory.open(name, os.O_RDWR) as fd:
+        if _lock(directory, name, fd):
+            os.unlink(name, dir_fd=directory.fd)
 
 
 def is_made_of(file_name: str, name: str) -> bool:
@@ -220,19 +281,23 @@ def _is_beside(file_name: str, name: str, endings: str) -> bool:
     return name.startswith(file_name) and bool(re.fullmatch(endings, name[len(file_name) :], re.DOTALL))
 
 
-def _leftovers(secrets_path: str, config_path: str) -> t.Iterator[t.Tuple[Directory, str]]:
-    """Each with the directory that it is in, which is open meanwhile."""
+def _leftovers(secrets_path: str, config_path: str) -> t.Iterator[t.Tuple[Directory, str, bool]]:
+    """Each with the directory that it is in, which is open meanwhile, and whether that is a private one.
+
+    Beside the two files all are files: a directory there is somebody's, whatever its name.
+    """
     for path, endings in ((secrets_path, _PASSING + "|" + _OF_SECRETS), (config_path, _PASSING)):
         with contextlib.suppress(OSError, PpinError), open_parent(path)[0] as directory:
             for other in directory.names():
-                if _is_beside(os.path.basename(path), other, endings) and not is_alive(directory, other):
-                    yield directory, other
+                beside = _is_beside(os.path.basename(path), other, endings)
+                if beside and not is_alive(directory, other) and not stat.S_ISDIR(directory.look(other).st_mode):
+                    yield directory, other, False
     for place, uid in _private_directories():
         with contextlib.suppress(OSError, PpinError), _enter(place, uid) as directory:
             for other in directory.names():
-                mine = other.startswith((key_of(secrets_path), _ANNOUNCED))
+                mine = other.startswith((key_of(secrets_path), _ANNOUNCED)) or other.endswith(_LOCK)
                 if mine and not is_alive(directory, other) and not _is_announced_alive(directory, other):
-                    yield directory, other
+                    yield directory, other, True
 
 
 def _private_directories() -> t.Iterator[t.Tuple[str, int]]:

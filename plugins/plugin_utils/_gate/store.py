@@ -24,6 +24,15 @@ import typing as t
 from urllib.parse import urlsplit
 
 from ansible import constants
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
+    PATH_ONLY,
+    Directory,
+    group_name,
+    make_directory,
+    open_directory,
+    user_name,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 Record = t.Dict[str, t.Any]
 
@@ -327,6 +336,27 @@ class _Directory(t.NamedTuple):
     group: t.Optional[int]
 
 
+def _judge_above(directory: Directory) -> None:
+    """For each directory above the store's. :raises GateError: when others could take that away, and all it knows."""
+    status = directory.status
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid not in (0, os.geteuid()):
+        who = f"the user {user_name(status.st_uid)}, to whom it belongs,"
+    elif mode & stat.S_ISVTX or not mode & 0o022:
+        return
+    elif mode & 0o002:
+        who = "everybody"
+    elif status.st_gid != os.getegid():  # with a umask of 002, what a user makes can be written by their own group
+        who = f"the group {group_name(status.st_gid)}"
+    else:
+        return
+    raise GateError(
+        f"The directory {directory.path} on the way to the attempt gate's can be written by {who} (mode {mode:04o}), "
+        "who could put an empty one in the place of the gate's, so that rejected credentials would be tried again. "
+        "Change its owner or mode, or name another directory in gate_store"
+    )
+
+
 class DirectoryStore(Store):
     """One file per record, C(KEY.json), replaced by rename; C(KEY.lock) with a flock for each turn; C(key).
 
@@ -349,8 +379,10 @@ class DirectoryStore(Store):
 
     def _read_secret(self) -> t.Optional[bytes]:
         with self._doing("use"):
-            with contextlib.suppress(FileExistsError):
-                os.makedirs(self.path, mode=0o700)
+            above, name = os.path.split(self.path)
+            make_directory(above, _judge_above)
+            with open_directory(above, _judge_above, PATH_ONLY) as parent, contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=parent.fd)
             with self._opened() as directory:
                 try:
                     text = self._content(directory, "key")
@@ -446,6 +478,8 @@ class DirectoryStore(Store):
             yield
         except OSError as exc:
             raise GateError(f"The attempt gate cannot {what} its directory {self.path}: {exc.strerror or exc}") from exc
+        except PpinError as exc:
+            raise GateError(f"The attempt gate cannot {what} its directory {self.path}: {exc.msg}. {exc.hint}") from exc
 
     @contextlib.contextmanager
     def _opened(self) -> t.Iterator[_Directory]:
@@ -453,7 +487,9 @@ class DirectoryStore(Store):
             raise GateError(
                 f"The attempt gate's directory {self.path} is a symbolic link. Name the directory itself in gate_store"
             )
-        handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        above, name = os.path.split(self.path)
+        with open_directory(above, _judge_above, PATH_ONLY) as parent:
+            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent.fd)
         try:
             yield _Directory(handle, self._group(os.fstat(handle)))
         finally:
@@ -596,8 +632,10 @@ class _FileTurn(Turn):
                     if self._handle is None:
                         os.close(handle)
         with contextlib.suppress(OSError):  # only what others are told; a full disk is found by write()
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, self._holder.encode("utf-8", "replace"), 0)
+            # A second name is that of another file, which a member of the group has linked here.
+            if os.fstat(self._handle).st_nlink == 1:
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, self._holder.encode("utf-8", "replace"), 0)
         return None
 
     def _open(self, directory: _Directory) -> int:

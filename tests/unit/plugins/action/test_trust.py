@@ -61,10 +61,9 @@ def test_a_password_that_is_no_string(new_fleet, value):
 
 
 def leave(fleet, host):
-    folder = fleet.folder / host / "etc/.secrets.cfg.working-abc"
-    folder.mkdir()
-    (folder / ".secrets.cfg").write_text("a copy")
-    return folder
+    file = fleet.folder / host / "etc/.secrets.cfg.new-0123456789abcdef"
+    file.write_text("half of one")
+    return file
 
 
 def test_leftovers_are_removed_without_a_credential(new_fleet):
@@ -79,7 +78,7 @@ def test_leftovers_are_removed_without_a_credential(new_fleet):
     left[2] = leave(fleet, "host0002")
     run = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP))
     assert set(run.failures()) == {"host0002"}
-    assert [folder.exists() for folder in left] == [False] * 3
+    assert [file.exists() for file in left] == [False] * 3
     assert fleet.verdicts("setup") == {"ok": 1, REJECTED: 1}
 
 

@@ -34,10 +34,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from emulated_hsm import both, wait_for
+from other_users import ALICE, EVE, GROUP, OWNER, as_user, somebody, swap
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
-EVE, OWNER, GROUP = 54321, 54322, 54323  # a member of the group, the vendor's user primus, the group
 HELD = []  # contexts that a process leaves without ending them
 SECRET = b"what only root may read"
 
@@ -58,6 +58,7 @@ def places(place, monkeypatch):
     folder.chmod(0o1777)
     monkeypatch.setattr(_places, "places", lambda _uid: [str(folder)])
     monkeypatch.setattr(_places, "LASTING", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -75,31 +76,9 @@ def shared(place):
     return secrets
 
 
-def as_user(do, uid=EVE):
-    """Do something as a member of the group; whether it could be done."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.setgroups([])
-            os.setgid(GROUP)
-            os.setuid(uid)
-            do()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitpid(pid, 0)[1] == 0
-
-
 def put(path, content=b"of eve"):
     path.unlink(missing_ok=True)
     path.write_bytes(content)
-
-
-def swap(path, target):
-    """Put a link in the place of what is there."""
-    path.rename(path.with_name("aside"))
-    path.symlink_to(target)
 
 
 def untouched(shared):
@@ -218,14 +197,66 @@ def test_a_fifo_holds_up_nothing(shared):
 
 def test_what_looks_like_a_leftover_leads_nowhere(shared, place):
     def attack():
-        Path(f"{shared}.working-1").mkdir()
-        Path(f"{shared}.working-1/link").symlink_to(place)
-        Path(f"{shared}.working-2").symlink_to(place)
+        Path(f"{shared}.new-fedcba9876543210").symlink_to(place)
         Path(f"{shared}.new-0123456789abcdef").symlink_to(place / "root-only")
 
     assert as_user(attack)
     assert remove_leftovers(*both(shared)) == []
     assert os.listdir(shared.parent) == [".secrets.cfg"] and untouched(shared)
+
+
+@pytest.mark.parametrize("name", ["secrets", "primus.cfg", "private"])
+def test_a_directory_that_is_moved_to_where_leftovers_are_stays(shared, places, name):
+    """Of somebody else's, which whoever moves it could not empty."""
+    inner = shared.parent / "of alice/inner"
+    inner.mkdir(parents=True)
+    (inner / "file").write_bytes(SECRET)
+    for path, mode in ((inner.parent, 0o770), (inner, 0o700), (inner / "file", 0o600)):
+        os.chown(path, ALICE, GROUP)
+        path.chmod(mode)
+    beside = {"secrets": shared, "primus.cfg": shared.with_name("primus.cfg")}
+    private = places / (_places.NAME % EVE)
+    moved = private / f"{_places.key_of(str(shared))}-0123456789abcdef" / "moved"
+    if name in beside:
+        moved = Path(f"{beside[name]}.new-0123456789abcdef")
+
+    def attack():
+        if name == "private":
+            private.mkdir(0o700)
+            moved.parent.mkdir(0o700)
+        inner.parent.rename(moved)
+
+    assert as_user(attack)
+    assert not as_user(lambda: (moved / "inner/file").unlink())
+    problems = remove_leftovers(*both(shared))
+    assert (moved / "inner/file").read_bytes() == SECRET
+    if name == "private":
+        assert problems == [f"{moved.parent}: It belongs to {ALICE}"]
+    else:
+        assert problems == leftovers(*both(shared)) == []
+        replace_file(str(beside[name]), b"new")
+        assert (moved / "inner/file").read_bytes() == SECRET
+
+
+def test_private_directories_that_somebody_else_has_made(shared, place, places, monkeypatch):
+    """In /run, of which root takes the place first, nobody else can make one."""
+    assert not as_user(lambda: Path("/run", _places.NAME % 0).mkdir())
+    assert not as_user(lambda: Path("/run", _places.NAME % EVE).mkdir())
+    second = place / "second"
+    second.mkdir()
+    second.chmod(0o1777)
+    mine = [folder / (_places.NAME % 0) for folder in (places, second)]
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(places), str(second)])
+    assert as_user(lambda: mine[0].mkdir(0o700))
+    with WorkingCopy(str(shared)) as copy:
+        assert Path(copy.path).is_relative_to(mine[1]) and not as_user(Path(copy.path).read_bytes)
+        with announced(str(place / "string.new-0123456789abcdef")):
+            assert len(list(mine[1].glob("file-*"))) == 1
+    assert as_user(lambda: mine[1].symlink_to(mine[0]))
+    with pytest.raises(PpinError, match="no directory in which only root can change anything"):
+        replace(shared)
+    assert shared.read_bytes() == b"before" and list(mine[0].iterdir()) == []
+    assert remove_leftovers(*both(shared)) == []
 
 
 def test_an_announcement_removes_nothing_of_others(shared, place):
@@ -341,22 +372,13 @@ def test_a_member_of_the_group_is_told_what_the_cause_is(shared):
 
 
 def test_who_holds_the_lock_is_named(shared):
-    ready, go = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setgid(GROUP)
-        os.setuid(EVE)
-        with locked(str(shared), 0):
-            os.write(go, b"x")
-            while True:
-                signal.pause()
-    os.read(ready, 1)
-    try:
-        with pytest.raises(PpinError) as caught, locked(str(shared), 0):
-            pytest.fail("two have the lock")
-    finally:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)
+    def hold():
+        held = locked(str(shared), 0)
+        held.__enter__()
+        return held
+
+    with somebody(hold) as pid, pytest.raises(PpinError) as caught, locked(str(shared), 0):
+        pytest.fail("two have the lock")
     assert f"held by process {pid} (" in caught.value.hint and f"of {EVE}" in caught.value.hint
 
 

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LockFile, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy, remove_leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 from emulated_hsm import COLLECTIONS, both
@@ -197,17 +197,16 @@ def test_what_a_dead_run_left_is_known_and_removed_and_nothing_else(secrets, tmp
     with WorkingCopy(str(secrets)) as copy:
         private = Path(copy.path).parent
         shutil.copytree(private, str(private) + "0")
-        shutil.copytree(private, str(secrets) + ".working-0/deeper")
-    Path(str(secrets) + ".working-1").write_bytes(b"a file")
-    Path(str(secrets) + ".working-2").symlink_to(other)
-    Path(str(secrets) + ".working-0/link").symlink_to(other)
-    Path(str(secrets) + ".ledger.new").write_bytes(b"{")
+        shutil.copytree(private, str(private) + "0/deeper")
+    Path(str(private) + "0/link").symlink_to(other)
+    Path(f"{secrets}.new-fedcba9876543210").symlink_to(other)
+    Path(f"{secrets}.kept").write_bytes(b"{")
     for name in ("", ".ledger", ".4711.2026-01-31@12:00:00~"):
         Path(f"{secrets}{name}.new-0123456789abcdef").write_bytes(b"half a fi")
     lasting = [".secrets.cfg", ".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger", ".secrets.cfg.new"]
     for name in lasting[1:]:
         (secrets.parent / name).write_bytes(b"kept")
-    assert len(leftovers(*both(secrets))) == 8
+    assert len(leftovers(*both(secrets))) == 6
     assert remove_leftovers(*both(secrets)) == []
     assert not Path(str(private) + "0").exists()
     assert names(secrets) == lasting
@@ -219,9 +218,9 @@ def test_leftovers_where_the_path_has_wildcards_in_it(tmp_path):
     folder = tmp_path / "[a]*"
     folder.mkdir()
     (tmp_path / "[a]b").mkdir()
-    (tmp_path / "[a]b" / ".secrets.cfg.working-0").mkdir()
-    (folder / ".secrets.cfg.working-0").mkdir()
-    assert leftovers(*both(folder / ".secrets.cfg")) == [str(folder / ".secrets.cfg.working-0")]
+    (tmp_path / "[a]b/.secrets.cfg.kept").touch()
+    (folder / ".secrets.cfg.kept").touch()
+    assert leftovers(*both(folder / ".secrets.cfg")) == [str(folder / ".secrets.cfg.kept")]
 
 
 def test_nothing_to_copy(secrets, working):
@@ -499,13 +498,52 @@ def test_a_directory_without_such_a_lock(secrets, tmp_path, monkeypatch, error):
     for _time in range(2):
         with locked(str(secrets), 0):
             assert names(secrets) == [".secrets.cfg"]
+            assert {stat.S_IMODE(path.stat().st_mode) for path in places.glob("*/*.lock")} == {0o600}
+            assert leftovers(*both(secrets)) == []
             with pytest.raises(PpinError) as caught, locked(str(secrets), 0):
                 pytest.fail("two have the lock")
             assert caught.value.cls == "timeout"
             with locked(str(tmp_path / ".secrets.cfg"), 0):  # another client of this host
                 pass
-    assert {stat.S_IMODE(path.stat().st_mode) for path in places.glob("*/*.lock")} == {0o600}
-    assert leftovers(*both(secrets)) == []
+    assert list(places.iterdir()) == []
+    pid = os.fork()
+    if pid == 0:
+        held = locked(str(secrets), 0)
+        held.__enter__()
+        os._exit(0)  # as a killed run
+    os.waitpid(pid, 0)
+    (left,) = places.glob("*/*.lock")
+    assert leftovers(*both(secrets)) == [str(left)]
+    with locked(str(secrets), 0):
+        assert leftovers(*both(secrets)) == [], "it has one use more"
+    left.parent.mkdir(0o700)
+    left.touch()
+    with locked(str(tmp_path / ".secrets.cfg"), 0):
+        assert remove_leftovers(*both(secrets)) == []
+        assert not left.exists()
+    assert list(places.iterdir()) == []
+
+
+def test_a_lock_file_that_its_holder_removes_is_taken_once(secrets, tmp_path, monkeypatch):
+    """Its name is free as soon as it is removed, and its lock only after that."""
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(tmp_path)])
+    first, second, third = (LockFile("/somewhere") for _each in range(3))
+    assert first.take() and not second.take()
+    unlink = os.unlink
+
+    def remove(name, dir_fd):
+        unlink(name, dir_fd=dir_fd)
+        assert third.take()
+
+    monkeypatch.setattr(os, "unlink", remove)
+    first.release()
+    monkeypatch.undo()
+    monkeypatch.setattr(_places, "places", lambda _uid: [str(tmp_path)])
+    assert not second.take()
+    third.release()
+    assert second.take()
+    second.release()
+    assert not list(tmp_path.glob("hsmops*"))
 
 
 def test_no_folder_to_lock(tmp_path):

@@ -6,10 +6,12 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LASTING, NAME, announced
+from other_users import GROUP, OWNER, as_user
 
 
 @pytest.fixture
@@ -41,8 +43,7 @@ def test_what_a_client_has_is_removed_and_what_came_with_the_provider_stays(host
     for name in (".secrets.cfg.4711.2026-01-31@12:00:00~", ".secrets.cfg.ledger.new", "primus.cfg.1.2026~"):
         (host.own / name).write_text(secret)
         (host.templates / name).write_text(secret)
-    (host.templates / ".secrets.cfg.working-x").mkdir()
-    (host.templates / ".secrets.cfg.working-x/.secrets.cfg").write_text(secret)
+    (host.templates / ".secrets.cfg.new-0123456789abcdef").write_text(secret)
     kept = host.home.with_name(host.home.name + "-2.1.0-20260131T120000Z")
     (kept / "etc").mkdir(parents=True)
     (kept / "etc/.secrets.cfg").write_text(secret)
@@ -99,6 +100,25 @@ def test_what_a_link_points_to_is_never_removed(host, tmp_path, where, kind, pro
     assert (other / "precious").exists() if kind == "a directory" else other.read_text() == "precious"
     secrets = [path for path in host.own.glob(".secrets.cfg*") if not path.is_symlink()] if host.own.exists() else []
     assert secrets == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+@pytest.mark.parametrize("name", [".secrets.cfg", ".secrets.cfg.4711.2026~", "primus.cfg.new-0123456789abcdef"])
+def test_a_directory_that_the_user_primus_has_moved_there_stays(client, name):
+    """It is root's, and only its name is that of a file of a client."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        etc = Path(folder, "primus/etc")
+        (etc / "of root").mkdir(parents=True)
+        (etc / "of root").chmod(0o700)
+        (etc / "of root/file").write_text("content")
+        os.chown(etc, OWNER, GROUP)
+        assert as_user((lambda: (etc / "of root").rename(etc / name)), OWNER)
+        assert not as_user((etc / name / "file").unlink, OWNER)
+        nothing = dict.fromkeys(("config_path", "secrets_path"))
+        result = client.run("client_removal", primus_home=etc.parent, etc=Path(folder, "own"), **nothing)
+        assert (etc / name / "file").read_text() == "content"
+        assert result["failed"] and result["left"] == [f"{etc / name}: It is a directory"]
 
 
 def test_a_link_in_the_place_of_the_directory(host, tmp_path):

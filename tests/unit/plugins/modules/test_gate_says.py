@@ -79,7 +79,7 @@ def test_an_entry_that_was_replaced_after_the_look_is_tried(configured, hsm):
 @pytest.mark.parametrize("check", [True, False])
 def test_a_run_that_died_before_is_told(configured, check):
     assert configured.secret()["interrupted"] is False
-    left = configured.secrets.with_name(".secrets.cfg.working-0")
-    left.mkdir()
+    left = configured.secrets.with_name(".secrets.cfg.new-0123456789abcdef")
+    left.touch()
     assert configured.secret(check=check)["interrupted"] is True
     assert left.exists() == check
