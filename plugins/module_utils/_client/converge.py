@@ -17,14 +17,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client import plan 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import Credential
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS, GateSays
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.login import follow, note_logins
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login import note_logins
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import Observed, plan
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     WorkingCopy,
-    locked,
     remove_leftovers,
     warn_of,
 )

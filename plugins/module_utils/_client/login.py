@@ -11,8 +11,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options
     GATE_SAYS,
     GateSays,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import follow as follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     remove_leftovers,

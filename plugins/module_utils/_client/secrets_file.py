@@ -26,7 +26,6 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     write_all,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked, is_mount_point
-from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked as locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
     KEPT,
     LASTING,

@@ -74,7 +74,7 @@ def plan(look: Data, wanted: Data) -> Changes:
     if credentials and PROVIDER in wanted["scope"]:
         changes["final_config"] = _final_config(look, wanted, changes)
     names = changes["credentials"]
-    if names["set"] + names["fetch"] and wanted["pexpect_package"] and not look["pexpect"]["usable"]:
+    if names["set"] + names["fetch"] and _lacks_pexpect(look, wanted):
         changes["python_packages"] = [wanted["pexpect_package"]]
     changes["unsimulated"] = _unsimulated(look, wanted, changes) if look["check_mode"] else []
     if look["check_mode"]:
@@ -310,6 +310,11 @@ def _credentials(look: Data, wanted: Data) -> Changes:
     }
 
 
+def _lacks_pexpect(look: Data, wanted: Data) -> bool:
+    """Whether pexpect is to be installed before a credential can be set."""
+    return bool(wanted["pexpect_package"]) and not look["pexpect"]["usable"]
+
+
 class _Entries:
     """What .secrets.cfg has, as the listing and the orphans tell."""
 
@@ -386,18 +391,23 @@ def _unsimulated_provider(look: Data, wanted: Data, changes: Data) -> t.List[str
 
 
 def _untried(look: Data, wanted: Data, names: Data) -> t.Tuple[t.List[str], t.List[str]]:
-    """The service users and partitions that the client cannot be asked about, as primus.cfg or a service proxy password
-    would only be there later."""
+    """Service users and partitions that the client cannot be asked about, as primus.cfg, a service proxy password or
+    pexpect would only be there later."""
     entries = _Entries(look)
     managed = bool(wanted["settings"])
+    later = names["missing"] if _lacks_pexpect(look, wanted) else {"service_users": [], "partitions": []}
     set_later = [name for name in names["set"] if name not in entries.configured_users]
-    users = [name for name in names["set"] if managed and name not in entries.listed_users]
+    users = [
+        name
+        for name in names["set"]
+        if name in later["service_users"] or (managed and name not in entries.listed_users)
+    ]
     by_name = {each["user_name"]: each for each in wanted["partitions"]}
     partitions = []
     for name in names["fetch"]:
         before = _proxies_before(by_name[name], look, wanted)
         waits = any(user in set_later or (managed and user not in entries.configured_users) for user in before)
-        if waits or (managed and name not in entries.listed):
+        if waits or name in later["partitions"] or (managed and name not in entries.listed):
             partitions.append(name)
     return users, partitions
 

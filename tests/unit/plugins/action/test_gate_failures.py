@@ -83,8 +83,8 @@ def first(owner, name, what):
 STEPS = {
     "waiting": 'first(Gate, "_waits", die); rules.time = DeadlyTime()',
     "having the turn": 'first(Gate, "_take_slot", die)',
-    "before the module": 'first(CredentialAction, "_use", die)',
-    "during the module": 'first(CredentialAction, "_use", die_during_the_module)',
+    "before the module": 'first(CredentialAction, "_run_and_record", die)',
+    "during the module": 'first(CredentialAction, "_run_and_record", die_during_the_module)',
     "after the module": 'first(Gate, "end", die)',
     "while the verdict is noted": 'first(Gate, "_note_reached", die)',
 }
