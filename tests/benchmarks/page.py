@@ -173,6 +173,7 @@ class Page:
             (row["run"], f"`{row['module']}`", row["sent"], row["bytes"], row["files"], row["wall"], row["cpu"])
             for row in self._rows("payload")
         ]
+        rows += [(run, "all of these", *self._sent(run)) for run in (FIRST, AGAIN)]
         yield "Module code that one client is sent", table(titles, rows)
 
     def _hosts(self, part: str) -> int:
@@ -191,6 +192,12 @@ class Page:
     def _each(self, part: str, value: str, what: dict) -> str:
         """The values of the rounds, once where they are all the same."""
         return ", ".join(str(value) for value in dict.fromkeys(row[value] for row in self._rows(part, **what)))
+
+    def _sent(self, run: str) -> tuple:
+        """All that a run sends: how many modules, their bytes and files, and milliseconds to import them all."""
+        rows = self._rows("payload", run=run)
+        values = ("bytes", "files", "wall", "cpu")
+        return (sum(row["sent"] for row in rows), *(sum(row["sent"] * row[value] for row in rows) for value in values))
 
     def _lookups(self) -> str:
         found = self._rows("lookups")

@@ -74,7 +74,7 @@ def play_of(
     """The play that makes hosts what the scope says.
 
     wrong: a partition whose setup password is a wrong one. password: makes what stands for a password in the variables,
-    of its kind, the name it belongs to, and its value. options: of our modules.
+    of its kind, the name it belongs to, and its value. options: of our module, where the scope is one secret.
     """
     partitions = [
         {
@@ -112,8 +112,7 @@ def play_of(
         "partitions": partitions,
     }
     places = {"home": "{{ home }}", "etc": "{{ home }}/etc", "owner": owner, "group": group, "login_shells": False}
-    defaults = {f"hsmops.primus.{module}": options for module in ("ppin_secret", "ppin_proxy")}
-    return {**role(variables, places), "module_defaults": defaults}
+    return role(variables, places)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The native ppin of the benchmarks says what the emulator's says, and keeps files that the collection understands."""
 
-import importlib.util
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +11,8 @@ import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import read_secret_users, secret_entries
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 from emulated_hsm import CONFIG, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, Hsm
+from native import NoCompiler, compile_ppin
 from primus_emulator.client import install
-
-SPEC = importlib.util.spec_from_file_location("native", Path(__file__).with_name("native.py"))
-native = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(native)
 
 FETCHED = [SETUP["P1"], PINS["P1"]]
 
@@ -66,8 +62,8 @@ def hsm(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ppin(tmp_path_factory):
     try:
-        return native.compile_ppin(tmp_path_factory.mktemp("native") / "ppin")
-    except native.NoCompiler as reason:
+        return compile_ppin(tmp_path_factory.mktemp("native") / "ppin")
+    except NoCompiler as reason:
         pytest.skip(str(reason))
 
 
