@@ -34,9 +34,7 @@ def count(ppin: Path | None) -> dict[str, dict[str, int]]:
         asked = fleet.folder / "asked.txt"
         for run in ("first provision", "converged"):
             asked.write_text("")
-            measured = measure(fleet, play, 1)
-            if measured.failed or measured.changed != (run == "first provision"):
-                sys.exit(f"The {run} did not do what it should: {measured}")
+            measure(fleet, play, 1, changes=run == "first provision")
             runs[run] = dict(sorted(collections.Counter(asked.read_text().splitlines()).items()))
     return runs
 

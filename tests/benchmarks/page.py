@@ -160,7 +160,12 @@ class Page:
             what = {"gate": gate}
             seconds = [self.mean("gate", value, **what) for value in ("wall", "cpu")]
             rows.append(
-                (FIRST, gate, *seconds, *(self.ratio("gate", v, what, {"gate": "without"}) for v in ("wall", "cpu")))
+                (
+                    FIRST,
+                    gate,
+                    *seconds,
+                    *(self.ratio("gate", value, what, {"gate": "without"}) for value in ("wall", "cpu")),
+                )
             )
         titles = ("run", "", "wall s", "CPU s", "wall ratio", "CPU ratio")
         yield (

@@ -163,8 +163,8 @@ class Measure(t.NamedTuple):
     cpu: float
 
 
-def measure(fleet: Fleet, play: dict, forks: int) -> Measure:
-    """Run a play."""
+def measure(fleet: Fleet, play: dict, forks: int, changes: bool = True, fails: bool = False) -> Measure:
+    """Run a play. Ends the program unless all hosts do what they should: whether they change, and whether they fail."""
     (fleet.folder / "tasks.txt").write_text("")
     before = rejected(fleet)
     run, wall, cpu = measured(fleet, *play["tasks"], play=play, forks=forks)
@@ -178,7 +178,9 @@ def measure(fleet: Fleet, play: dict, forks: int) -> Measure:
     def most(kind: str) -> int:
         return max(counts[kind] for counts in hosts.values())
 
-    assert hosts, run.output
+    as_expected = len(failed) == (len(fleet.hosts) if fails else 0) and (fails or bool(changed) == changes)
+    if not as_expected or not hosts:
+        sys.exit(f"{len(failed)} of {len(fleet.hosts)} hosts failed, {len(changed)} changed:\n{run.output[-5000:]}")
     tasks = (most("executed"), most("skipped"), most("included"), most("execution"))
     return Measure(len(failed), len(changed), rejected(fleet) - before, *tasks, wall, cpu)
 
