@@ -40,23 +40,10 @@ CONFIG = {
 }
 
 
-def role(variables: dict[str, t.Any], places: dict[str, t.Any]) -> dict:
-    """A play that has this collection provision a whole client: the one place that knows the roles' interface."""
-    return {
-        "tasks": [
-            {
-                "name": "Provision the client",
-                "ansible.builtin.import_role": {
-                    "name": "hsmops.primus.primus_client",
-                    "rolespec_validate": False,
-                },
-            }
-        ],
-        "vars": {
-            **{f"primus_client_{name}": value for name, value in variables.items()},
-            **{f"primus_provider_{name}": value for name, value in places.items()},
-        },
-    }
+def role(variables: dict[str, t.Any]) -> dict:
+    """A play that has this collection provision a whole client: the one place that knows the role's interface."""
+    task = {"name": "Provision the client", "ansible.builtin.import_role": {"name": "hsmops.primus.primus_client"}}
+    return {"tasks": [task], "vars": {f"primus_client_{name}": value for name, value in variables.items()}}
 
 
 def as_they_are(kind: str, name: str, value: str) -> str:
@@ -110,9 +97,13 @@ def play_of(
         "hsms": hsms,
         "service_users": [{"name": SERVICE_USER, "password": proxy_password}],
         "partitions": partitions,
+        "home": "{{ home }}",
+        "etc": "{{ home }}/etc",
+        "owner": owner,
+        "group": group,
+        "login_shells": False,
     }
-    places = {"home": "{{ home }}", "etc": "{{ home }}/etc", "owner": owner, "group": group, "login_shells": False}
-    return role(variables, places)
+    return role(variables)
 
 
 @contextlib.contextmanager
