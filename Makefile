@@ -9,7 +9,8 @@ TARGETS ?=
 SCENARIOS ?=
 # MATRIX chooses sessions: `make matrix MATRIX="--session integration-2.16 sanity-2.16"`; without it, all.
 MATRIX ?=
-# BENCH is for the comparison: `make bench BENCH="--hosts 20 --sizes 10 100"`; with --docs, docs/benchmarks.md is written.
+# BENCH is for the comparison: `make bench BENCH="--hosts 50 --sizes 10 100 1000"`, or `--parts lookups` for one part;
+# with --docs, docs/benchmarks.md is written; --help tells the rest.
 BENCH ?=
 
 # UPGRADE chooses what `make lock` takes newer versions of: `make lock UPGRADE=--upgrade-package=ruff`; by default, all.
