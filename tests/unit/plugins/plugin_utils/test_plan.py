@@ -170,7 +170,7 @@ def flat(changes):
     }
 
 
-CONFIGURE = ("create_group", "directory", "move", "templates", "permissions", "members", "files", "config.change")
+CONFIGURE = ("new_group", "directory", "move", "templates", "permissions", "members", "files", "config.change")
 CREDENTIALS = ("credentials.set", "credentials.fetch", "credentials.remove", "credentials.unset")
 OTHERWISE = ("install", "python_packages", "final_config", "pkcs11", "unsimulated")
 ALWAYS = ("paths", "now", "owner", "group", "config.content", "check_mode", "any", "configure", "credentials.any")
@@ -346,7 +346,7 @@ def test_a_number_that_no_group_has_is_given_to_files():
         ({}, {"group_members": ["app", "new"]}, {"members": ["new"]}),
         ({}, {"group_members": []}, {}),
         ({}, {"group_members": None}, {}),
-        (NO_GROUP, {}, {"create_group": True, "directory": True, "members": ["app"]}),
+        (NO_GROUP, {}, {"new_group": "primus", "directory": True, "members": ["app"]}),
     ],
 )
 def test_the_group_and_its_members(look, options, expected):
@@ -434,9 +434,14 @@ def test_a_new_provider_has_templates(options, templates):
     assert (changes["templates"], changes["move"]) == (templates, [])
 
 
+def test_what_puts_files_into_the_directory_creates_it():
+    assert plan(seen(NOT_INSTALLED, TEMPLATES, {ETC: ABSENT}), want(package=""))["directory"] is False
+    assert plan(seen(NOT_INSTALLED, TEMPLATES, {ETC: ABSENT}, CHECK), want(package=""))["directory"] is True
+
+
 def test_a_bare_host_gets_everything():
     changes = plan(seen(BARE), want())
-    assert bool(changes["install"]) and changes["create_group"] and changes["directory"] and changes["config"]["change"]
+    assert bool(changes["install"]) and changes["new_group"] and changes["directory"] and changes["config"]["change"]
     assert (changes["move"], changes["templates"], changes["permissions"]) == ([], [], [])
     assert [file["path"] for file in changes["files"]] == [PROFILE]
     assert changes["credentials"] == {
