@@ -8,7 +8,6 @@ bound to the entry as it stands in the secrets file: of an entry that somebody e
 """
 
 import base64
-import calendar
 import hashlib
 import hmac
 import json
@@ -19,7 +18,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Untrusted, read_file, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import secret_entries
-from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT, moment_of
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 ITERATIONS = 100000
@@ -109,11 +108,8 @@ class Ledger:
     def accepted_within(self, service_user: str, seconds: float) -> bool:
         """Whether the service proxy is known to have accepted the present password so lately."""
         accepted = self._known("service_users", service_user).get("accepted")
-        try:
-            age = time.time() - calendar.timegm(time.strptime(accepted or "", TIME_FORMAT))
-        except ValueError:
-            return False
-        return 0 <= age < seconds
+        moment = moment_of(accepted)
+        return moment is not None and 0 <= time.time() - moment < seconds
 
     # What is found out
 

@@ -8,6 +8,8 @@ for a one-time password), CloudHSM has 7 days, which Economy Certified (ECO-CC) 
 """
 
 import calendar
+import datetime
+import re
 import time
 import typing as t
 
@@ -23,6 +25,21 @@ LIFESPAN_LIMIT = 10 * 365 * 24
 
 LIFESPAN_ARGUMENT: t.Dict[str, t.Any] = {"type": "int", "no_log": False}
 """The option C(setup_password_lifespan): hours, or None when it is not known."""
+
+
+def moment_of(text: t.Any) -> t.Optional[int]:
+    """Seconds since 1970 of a time in TIME_FORMAT, or None when it is none: a damaged ledger may hold anything.
+
+    Not by strptime, whose import takes as long as all else that a look does.
+    """
+    match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)Z\Z", text, re.A) if isinstance(text, str) else None
+    if match is None:
+        return None
+    try:
+        year, month, day, *clock = map(int, match.groups())
+        return calendar.timegm(datetime.datetime(year, month, day, *clock).timetuple())
+    except ValueError:
+        return None
 
 
 def check_lifespan(hours: t.Optional[int]) -> None:
@@ -44,12 +61,11 @@ def validity(
     :arg lifespan: hours, 0 for a one-time password, or None: as is usual for the kind of HSM.
     :arg behind_proxy: whether the partition is behind a service proxy, so that it is one of CloudHSM.
     """
-    try:
-        moment = calendar.timegm(time.strptime(first_used or "", TIME_FORMAT))
-        hours = lifespan if lifespan is not None else CLOUDHSM if behind_proxy else ON_PREMISES
-        until = time.strftime(TIME_FORMAT, time.gmtime(moment + hours * 3600))
-    except ValueError:
-        return None  # a damaged ledger may hold anything
+    moment = moment_of(first_used)
+    if moment is None:
+        return None
+    hours = lifespan if lifespan is not None else CLOUDHSM if behind_proxy else ON_PREMISES
+    until = time.strftime(TIME_FORMAT, time.gmtime(moment + hours * 3600))
     if lifespan == 0:
         assumption = "one-time: it served one client (setup_password_lifespan)"
     elif lifespan is not None:

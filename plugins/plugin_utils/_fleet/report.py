@@ -10,7 +10,6 @@ is cleaned there, and what becomes HTML goes through an environment that escapes
 from __future__ import annotations
 
 import base64
-import calendar
 import hashlib
 import json
 import re
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import jinja2
 from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import version_key
-from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT, moment_of
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 from markupsafe import Markup
 
@@ -326,7 +325,7 @@ def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> D
     """What is known of it. since is when it was set."""
     configured = bool(credential["configured"])
     since = _time(credential["since"]) if configured else None
-    moment = _moment(since)
+    moment = moment_of(since)
     return {
         "name": _clean(name),
         "configured": configured,
@@ -341,15 +340,8 @@ def _validity(facts: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[Data]:
     return {"valid_until": until, "assumption": _clean(facts["assumption"])} if facts and until else None
 
 
-def _moment(text: t.Optional[str]) -> t.Optional[int]:
-    try:
-        return calendar.timegm(time.strptime(text or "", TIME_FORMAT))
-    except ValueError:
-        return None  # a ledger may hold anything
-
-
 def _time(text: t.Any) -> t.Optional[str]:
-    moment = _moment(text)
+    moment = moment_of(text)
     return None if moment is None else time.strftime(TIME_FORMAT, time.gmtime(moment))
 
 
@@ -522,7 +514,7 @@ def to_prometheus(data: Data) -> str:
     """The text format of Prometheus, for the textfile collector of its node exporter."""
     metrics = _Metrics()
     add = metrics.add
-    add("report_timestamp_seconds", "When the fleet was looked at.", _moment(data["created"]) or 0)
+    add("report_timestamp_seconds", "When the fleet was looked at.", moment_of(data["created"]) or 0)
     for kind in KINDS:
         places = sum(finding["places"] for finding in data["findings"] if finding["kind"] == kind)
         labels = {"kind": kind, "severity": KINDS[kind].severity.replace(" ", "_")}
@@ -544,17 +536,17 @@ def to_prometheus(data: Data) -> str:
             which = {"partition": partition["name"], **on}
             add("partition_configured", "Whether the permanent secret is there.", partition["configured"], **which)
             add("partition_rejected", "Whether a login was rejected.", partition["rejected"] is not None, **which)
-            since = _moment(partition["since"])
+            since = moment_of(partition["since"])
             if since is not None:
                 add("partition_secret_timestamp_seconds", "When the permanent secret was fetched.", since, **which)
-            until = _moment((partition["setup_password_validity"] or {}).get("valid_until"))
+            until = moment_of((partition["setup_password_validity"] or {}).get("valid_until"))
             if until is not None:
                 help_text = "Until when the setup password that fetched the secret may be valid at most."
                 add("partition_setup_password_valid_until_timestamp_seconds", help_text, until, **which)
         for user in host["service_users"]:
             which = {"service_user": user["name"], **on}
             add("service_user_configured", "Whether the service proxy password is there.", user["configured"], **which)
-            since = _moment(user["since"])
+            since = moment_of(user["since"])
             if since is not None:
                 help_text = "When the service proxy password was set."
                 add("service_user_password_timestamp_seconds", help_text, since, **which)

@@ -5,12 +5,10 @@
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import moment_of
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT, MEANING_LIMIT
 
@@ -115,9 +113,5 @@ class Entry(t.NamedTuple):
 def entry_of(found: t.Mapping[str, t.Any]) -> Entry:
     """The entry that a host's result tells of with C(origin) and C(since), which may be anything."""
     origin, since = found.get("origin"), found.get("since")
-    try:
-        moment = calendar.timegm(time.strptime(since, TIME_FORMAT)) if isinstance(since, str) else 0
-    except (ValueError, OverflowError):
-        moment = 0
     known = isinstance(origin, str) and re.fullmatch("[0-9a-f]{64}", origin)
-    return Entry(str(origin) if known else None, float(min(max(moment, 0), LAST_MOMENT)))
+    return Entry(str(origin) if known else None, float(min(max(moment_of(since) or 0, 0), LAST_MOMENT)))
