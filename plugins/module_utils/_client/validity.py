@@ -36,8 +36,8 @@ def moment_of(text: t.Any) -> t.Optional[int]:
     if match is None:
         return None
     try:
-        year, month, day, *clock = map(int, match.groups())
-        return calendar.timegm(datetime.datetime(year, month, day, *clock).timetuple())
+        year, month, day, hour, minute, second = map(int, match.groups())
+        return calendar.timegm(datetime.datetime(year, month, day, hour, minute, second).timetuple())
     except ValueError:
         return None
 
