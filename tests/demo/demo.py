@@ -210,7 +210,7 @@ def story():
     tell(
         "1. An HSM and three clients",
         "The HSM is a cluster of two nodes behind a service proxy, emulated on the loopback interface. It has two "
-        "partitions, PAYMENTS and ARCHIVE. Each client is a folder with ppin, a primus.cfg and no credential yet.",
+        "partitions, PAYMENTS and ARCHIVE. Each client is a directory with ppin, a primus.cfg and no credential yet.",
     )
     with running_hsm():
         slots = [f"--partition={name}:{slot_id}:{SERVICE_USER}" for slot_id, name in enumerate(PARTITIONS)]

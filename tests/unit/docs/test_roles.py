@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Defaults, argument specification and README of a role tell of the same variables; its private names are its own."""
+"""Defaults, argument specification and README of a role describe the same variables; all of them are used."""
 
 import re
 
@@ -41,7 +41,8 @@ def test_variables_are_used(role):
         assert len(re.findall(rf"\b{name}\b", YAML)) > definitions, name
 
 
-@EACH
-def test_private_names_are_its_own(role):
-    for path in role.rglob("*.yml"):
-        assert {name for name in re.findall(r"__primus\w+", path.read_text()) if f"__{role.name}_" not in name} == set()
+def test_private_names_are_defined():
+    """What begins with `__` is what tasks and roles hand each other, so one of them registers or sets it."""
+    text = "".join(path.read_text() for path in COLLECTION.glob("roles/**/*.yml"))
+    defined = re.findall(r"(?:register: |loop_var: |^ *)(__primus_\w+)(?::|$)", text, re.M)
+    assert set(re.findall(r"\b__primus_\w+", text)) == set(defined)

@@ -338,7 +338,7 @@ def unreadable(client):
         yield {}
 
 
-@fault("The folder of `.secrets.cfg` may not be written")
+@fault("The directory of `.secrets.cfg` may not be written")
 def folder_of_another(client):
     with without_rights(client):
         os.chown(client.etc, 4711, 4712)
