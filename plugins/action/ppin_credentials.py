@@ -7,7 +7,9 @@ from __future__ import annotations
 import typing as t
 
 from ansible.errors import AnsibleActionFail
-from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import run_order
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS as CONVERGE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import VERIFY, run_order
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import check_client, read_flag
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.wanted import with_state
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
@@ -23,7 +25,17 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts impor
 
 Data = t.Mapping[str, t.Any]
 
-OF_ALL = ("results", "interrupted", "invocation")
+ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
+    CONVERGE_ARGUMENTS,
+    plan={"type": "dict"},
+    prefix={"type": "str"},
+    rotate={"type": "bool"},
+    setup_password_format_check={"type": "bool"},
+    verify={"type": "str", "choices": list(VERIFY)},
+)
+"""The options that are of all credentials. The task has no others but those that list these."""
+
+OF_ALL = ("results", "interrupted", "invocation", "logins")
 """Keys of the module's result that are of no single credential."""
 
 
@@ -34,6 +46,7 @@ class ActionModule(CredentialAction):
     def _prepare(self) -> None:
         arguments = self._arguments
         given = {option: arguments.pop(option, None) or [] for option in ("service_users", "partitions")}
+        _check(arguments)
         state, plan = arguments.pop("state", None) or "present", arguments.pop("plan", None)
         rotate = read_flag(arguments.pop("rotate", None) or False)
         given = {option: with_state(entries, state, rotate) for option, entries in given.items()}
@@ -70,7 +83,10 @@ class ActionModule(CredentialAction):
     # How the module is run
 
     def _without_gate(self) -> Result:
-        return self._combined(self._run(self._trials)) if self._trials else self._combined({})
+        if not self._trials:
+            return self._combined({})
+        result = self._run(self._trials)
+        return result if "ansible_job_id" in result else self._combined(result)  # async: nothing came of it yet
 
     def _run(self, trials: t.Sequence[Trial], check: t.Optional[bool] = None, **changes: t.Any) -> Result:
         result = self._module(check, **_lists(trials), **changes)
@@ -135,6 +151,14 @@ class ActionModule(CredentialAction):
 KINDS: t.Dict[type, str] = {ProxyTrial: "service_users", SecretTrial: "partitions"}
 
 
+def _check(arguments: Data) -> None:
+    """Refuse what the module would refuse without telling that it tried nothing. :raises AnsibleActionFail:"""
+    given = {option: value for option, value in arguments.items() if value is not None}
+    errors = ArgumentSpecValidator(ARGUMENTS).validate(given).error_messages
+    if errors:
+        raise AnsibleActionFail("%s. No login was made." % "; ".join(errors))
+
+
 def _is_planned(trial: Trial, plan: Data) -> bool:
     names = {ProxyTrial: ("set", "unset"), SecretTrial: ("fetch", "remove")}[type(trial)]
     return any(trial.name in (plan.get(key) or []) for key in names)
@@ -158,5 +182,6 @@ def _lists(trials: t.Sequence[Trial], passwords: bool = True) -> t.Dict[str, t.A
 def _named(trial: Trial) -> Result:
     """The outcome of a trial, whose name a password may have masked."""
     kind = {ProxyTrial: "service_user", SecretTrial: "user_name"}[type(trial)]
-    outcome = {key: value for key, value in trial.outcome.items() if key not in OF_ALL}
-    return {**outcome, kind: trial.name}
+    outcome = {key: value for key, value in trial.outcome.items() if key not in ("interrupted", "invocation")}
+
+    return {"changed": False, "action": "none", "logins": 0, **outcome, kind: trial.name}

@@ -208,9 +208,17 @@ def main() -> None:
         supports_check_mode=True,
     )
     results = converge(module, credentials_of(module.params))
-    interrupted = any(result.pop("interrupted") for result in results)
-    # Whether one failed is for the action plugin to tell, which knows also of those that the gate did not let try.
-    module.exit_json(changed=any(result["changed"] for result in results), interrupted=interrupted, results=results)
+    result: t.Dict[str, t.Any] = {
+        "changed": any(each["changed"] for each in results),
+        "interrupted": any(each.pop("interrupted") for each in results),
+        "logins": sum(each["logins"] for each in results),
+        "results": results,
+    }
+    failures = [each for each in results if each.get("failed")]
+    if failures:
+        msg = " ".join(dict.fromkeys(each["msg"] for each in failures))
+        module.fail_json(msg=msg, error=failures[0]["error"], **result)
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

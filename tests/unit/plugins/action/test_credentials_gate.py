@@ -161,3 +161,12 @@ def test_a_ppin_that_hangs_ends_the_run_for_all_credentials(new_fleet):
     results = run.results()["host0000"]["results"]
     assert [result["error"]["class"] for result in results] == ["timeout", "state"]
     assert "was not tried" in results[1]["msg"]
+
+
+@pytest.mark.parametrize("option", [{"backup": "perhaps"}, {"retries": "many"}, {"verify": "sometimes"}, {"spare": 1}])
+def test_options_that_the_module_would_refuse_cost_no_budget(fleet, option):
+    plan = {"fetch": ["P2"], "missing": {"partitions": ["P2"]}}
+    run = fleet.run(credentials(fleet, partition("P2"), plan=plan, **option))
+    assert next(iter(option)) in run.failures()["host0000"]
+    assert not fleet.store.exists() or not list(fleet.store.glob("*.json"))
+    assert fleet.hsm.logins() == []
