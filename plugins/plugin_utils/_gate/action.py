@@ -17,7 +17,8 @@ from ansible.utils.display import Display
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import take_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import logins_of
 
 Result = t.Dict[str, t.Any]

@@ -17,7 +17,8 @@ from ansible.module_utils.common.collections import is_string
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import GatedAction, Result, display
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     NOT_TRIED,
     Entry,

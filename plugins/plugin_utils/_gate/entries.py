@@ -11,7 +11,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import FIRST, LABELS, when
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, Record, Store, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, Record, Store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 
 Options = t.Mapping[str, t.Any]
 

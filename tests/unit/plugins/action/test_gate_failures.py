@@ -11,7 +11,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.action import pkcs11_token_info, ppin_connectivity_info, ppin_secret
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import action as _gate_action
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import FIRST_PERMITS, RUNNING
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from emulated_hsm import REJECTED, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 from fleet import CALLBACK
 

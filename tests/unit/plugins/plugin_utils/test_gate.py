@@ -12,14 +12,10 @@ import threading
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.directory_store import DirectoryStore
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Options, Refused, Stale
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
-    DirectoryStore,
-    GateError,
-    Store,
-    Turn,
-    open_store,
-)
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, Store, Turn
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     ACCEPTED,
     NOT_TRIED,

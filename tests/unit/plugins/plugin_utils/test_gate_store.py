@@ -18,16 +18,17 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import directory_store, redis_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import store as _gate_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.redis_store import RedisStore
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
     LAST_MOMENT,
     LIST_LIMIT,
     MEANING_LIMIT,
     TEXT_LIMIT,
     GateError,
-    RedisStore,
-    open_store,
 )
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from emulated_hsm import fill
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,7 +154,7 @@ class TestTurns:
             pass
 
     def test_end_with_a_killed_process(self, address, store, monkeypatch):
-        monkeypatch.setattr(_gate_store.RedisStore, "LEASE", 4)
+        monkeypatch.setattr(redis_store.RedisStore, "LEASE", 4)
 
         def hold(queue):
             with open_store(address).turn(KEY, "victim", 1, nobody_waits):
@@ -390,9 +391,9 @@ class Faults:
             for name in ("send_packed_command", "read_response"):
                 self.monkeypatch.setattr(AbstractConnection, name, self.wrapped(getattr(AbstractConnection, name)))
             return
-        for module, names in ((os, self.OS), (_gate_store.fcntl, "flock")):
+        for module, names in ((os, self.OS), (directory_store.fcntl, "flock")):
             wrapped = {name: self.wrapped(getattr(module, name)) for name in names.split()}
-            self.monkeypatch.setattr(_gate_store, module.__name__, Proxy(module, wrapped))
+            self.monkeypatch.setattr(directory_store, module.__name__, Proxy(module, wrapped))
 
 
 class Proxy:
@@ -417,14 +418,14 @@ def fresh(address, used):
     else:
         shutil.rmtree(address, ignore_errors=True)
     _gate_store.Store._clocks.clear()
-    _gate_store._Server._of_process.clear()
+    redis_store._Server._of_process.clear()
     store = open_store(address)
     if used:
         store.secret()
         for key in (KEY, OTHER, "c" * 64):
             store.write(key, record(host="old"))
     _gate_store.Store._clocks.clear()
-    _gate_store._Server._of_process.clear()
+    redis_store._Server._of_process.clear()
     return store
 
 
@@ -610,13 +611,13 @@ class TestDirectory:
         """The one before ends its turn between the waiter's open and its lock."""
         before = contextlib.ExitStack()
         before.enter_context(store.turn(KEY, "h1", 1, nobody_waits))
-        lock = _gate_store._FileTurn._lock
+        lock = directory_store._FileTurn._lock
 
         def lock_late(handle):
             before.close()
             return lock(handle)
 
-        monkeypatch.setattr(_gate_store._FileTurn, "_lock", staticmethod(lock_late))
+        monkeypatch.setattr(directory_store._FileTurn, "_lock", staticmethod(lock_late))
         with store.turn(KEY, "h2", 1, nobody_waits) as turn:
             assert not turn.lost
             with pytest.raises(GateError, match="for h2"), store.turn(KEY, "h3", 0, lambda holder: None):
@@ -991,7 +992,7 @@ class TestRedis:
 
         commands = [f"+{command}" for command in self.COMMANDS]
         permit("reset", "on", ">hidden", "~hsmops.primus.gate:*", *commands)
-        _gate_store._Server._of_process.clear()
+        redis_store._Server._of_process.clear()
         yield redis_url.replace("unix://", "unix://gate:hidden@"), permit
         admin.execute_command("ACL", "DELUSER", "gate")
 
@@ -1028,7 +1029,7 @@ class TestRedis:
                 store.write(KEY, record())
             with pytest.raises(GateError), store.turn(KEY, "h", 0, nobody_waits):
                 raise AssertionError("has the turn")
-            _gate_store._Server._of_process.clear()
+            redis_store._Server._of_process.clear()
             with pytest.raises(GateError, match="use the command SET: "):
                 open_store(redis_url).secret()
         finally:

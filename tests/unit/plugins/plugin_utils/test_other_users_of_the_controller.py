@@ -19,7 +19,8 @@ from ansible_collections.hsmops.primus.plugins.action import fleet_report
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Untrusted
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from find_secrets import all_forms
 from other_users import ALICE, EVE, GROUP, as_user, somebody, swap
 
