@@ -260,7 +260,6 @@ class Gate:
 
         :arg held: gets the turn of the first host, which it has until it has looked and tried.
         """
-        told = False
         first = self.store.new_turn(self._derive("first", subject.key), self.host)
         held.callback(first.release)
         while time.monotonic() < deadline:
@@ -274,9 +273,6 @@ class Gate:
                     return False
                 first.release()
                 continue
-            if not told:
-                self._waits(subject, "")
-                told = True
             time.sleep(POLL)
         return False
 
