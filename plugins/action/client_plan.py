@@ -56,7 +56,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if unknown:
             raise AnsibleActionFail("client_plan has no option %s" % ", ".join(unknown))
         if given:  # the variables were read before, and are not evaluated again
-            return {**given, "moment": _moment()}, []
+            return {**given, "moment": _moment(), "installed_before": True}, []
         wanted, violations = read_wanted(options, prefix, self._find)
         return {**wanted, "moment": _moment()}, violations
 

@@ -83,6 +83,13 @@ options:
       - When this is null, they are not known, and it is not checked who stands before a partition.
     type: list
     elements: dict
+  changing_service_users:
+    description:
+      - Names of service users whose password an earlier task would set if it did not run in check mode. It has no
+        effect otherwise.
+    type: list
+    elements: str
+    default: []
   log:
     description: The log of the provider, as for P(hsmops.primus.primus_cfg#filter).
     type: dict
@@ -167,7 +174,8 @@ options:
   wanted:
     description:
       - RV(wanted) of an earlier result. No other option is needed then, and none is used. It is for a second look after
-        an installation, for which the variables are not evaluated anew.
+        an installation, for which the variables are not evaluated anew. What is in C(PRIMUS_HOME/etc) then came with
+        the provider.
     type: dict
 extends_documentation_fragment:
   - hsmops.primus.ppin
@@ -221,7 +229,9 @@ plan:
           (C(.secrets.cfg)) and C(library).
       type: dict
     now:
-      description: Where C(config) and C(secrets) are before, which is elsewhere if they are to be moved.
+      description:
+        - Where the tasks after a move find C(config) and C(secrets). As check mode moves nothing, that is where they
+          are there.
       type: dict
     owner:
       description: The owner to give to tasks.
@@ -311,13 +321,18 @@ plan:
           description: Those in C(set), as C(service_users), and in C(fetch), as C(partitions), that the client
             certainly does not have.
           type: dict
+        unsimulated:
+          description:
+            - In check mode, the credentials that would be set and that no module can be asked for, in sentences.
+          type: list
+          elements: str
     pkcs11:
       description: Logins of an application to make at the end, each with C(user_name) and C(slot_id). None in check
         mode.
       type: list
       elements: dict
     unsimulated:
-      description: In check mode, what would be done that no module can simulate, in sentences.
+      description: In check mode, what would be done to the provider that no module can simulate, in sentences.
       type: list
       elements: str
 look:

@@ -52,7 +52,7 @@ def paths_now(look: Data, wanted: Data) -> t.Dict[str, str]:
 
 def files_to_move(look: Data, wanted: Data) -> t.List[str]:
     """A client that was there before has its configuration in PRIMUS_HOME/etc, a new one has templates there."""
-    return _only_in_home(look, wanted) if look["installed"] else []
+    return _only_in_home(look, wanted) if look["installed"] and not wanted.get("installed_before") else []
 
 
 def _only_in_home(look: Data, wanted: Data) -> t.List[str]:
@@ -76,8 +76,9 @@ def plan(look: Data, wanted: Data) -> Changes:
     names = changes["credentials"]
     if names["set"] + names["fetch"] and _lacks_pexpect(look, wanted):
         changes["python_packages"] = [wanted["pexpect_package"]]
-    changes["unsimulated"] = _unsimulated(look, wanted, changes) if look["check_mode"] else []
     if look["check_mode"]:
+        if PROVIDER in wanted["scope"]:
+            changes["unsimulated"] = _unsimulated(look, wanted, changes)
         _leave_out_unsimulated(look, wanted, names)
     elif credentials and wanted["pkcs11_check"]:
         changes["pkcs11"] = [
@@ -87,14 +88,14 @@ def plan(look: Data, wanted: Data) -> Changes:
         ]
     changes["configure"] = changes["config"]["change"] or any(changes[key] for key in _CONFIGURE)
     names["any"] = any(names[key] for key in ("set", "fetch", "remove", "unset"))
-    changes["any"] = names["any"] or any(changes[key] for key in _ANY)
+    changes["any"] = names["any"] or bool(names["unsimulated"]) or any(changes[key] for key in _ANY)
     return changes
 
 
 _CONFIGURE = ("new_group", "directory", "move", "templates", "permissions", "members", "files")
 _ANY = ("install", "python_packages", "configure", "final_config", "pkcs11", "unsimulated")
 _NO_CREDENTIALS = {
-    **{key: [] for key in ("set", "fetch", "remove", "unset")},
+    **{key: [] for key in ("set", "fetch", "remove", "unset", "unsimulated")},
     "missing": {"service_users": [], "partitions": []},
 }
 
@@ -120,6 +121,7 @@ def _nothing(look: Data) -> Changes:
         "files": [],
         "restart_rsyslog": False,
         "pkcs11": [],
+        "unsimulated": [],
     }
 
 
@@ -142,14 +144,17 @@ def _provider(look: Data, wanted: Data) -> Changes:
     templates = [name for name in with_template if name in _only_in_home(look, wanted) and name not in move]
     return {
         "paths": _paths(home, etc, f"{etc}/{CONFIG}", f"{etc}/{SECRETS}"),
-        "now": {"config": now["config_path"], "secrets": now["secrets_path"]},
+        # What is to be moved, and only check mode leaves where it is.
+        "now": {
+            "config": now["config_path"] if look["check_mode"] else f"{etc}/{CONFIG}",
+            "secrets": now["secrets_path"] if look["check_mode"] else f"{etc}/{SECRETS}",
+        },
         "owner": wanted["owner"],
         "group": None if look["check_mode"] and create_group else group["name"],  # what tasks can be given
         "install": _install(look, wanted),
         "new_group": group["name"] if create_group else None,
         # What puts files into the directory creates it, too.
-        "directory": _differs(files[etc], DIRECTORY_MODE, look, wanted)
-        and (look["check_mode"] or not move + templates),
+        "directory": not move + templates and _differs(files[etc], DIRECTORY_MODE, look, wanted),
         "move": move,
         "templates": templates,
         "permissions": [name for name in NAMES if _permissions_differ(name, look, wanted, bool(content))],
@@ -303,6 +308,7 @@ def _credentials(look: Data, wanted: Data) -> Changes:
             if each["state"] == "absent" and entries.has_secret(each["user_name"])
         ],
         "unset": _going_users(look, wanted),
+        "unsimulated": [],
         "missing": {
             "service_users": [name for name in set_users if entries.user_is_missing(name)],
             "partitions": [name for name in fetch if entries.is_missing(name)],
@@ -366,16 +372,7 @@ def _proxies_before(partition: Data, look: Data, wanted: Data) -> t.List[str]:
 
 
 def _unsimulated(look: Data, wanted: Data, changes: Data) -> t.List[str]:
-    """What check mode can only say, as it takes something that is not there yet."""
-    said = []
-    if changes["install"] or changes["move"] or changes["templates"] or changes["members"]:
-        said = _unsimulated_provider(look, wanted, changes)
-    users, partitions = _untried(look, wanted, changes["credentials"])
-    said += [f"The service proxy password of '{name}' would be set." for name in users]
-    return said + [f"The permanent secret of '{name}' would be fetched." for name in partitions]
-
-
-def _unsimulated_provider(look: Data, wanted: Data, changes: Data) -> t.List[str]:
+    """What check mode can only say of the provider, as it takes something that is not there yet."""
     home, etc, files = wanted["home"], wanted["etc"], look["files"]
     said = [f"{name} would be moved from {home}/etc to {etc}." for name in changes["move"]]
     templates = list(changes["templates"])
@@ -396,7 +393,7 @@ def _untried(look: Data, wanted: Data, names: Data) -> t.Tuple[t.List[str], t.Li
     entries = _Entries(look)
     managed = bool(wanted["settings"])
     later = names["missing"] if _lacks_pexpect(look, wanted) else {"service_users": [], "partitions": []}
-    set_later = [name for name in names["set"] if name not in entries.configured_users]
+    set_later = [name for name in _changing(wanted, names) if name not in entries.configured_users]
     users = [
         name
         for name in names["set"]
@@ -405,6 +402,8 @@ def _untried(look: Data, wanted: Data, names: Data) -> t.Tuple[t.List[str], t.Li
     by_name = {each["user_name"]: each for each in wanted["partitions"]}
     partitions = []
     for name in names["fetch"]:
+        if _is_only_verified(by_name[name], entries):
+            continue
         before = _proxies_before(by_name[name], look, wanted)
         waits = any(user in set_later or (managed and user not in entries.configured_users) for user in before)
         if waits or name in later["partitions"] or (managed and name not in entries.listed):
@@ -412,8 +411,27 @@ def _untried(look: Data, wanted: Data, names: Data) -> t.Tuple[t.List[str], t.Li
     return users, partitions
 
 
+def _changing(wanted: Data, names: Data) -> t.List[str]:
+    """The service users whose password this task, or one before it, would set."""
+    return [*names["set"], *wanted["changing_users"]]
+
+
+def _is_only_verified(partition: Data, entries: _Entries) -> bool:
+    return bool(partition["state"] == "present" and entries.has_secret(partition["user_name"]))
+
+
 def _leave_out_unsimulated(look: Data, wanted: Data, names: Changes) -> None:
+    """Say of credentials what the module cannot be asked for."""
     users, partitions = _untried(look, wanted, names)
+    names["unsimulated"] = [f"The service proxy password of '{name}' would be set." for name in users]
+    names["unsimulated"] += [f"The permanent secret of '{name}' would be fetched." for name in partitions]
+    # A login with the password that is there does not tell what one with the new password will.
+    changing, entries = _changing(wanted, names), _Entries(look)
+    partitions += [
+        each["user_name"]
+        for each in wanted["partitions"]
+        if _is_only_verified(each, entries) and any(user in changing for user in _proxies_before(each, look, wanted))
+    ]
     names["set"] = [name for name in names["set"] if name not in users]
     names["fetch"] = [name for name in names["fetch"] if name not in partitions]
 
@@ -429,6 +447,8 @@ def problems(look: Data, wanted: Data, changes: Data) -> t.List[str]:
     if CREDENTIALS not in wanted["scope"]:
         return []
     entries, to_set = _Entries(look), _credentials(look, wanted)["set"]
+    if look["check_mode"]:
+        to_set = [*to_set, *wanted["changing_users"]]
     wanted_partitions = [each for each in wanted["partitions"] if each["state"] != "absent"]
     untried = _untried(look, wanted, _credentials(look, wanted))[1] if look["check_mode"] else []
     judged = [each for each in wanted_partitions if each["user_name"] not in untried]

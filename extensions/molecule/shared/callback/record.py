@@ -23,17 +23,19 @@ short_description: Writes down what each playbook run did
 description: See the source.
 """
 
-# In check mode, one sentence tells of what cannot be tried: it and the tasks that it stands for have one name here.
+# What check mode can only tell in a sentence, and the tasks that do it, have one name here.
 SAME = {
-    r"Check mode .*: The provider \S+ would be installed|(Create|Download|Put|Remove) .*\b(package|temporary)\b.*"
-    r"|The package .*|The \.(deb|rpm) is installed.*|Let the group use the provider.*|The provider is .*"
-    r"|The present provider is kept as a backup": "installed",
-    r"(?:Check mode .*|Move the configuration to .*): (\S+)( would be moved .*)?": r"moved: \1",
-    r"(?:Check mode .*|Put what the client has none of .*): (\S+)( would be put in place .*)?": r"copied: \1",
-    r"(?:Check mode .*|Each user is a member .*): (\S+)( would become a member .*)?": r"joined: \1",
-    r"(It is told which|The) service proxy passwords? .*: (\S+)": r"service proxy password: \2",
-    r"(It is told which|The) permanent secrets? .*: (\S+)": r"permanent secret: \2",
+    r"The provider \S+ would be installed\.|(Create|Remove) the temporary directory .*|Download the package"
+    r"|Put the package for this host .*|Install the \.(deb|rpm)\b.*|Unpack the package .*|Make ppin executable"
+    r"|Let the group use the provider.*|Keep the present provider as a backup|Put the provider in place": "installed",
+    r"Remove the package( with zypper)?|Remove what no package has removed": "provider removed",
+    r"\S+ would be moved from .*|Move the configuration to .*": "moved",
+    r"\S+ would be put in place from the template .*|Copy missing configuration files .*": "copied",
+    r"(\S+) would become a member of .*|Add the members to the group: (\S+)": r"joined: \1\2",
+    r"The service proxy password of '(.+)' would be set\.": r"service proxy password: \1",
+    r"The permanent secret of '(.+)' would be fetched\.": r"permanent secret: \1",
 }
+UNSIMULATED = r"Report (changes|credentials) that check mode cannot simulate"
 
 
 class CallbackModule(CallbackBase):
@@ -50,21 +52,29 @@ class CallbackModule(CallbackBase):
         self.playbook = os.path.basename(playbook._file_name)
 
     def v2_runner_on_ok(self, result):
-        if result._result.get("changed") and "results" not in result._result:
-            self.note(result)
+        if not result._result.get("changed") or result._task.loop:
+            return
+        name = result._task.get_name().rpartition(" : ")[2]  # without that of the role
+        if re.fullmatch(UNSIMULATED, name):
+            self.note(result, *result._result["msg"])
+        elif result._task.action.endswith(".ppin_credentials"):
+            changed = [outcome for outcome in result._result["results"] if outcome["changed"]]
+            self.note(result, *(kind_and_name(outcome) for outcome in changed))
+        else:
+            self.note(result, name)
 
     def v2_runner_item_on_ok(self, result):
         if result._result.get("changed"):
-            item = result._result[result._result.get("ansible_loop_var", "item")]
-            self.note(result, f": {item}")
+            item = result._result.get("_ansible_item_label", result._result[result._result["ansible_loop_var"]])
+            self.note(result, f"{result._task.get_name().rpartition(' : ')[2]}: {item}")
 
-    def note(self, result, item=""):
-        name = result._task.get_name().rpartition(" : ")[2] + item  # without that of the role
-        for pattern, replacement in SAME.items():
-            if match := re.fullmatch(pattern, name):
-                name = match.expand(replacement)
-                break
-        self.changed.setdefault(result._host.get_name(), set()).add(name)
+    def note(self, result, *names):
+        for name in names:
+            for pattern, replacement in SAME.items():
+                if match := re.fullmatch(pattern, name):
+                    name = match.expand(replacement)
+                    break
+            self.changed.setdefault(result._host.get_name(), set()).add(name)
 
     def v2_playbook_on_stats(self, stats):
         run = {
@@ -75,3 +85,10 @@ class CallbackModule(CallbackBase):
         }
         with open(os.environ["PRIMUS_RUNS"], "a", encoding="utf-8") as runs:
             runs.write(json.dumps(run) + "\n")
+
+
+def kind_and_name(outcome):
+    """Of a credential, as ppin_credentials tells what came of it."""
+    if "service_user" in outcome:
+        return f"service proxy password: {outcome['service_user']}"
+    return f"permanent secret: {outcome['user_name']}"

@@ -61,7 +61,8 @@ def test_a_client_whose_files_are_to_be_moved_is_looked_at_where_they_are(fleet)
         result = result_of(fleet.run(plan_task(), arguments=arguments))
         assert not result["failed"] and not result["changed"], result
         assert result["plan"]["move"] == [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
-        assert result["plan"]["now"]["secrets"] == str(etc / ".secrets.cfg")
+        now = etc if arguments else fleet.folder / "host0000/new"
+        assert result["plan"]["now"]["secrets"] == str(now / ".secrets.cfg")
         assert {each["user_name"]: each["configured"] for each in result["look"]["partitions"]} == {
             "P1": False,
             "P2": True,
@@ -110,7 +111,10 @@ def test_what_is_wanted_serves_a_second_look(fleet):
     first, second = (entry["result"] for entry in fleet.run(plan_task(), again).entries)
     for each in (first, second):
         each["wanted"].pop("moment")
-    assert second["plan"] == first["plan"] and second["look"] == first["look"] and second["wanted"] == first["wanted"]
+    assert second["wanted"] == {**first["wanted"], "installed_before": True}
+    assert second["plan"]["config"] == {**first["plan"]["config"], "change": True}
+    assert (first["plan"]["move"], first["plan"]["templates"]) == ([".secrets.cfg", "primus.cfg"], [])
+    assert (second["plan"]["move"], second["plan"]["templates"]) == ([], [".secrets.cfg"])
 
 
 def test_an_option_that_there_is_not(fleet):

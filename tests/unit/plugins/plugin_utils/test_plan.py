@@ -148,6 +148,7 @@ BARE = {
     "files": dict.fromkeys(LOOK["files"], ABSENT),
 }
 CHECK = {"check_mode": True}
+NO_SECRETS = {"partitions": [secret("P1", False, ["svc1"]), secret("P2")], "service_users": [user("svc1", False)]}
 NO_PEXPECT = {"pexpect": {"installed": False, "version": None, "usable": False}}
 
 
@@ -172,7 +173,7 @@ def flat(changes):
 
 CONFIGURE = ("new_group", "directory", "move", "templates", "permissions", "members", "files", "config.change")
 CREDENTIALS = ("credentials.set", "credentials.fetch", "credentials.remove", "credentials.unset")
-OTHERWISE = ("install", "python_packages", "final_config", "pkcs11", "unsimulated")
+OTHERWISE = ("install", "python_packages", "final_config", "pkcs11", "unsimulated", "credentials.unsimulated")
 ALWAYS = ("paths", "now", "owner", "group", "config.content", "check_mode", "any", "configure", "credentials.any")
 """What is told of a client that needs nothing, too, or follows from the rest."""
 
@@ -403,21 +404,21 @@ def test_a_configuration_under_primus_home_moves_with_all_that_belongs_to_it():
     look = seen(files=IN_HOME)
     changes = plan(look, want())
     assert changes["move"] == [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
-    assert changes["now"] == {"config": f"{HOME}/etc/primus.cfg", "secrets": f"{HOME}/etc/.secrets.cfg"}
+    assert changes["now"] == {"config": f"{ETC}/primus.cfg", "secrets": f"{ETC}/.secrets.cfg"}
+    checked = plan(seen(CHECK, IN_HOME), want())
+    assert checked["now"] == {"config": f"{HOME}/etc/primus.cfg", "secrets": f"{HOME}/etc/.secrets.cfg"}
     assert paths_now(look, want()) == {
         "config_path": f"{HOME}/etc/primus.cfg",
         "secrets_path": f"{HOME}/etc/.secrets.cfg",
     }
     assert changes["paths"]["config"] == f"{ETC}/primus.cfg"
     assert (changes["config"]["change"], changes["permissions"], changes["any"]) == (False, [], True)
-    assert plan(seen(CHECK, IN_HOME), want())["unsimulated"] == [
-        f"{name} would be moved from {HOME}/etc to {ETC}." for name in changes["move"]
-    ]
+    assert checked["unsimulated"] == [f"{name} would be moved from {HOME}/etc to {ETC}." for name in changes["move"]]
 
 
 def test_what_is_in_both_places_is_not_moved():
     files = {**IN_HOME, f"{ETC}/.secrets.cfg": IN_ETC[".secrets.cfg"]}
-    changes = plan(seen(files=files), want())
+    changes = plan(seen(CHECK, files), want())
     assert changes["move"] == [".secrets.cfg.ledger", "primus.cfg"]
     assert changes["now"] == {"config": f"{HOME}/etc/primus.cfg", "secrets": f"{ETC}/.secrets.cfg"}
 
@@ -432,11 +433,15 @@ def test_what_is_in_both_places_is_not_moved():
 def test_a_new_provider_has_templates(options, templates):
     changes = plan(seen(NOT_INSTALLED, TEMPLATES), want(package="", **options))
     assert (changes["templates"], changes["move"]) == (templates, [])
+    changes = plan(seen(files=TEMPLATES), {**want(package="", **options), "installed_before": True})
+    assert (changes["templates"], changes["move"]) == (templates, [])
 
 
 def test_what_puts_files_into_the_directory_creates_it():
-    assert plan(seen(NOT_INSTALLED, TEMPLATES, {ETC: ABSENT}), want(package=""))["directory"] is False
-    assert plan(seen(NOT_INSTALLED, TEMPLATES, {ETC: ABSENT}, CHECK), want(package=""))["directory"] is True
+    for mode in ({}, CHECK):  # so that check mode tells what the run does
+        look = seen({**NOT_INSTALLED, **mode}, {**TEMPLATES, ETC: ABSENT})
+        assert plan(look, want(package=""))["directory"] is False
+        assert plan(seen(mode, {**IN_HOME, ETC: ABSENT}), want())["directory"] is False
 
 
 def test_a_bare_host_gets_everything():
@@ -450,6 +455,7 @@ def test_a_bare_host_gets_everything():
         "fetch": ["P1", "P2"],
         "remove": [],
         "unset": [],
+        "unsimulated": [],
         "missing": {"service_users": ["svc1"], "partitions": ["P1", "P2"]},
     }
     assert changes["unsimulated"] == []
@@ -461,6 +467,8 @@ def test_check_mode_tells_of_a_bare_host_what_it_cannot_simulate():
         "The provider 2.2.4 would be installed.",
         ".secrets.cfg would be put in place from the template of the provider.",
         "app would become a member of the group primus.",
+    ]
+    assert changes["credentials"]["unsimulated"] == [
         "The service proxy password of 'svc1' would be set.",
         "The permanent secret of 'P1' would be fetched.",
         "The permanent secret of 'P2' would be fetched.",
@@ -563,7 +571,7 @@ def test_credentials_that_are_not_as_asked(look, options, expected):
 def test_check_mode_asks_the_modules_what_they_can_tell(look, options, set_users, fetch, unsimulated):
     changes = plan(seen({**look, **CHECK}), want(**options))
     names = changes["credentials"]
-    assert (names["set"], names["fetch"], changes["unsimulated"]) == (set_users, fetch, unsimulated)
+    assert (names["set"], names["fetch"], names["unsimulated"]) == (set_users, fetch, unsimulated)
 
 
 @pytest.mark.parametrize(
@@ -698,6 +706,36 @@ def test_where_things_are_that_credentials_alone_go_by():
         "secrets": "/srv/s",
         "library": "/opt/p/lib/libprimusP11.so",
     }
+
+
+@pytest.mark.parametrize(
+    ("look", "partition", "verify", "fetch", "unsimulated"),
+    [
+        ({}, P1, "always", ["P2"], []),
+        ({}, P1, "changed", [], []),
+        ({}, updated(P1), "always", ["P1", "P2"], []),
+        (NO_SECRETS, P1, "changed", [], ["The permanent secret of 'P1' would be fetched."]),
+        (
+            {"partitions": [secret("P1", False, ["svc1"]), secret("P2")]},
+            P1,
+            "changed",
+            ["P1"],
+            [],
+        ),
+    ],
+)
+def test_check_mode_does_not_log_in_where_the_service_proxy_password_would_change(
+    look, partition, verify, fetch, unsimulated
+):
+    announced = want_credentials(partition, P2, verify=verify, changing_service_users=["svc1"])
+    together = want(partitions=[partition, P2], verify=verify, service_users=[updated(SVC1)])
+    for wanted in (announced, together):
+        seen_now = seen({**look, **CHECK})
+        changes = plan(seen_now, wanted)
+        assert problems(seen_now, wanted, changes) == []
+        assert changes["credentials"]["fetch"] == fetch
+        assert [each for each in changes["credentials"]["unsimulated"] if "permanent" in each] == unsimulated
+    assert problems(seen(look), announced, plan(seen(look), announced)) == ([NO_PROXY] if look == NO_SECRETS else [])
 
 
 # What is known to fail
