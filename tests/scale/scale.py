@@ -24,24 +24,26 @@ from fleet import Fleet, measured  # noqa: E402
 def wrong_and_right(hsm, folder, hosts, forks):
     """Two partitions behind a proxy, the first one's setup password wrong. True when the promises hold."""
     fleet = Fleet(hsm, folder, hosts, partitions=("P1:0:svc1", "P2:1:svc1"))
-    proxy = fleet.ppin("ppin_proxy", service_user="svc1", password=PROXY_PASSWORD)
-    run, wall, cpu = measured(fleet, proxy, forks=forks)
-    print(f"proxy: {hosts} hosts, {len(run.failures())} failed; {wall:.1f} s wall, {cpu:.1f} s CPU", flush=True)
-    variables = {"setup": {**SETUP, "P2": WRONG_SETUP}, "pins": PINS}
-    secret = fleet.secret("P1", task={"loop": ["P2", "P1"], "vars": variables})
-    secret["hsmops.primus.ppin_secret"].update(
-        user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}", verify="never"
+    setup = {**SETUP, "P2": WRONG_SETUP}
+    task = fleet.ppin(
+        "ppin_credentials",
+        service_users=[{"name": "svc1", "password": PROXY_PASSWORD}],
+        partitions=[
+            {"user_name": name, "setup_password": setup[name], "pkcs11_password": PINS[name]} for name in setup
+        ],
+        verify="never",
     )
-    run, wall, cpu = measured(fleet, secret, forks=forks)
+    run, wall, cpu = measured(fleet, task, forks=forks)
     verdicts = dict(fleet.verdicts("setup"))
-    added = [result for result in run.results("P1").values() if result.get("action") == "added"]
+    done = {host: {each.get("user_name"): each for each in result["results"]} for host, result in run.results().items()}
+    added = [host for host, results in done.items() if results["P1"]["action"] == "added"]
+    failed = [host for host, results in done.items() if results["P2"].get("failed")]
     print(
-        f"secrets: {len(run.failures('P2'))} failed with the wrong password, {len(added)} provisioned with the right "
-        f"one, {len(run.lines('waits for the verdict'))} waited; at the HSM {verdicts}; {wall:.1f} s wall, "
-        f"{cpu:.1f} s CPU",
+        f"credentials: {len(failed)} failed with the wrong password, {len(added)} provisioned with the right one, "
+        f"{len(run.lines('waits for the verdict'))} waited; at the HSM {verdicts}; {wall:.1f} s wall, {cpu:.1f} s CPU",
         flush=True,
     )
-    return verdicts == {REJECTED: 1, "ok": hosts} and len(run.failures("P2")) == len(added) == hosts
+    return verdicts == {REJECTED: 1, "ok": hosts} and len(failed) == len(added) == hosts
 
 
 def stale_and_changed(hsm, folder, hosts, forks):
