@@ -82,7 +82,7 @@ def test_a_run_of_root(client):
         files = [copy, client.secrets, *client.etc.glob(".secrets.cfg.new-*")]
         assert len(files) == 3
         attacks = [lambda: os.listdir(Path("/run", NAME % 0)), lambda: os.close(os.open(terminal, os.O_RDONLY))]
-        attacks += [lambda: os.close(os.open(terminal, os.O_WRONLY)), lambda: (client.etc / "planted").touch()]
+        attacks += [lambda: os.close(os.open(terminal, os.O_WRONLY)), (client.etc / "planted").touch]
         attacks += [attack for file in files for attack in attacks_on_file(file)]
         attacks += [attack for pid in (process.pid, ppin) for attack in attacks_on_process(pid)]
         for number, attack in enumerate(attacks):

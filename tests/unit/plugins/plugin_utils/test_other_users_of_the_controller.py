@@ -81,7 +81,7 @@ def test_the_default_store_is_closed(default, place):
     with default.turn(KEY, "h", 0, print):
         files = [path / "key", path / f"{KEY}.json", path / f"{KEY}.lock"]
         assert sorted(path.iterdir()) == sorted(files)
-        attacks = [lambda: os.listdir(path), lambda: (path / "planted").touch(), lambda: swap(path, place)]
+        attacks = [lambda: os.listdir(path), (path / "planted").touch, lambda: swap(path, place)]
         for file in files:
             attacks += [
                 lambda file=file: file.read_bytes(),
@@ -166,9 +166,9 @@ def test_the_shared_store_is_closed_to_others(shared):
     path = Path(shared.path)
     for attack in (
         lambda: os.listdir(path),
-        lambda: (path / "key").read_bytes(),
-        lambda: (path / f"{KEY}.json").unlink(),
-        lambda: (path / f"{KEY}.lock").touch(),
+        (path / "key").read_bytes,
+        (path / f"{KEY}.json").unlink,
+        (path / f"{KEY}.lock").touch,
         lambda: shared.read(KEY),
     ):
         assert not as_user(attack, group=OUTSIDE)
