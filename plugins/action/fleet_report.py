@@ -54,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if not self._task.check_mode:
                 write({path: FORMATS[name](data) for name, path in paths.items()}, dest, modes)
         except (OSError, ValueError, PpinError) as exc:
-            return {"failed": True, "msg": "The report cannot be written: %s" % exc}
+            return {"failed": True, "msg": "Cannot write the report: %s" % exc}
         written = {} if self._task.check_mode else paths
         return {"changed": True, "files": written, "summary": to_lines(data), "counts": data["counts"]}
 

@@ -25,12 +25,14 @@ def check_dest(module: AnsibleModule) -> None:
     """Know before anything is spent that `dest` can be written. :raises PpinError:"""
     folder = os.path.dirname(native(module.params["dest"])) or "."
     if os.path.isdir(native(module.params["dest"])):
-        raise PpinError("%s is a folder" % native(module.params["dest"]), cls="config", hint="Name a file with dest.")
+        raise PpinError(
+            "%s is a directory" % native(module.params["dest"]), cls="config", hint="Name a file with dest."
+        )
     if not os.path.isdir(folder):
-        raise PpinError("There is no folder %s" % folder, cls="config", hint="Make it, or correct dest.")
+        raise PpinError("Directory %s does not exist" % folder, cls="config", hint="Create it, or correct dest.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PpinError(
-            "The folder %s cannot be written" % folder, cls="permission", hint="Correct its rights or dest."
+            "Directory %s is not writable" % folder, cls="permission", hint="Correct its permissions, or dest."
         )
     directory, name = open_parent(real_path(native(module.params["dest"])))
     with directory:

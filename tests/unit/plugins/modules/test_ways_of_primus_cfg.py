@@ -107,5 +107,5 @@ def test_a_partition_that_is_nowhere_fails_before_a_password_is_spent(client, op
     wrap_ppin(client.ppin, """"$0.real" "$@" | sed "s/user 'P2'/user 'P9'/" """)
     result = client.secret(user_name="P9", **options)
     assert result["failed"] and result["logins"] == 0 and client.hsm.logins() == []
-    assert "primus.cfg does not tell at which HSM 'P9' is, which ppin lists" in result["msg"]
+    assert "primus.cfg names no HSM for 'P9', which ppin lists" in result["msg"]
     assert str(client.config) in result["error"]["hint"] and result["error"]["class"] == "config"
