@@ -135,10 +135,10 @@ BEHAVIOURS = {
     "hangs after a password": ({"hang_at": "after-password"}, 3, "timed out after 3 seconds", "Adding", 1),
     "prints 10 MB": ({"print_mb": 10}, 60, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
     "asks something else first": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "not known", "Really [y/N]?", 0,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "unknown prompt", "Really [y/N]?", 0,
     ),
     "asks something else last": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "not known", "Really [y/N]?", 1,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "unknown prompt", "Really [y/N]?", 1,
     ),
 }  # fmt: skip
 

@@ -79,7 +79,7 @@ def test_a_bare_host(client, tmp_path, monkeypatch):
     info = client.info(primus_home=str(tmp_path), **files)
     assert (info["installed"], info["executable"], info["version"], info["partitions"]) == (False, None, None, [])
     assert info["config"] == {"path": files["config_path"], "exists": False}
-    assert "There is no ppin" in info["error"]["msg"] and info["error"]["hint"]
+    assert "ppin was not found" in info["error"]["msg"] and info["error"]["hint"]
 
 
 def test_a_broken_client_is_described(client):

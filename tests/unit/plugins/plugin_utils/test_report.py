@@ -216,8 +216,8 @@ def test_a_plausible_fleet():
     assert data["counts"]["partitions"] == {"all": 22, "configured": 21}
     assert json.loads(to_json(data)) == data
     lines = to_lines(data)
-    assert lines[0] == "Hosts: 14 (9 ok, 2 attention, 2 problem, 1 not looked at)."
-    assert lines[2] == "NOT LOOKED AT: Hosts that could not be reached: 1, on web07.example.com."
+    assert lines[0] == "Hosts: 14 (9 ok, 2 attention, 2 problem, 1 not inspected)."
+    assert lines[2] == "NOT INSPECTED: Hosts that could not be reached: 1, on web07.example.com."
 
 
 def test_an_empty_fleet():
