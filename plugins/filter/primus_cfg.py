@@ -26,7 +26,7 @@ options:
     suboptions:
       hsms:
         description:
-          - The HSMs, or the service proxies before them, in the order in which they are written.
+          - The HSMs, or the service proxies in front of them, in the order in which they are written.
         type: list
         elements: dict
         required: true

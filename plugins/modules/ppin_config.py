@@ -150,7 +150,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
             "after": shown(new),
         }
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
-            named = judge(ppin, content)
+            named = validate(ppin, content)
             if old is not None:
                 check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
@@ -239,13 +239,13 @@ def shown(content: bytes) -> str:
     )
 
 
-def judge(ppin: Ppin, content: str) -> t.Collection[str]:
+def validate(ppin: Ppin, content: str) -> t.Collection[str]:
     """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
     with Workplace(ppin.paths.secrets) as place:
-        return judge_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
+        return validate_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
 
 
-def judge_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
+def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
     template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
     secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:

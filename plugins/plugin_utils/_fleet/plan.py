@@ -361,7 +361,7 @@ def _is_in_config(service_user: str, look: Data, wanted: Data) -> bool:
 
 
 def _proxies_before(partition: Data, look: Data, wanted: Data) -> t.List[str]:
-    """The service users before a partition, once primus.cfg is as wanted."""
+    """The service users in front of a partition, once primus.cfg is as wanted."""
     if wanted["settings"]:
         return proxy_users(partition)
     seen = [each["proxy_users"] for each in look["partitions"] if each["user_name"] == partition["user_name"]]

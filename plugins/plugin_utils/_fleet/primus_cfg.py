@@ -505,7 +505,7 @@ def _at(
 
 
 def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
-    """The service users before a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
+    """The service users in front of a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
     value = partition.get("proxy_user")
     names = value.values() if isinstance(value, Mapping) else [value]
     return list(dict.fromkeys(name for name in names if name))
@@ -599,7 +599,7 @@ def _read_service_users(found: Found, path: str, values: t.Any) -> t.Optional[t.
 def _judge_proxies(
     found: Found, prefix: str, partitions: t.List[Data], users: t.List[Data], require_passwords: bool
 ) -> None:
-    """Adds a violation for each service user before a partition that is not to be there, or has no password."""
+    """Adds a violation for each service user in front of a partition that is not to be there, or has no password."""
     path = prefix + "service_users"
     by_name = {user["name"]: (i, user) for i, user in enumerate(users) if "name" in user}
     for i, partition in enumerate(partitions):

@@ -491,16 +491,16 @@ def to_json(data: Data) -> str:
 
 def to_html(data: Data) -> str:
     """One page that needs nothing else. Its policy lets run only the style and the script that are part of it."""
-    folder = Path(__file__).parent
+    directory = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader(directory),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     files = {"style": "report.css", "script": "report.js"}
-    parts = {name: (folder / file).read_text("utf-8") for name, file in files.items()}
+    parts = {name: (directory / file).read_text("utf-8") for name, file in files.items()}
     policy = "; ".join(
         ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
         + ["%s-src 'sha256-%s'" % (name, _digest(text)) for name, text in parts.items()]
