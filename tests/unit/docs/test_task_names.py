@@ -11,11 +11,12 @@ from emulated_hsm import COLLECTION
 VERBS = re.findall(
     r"\w+",
     """
-    Add Apply Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create Decommission
-    Decrypt Disable Download Enable Encrypt End Expire Fail Fetch Fill Find Free Gather Give Ignore Include
-    Install Keep Kill Leave Let Link List Load Log Make Measure Mount Move Name Pack Plan Prepare Provision
-    Publish Put Read Record Remember Remove Render Replace Report Reset Restart Restore Rotate Run Search
-    Serve Set Show Start Stop Store Take Test Try Unmount Unpack Update Use Validate Verify Wait Write
+    Add Apply Ask Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create
+    Decommission Decrypt Describe Disable Download Enable Encrypt End Expect Expire Fail Fetch Fill Find Free
+    Gather Give Have Ignore Include Install Keep Kill Leave Let Link List Load Log Look Make Measure Mount
+    Move Name Pack Plan Prepare Provision Publish Put Read Record Remember Remove Render Replace Report Reset
+    Restart Restore Rotate Run Search See Serve Set Show Start Stop Store Take Test Try Unmount Unpack Update
+    Use Validate Verify Wait Write
     """,
 )
 
