@@ -45,13 +45,14 @@ def check_choice(options: Options) -> None:
     """
     chosen_by = [option for option in ("name", "kind") if options[option] is not None]
     if options["name"] == "":
-        raise AnsibleActionFail("name is empty, so nothing was cleared: give the name of a partition or service user")
+        raise AnsibleActionFail("Nothing was cleared, because name is empty: set it to a partition or service user")
     if not chosen_by and not options["all"]:
         raise AnsibleActionFail(
-            "Nothing was cleared, as it was not said what to clear: give name or kind, or all=true for every entry"
+            "Nothing was cleared, because neither name, kind nor all=true is set: set name or kind, or all=true for "
+            "every entry"
         )
     if chosen_by and options["all"]:
         raise AnsibleActionFail(
-            "Nothing was cleared, as all=true is every entry, and %s only some: give one or the other"
+            "Nothing was cleared, because all=true selects every entry and %s only some: set one or the other"
             % " and ".join(chosen_by)
         )

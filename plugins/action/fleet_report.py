@@ -26,7 +26,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import
 
 FILE_NAME = "primus_report"
 LOCK_TIMEOUT = 60
-"""Seconds to wait for another run that writes to the same folder."""
+"""Seconds to wait for another run that writes to the same directory."""
 FORMATS: t.Dict[str, t.Callable[[Data], str]] = {"html": to_html, "json": to_json, "prom": to_prometheus}
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
@@ -60,7 +60,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
 
 def write(files: t.Mapping[str, str], dest: str, modes: t.Mapping[str, int]) -> None:
-    """Put texts at paths in the folder dest, each whole or not at all, also when another run does the same."""
+    """Put texts at paths in the directory dest, each whole or not at all, also when another run does the same."""
     make_directory(dest)
     with locked(os.path.join(dest, FILE_NAME), LOCK_TIMEOUT):
         for path, text in files.items():

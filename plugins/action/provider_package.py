@@ -79,9 +79,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _send(self, src: str, choice: Choice, path: str) -> Result:
         """Unpack the package and copy it to the host; what is left here is removed."""
-        folder = tempfile.mkdtemp(dir=C.DEFAULT_LOCAL_TMP)
+        directory = tempfile.mkdtemp(dir=C.DEFAULT_LOCAL_TMP)
         try:
-            package = os.path.join(folder, "package")
+            package = os.path.join(directory, "package")
             copy_package(src, choice.package.name, package)
             task = self._task.copy()
             task.args = {"src": package, "dest": path, "mode": "0600"}
@@ -97,4 +97,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result: Result = copy.run(task_vars=self._task_vars)
             return result
         finally:
-            shutil.rmtree(folder)
+            shutil.rmtree(directory)

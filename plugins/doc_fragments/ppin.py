@@ -10,30 +10,29 @@ options:
   executable:
     description:
       - Path of the C(ppin) command.
-      - By default C(bin/ppin) under O(primus_home), then what E(PATH) finds.
+      - By default C(bin/ppin) in O(primus_home), then the first one in E(PATH).
     type: path
   primus_home:
     description:
-      - The folder that the provider is installed in (the vendor's C(PRIMUS_HOME)).
+      - The installation directory of the provider (the vendor's C(PRIMUS_HOME)).
       - By default the environment variable E(PRIMUS_HOME), then V(/usr/local/primus).
     type: path
   config_path:
     description:
       - Path of C(primus.cfg).
-      - By default as C(ppin) finds it, which is the environment variable E(SECUROSYS_PKCS11_CONF), then
-        V(/etc/primus/primus.cfg), then C(etc/primus.cfg) under O(primus_home).
+      - By default the file that C(ppin) uses, which is the environment variable E(SECUROSYS_PKCS11_CONF), then
+        V(/etc/primus/primus.cfg), then C(etc/primus.cfg) in O(primus_home).
     type: path
   secrets_path:
     description:
       - Path of C(.secrets.cfg).
-      - By default as C(ppin) finds it, which is the environment variable E(SECUROSYS_SECRETS_CONF), then
-        V(/etc/primus/.secrets.cfg), then C(etc/.secrets.cfg) under O(primus_home).
+      - By default the file that C(ppin) uses, which is the environment variable E(SECUROSYS_SECRETS_CONF), then
+        V(/etc/primus/.secrets.cfg), then C(etc/.secrets.cfg) in O(primus_home).
     type: path
   timeout:
     description:
-      - Seconds that one C(ppin) may take before it is ended, and that another run on the same client is waited for. At
-        least 1.
-      - A C(ppin) that was ended is not run again, as the HSM may have judged the credential.
+      - Timeout in seconds for each C(ppin) command, and for waiting for another run's lock. At least 1.
+      - A C(ppin) command that timed out is not retried, because the HSM may have evaluated the credential.
     type: int
     default: 60
 """
@@ -54,17 +53,17 @@ options:
 options:
   setup_password:
     description:
-      - Setup password of the partition. Its validity starts with its first use and ends after a time that the HSM sets.
-      - Needed only when the permanent secret is to be fetched.
+      - Setup password of the partition. It is valid from its first use for a time that is configured at the HSM.
+      - Required only when the permanent secret has to be fetched.
     type: str
   pkcs11_password:
     description:
-      - PKCS#11 password (PIN) of the partition. Needed only when the permanent secret is to be fetched.
+      - PKCS#11 password (PIN) of the partition. Required only when the permanent secret has to be fetched.
     type: str
   setup_password_format_check:
     description:
-      - Refuse a O(setup_password) that does not have the documented form (five groups of five letters and digits,
-        joined by dashes) before anything runs. Letters of both cases are accepted, and none is changed.
+      - Fail before anything runs if O(setup_password) does not have the documented form (five groups of five letters
+        and digits, joined by dashes). Letters of both cases are accepted and left unchanged.
     type: bool
     default: true
 """
@@ -73,10 +72,10 @@ options:
     DIALOGUE = r"""
 options: {}
 requirements:
-  - pexpect 4.0 or later, on the host that runs C(ppin), for the runs that give it a password
+  - pexpect 4.0 or later, on the managed node, when C(ppin) has to be given a password
 notes:
-  - Passwords are typed to C(ppin) through a pseudo-terminal once it has asked and has switched the echo off. They are
-    never in the arguments or the environment of a process.
+  - Passwords are typed to C(ppin) through a pseudo-terminal, after it has shown its prompt and disabled the echo. They
+    are never in the arguments or the environment of a process.
 """
 
     # module_utils/_client/converge.py
@@ -84,47 +83,44 @@ notes:
 options:
   force:
     description:
-      - With O(state=updated), set the credential again even if the password given is the one that set it.
+      - With O(state=updated), set the credential again even if it was set with the same password.
     type: bool
     default: false
   retries:
     description:
-      - How often to try again, with a growing pause (1, 2, 4, … seconds), after an error that says that the HSM could
-        not be reached or was busy.
-      - A credential that was rejected is never tried again.
+      - Number of retries, with a growing delay (1, 2, 4, … seconds), after an error that means that the HSM could not
+        be reached or was busy. Only such errors are retried, because the HSM has not evaluated the credential.
+      - A rejected credential is never retried.
     type: int
     default: 2
   backup:
     description:
-      - Keep a copy of C(.secrets.cfg) as it was before the change, beside it, with the same owner and mode.
+      - Keep a backup of C(.secrets.cfg) in the same directory, with the same owner and mode.
     type: bool
     default: false
   in_place:
     description:
-      - Write to C(.secrets.cfg) as it is, in place of a new file that takes its place by one rename. For a file that is
-        mounted on its own (containers), has hard links, or lies in a directory that the user of the task may not write
-        to.
-      - What was in the file and what is to be is kept meanwhile, beside it or in C(/var/tmp), so that the next run ends
-        a write that was interrupted. Until then an application may find half of it. In a container that is thrown
-        away after it was killed, what was kept is lost.
+      - Write to the existing C(.secrets.cfg) instead of replacing it by a rename. For a file that is mounted on its own
+        (containers), has hard links, or is in a directory that the user of the task cannot write to.
+      - The old and the new content are kept during the write, in the same directory or in C(/var/tmp), so that the next
+        run completes an interrupted write. Until then an application may read an incomplete file. In a container that
+        is discarded after it was killed, this copy is lost.
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode and tell whether it would change something, without changing it.
   diff_mode:
     support: full
-    description: Shows the state of the credential before and after, never the credential.
+    details: Shows the state of the credential before and after, never the credential.
 notes:
-  - C(ppin) rewrites its file in place, and removes the present entry when an update fails. So it works on a copy, which
-    takes the place of C(.secrets.cfg) when the change has worked. The module needs write access to the directory of the
-    file; the file must be one that can be replaced, with no other hard link and no mount of its own, or see
-    O(in_place).
-  - The module follows no link, and works in no directory and on no file, that a user could have put there who is
-    neither root nor the user of the task.
-  - Beside C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted PBKDF2
-    fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
+  - C(ppin) rewrites its file in place, and removes the existing entry if an update fails. The module therefore runs it
+    on a copy, which replaces C(.secrets.cfg) when the change has succeeded. It needs write access to the directory of
+    the file, and the file must have no other hard link and no mount of its own; otherwise see O(in_place).
+  - The module does not use links, directories or files that a user other than root or the user of the task could have
+    created.
+  - In the directory of C(.secrets.cfg) the module keeps the ledger C(.secrets.cfg.ledger), mode 0600, with a salted
+    PBKDF2 fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
 """
 
     # module_utils/_client/login.py
@@ -132,39 +128,39 @@ notes:
 options:
   force:
     description:
-      - Log in even with a secret of which the ledger of this client or the attempt gate knows that the HSM rejected it.
-        Without this the module fails then, before any login, and names the partition.
-      - A secret that was fetched anew with M(hsmops.primus.ppin_secret) counts as good until it is rejected.
+      - Log in even if the ledger of this client or the attempt gate has recorded that the HSM rejected the secret.
+        Without this the module fails before any login, and names the partition.
+      - A secret that was fetched again with M(hsmops.primus.ppin_secret) counts as valid until it is rejected.
     type: bool
     default: false
 notes:
   - The logins are made with the permanent secrets in C(.secrets.cfg). No password is given to the module.
-  - What was rejected is noted in C(.secrets.cfg.ledger), beside C(.secrets.cfg).
+  - A rejection is recorded in C(.secrets.cfg.ledger), in the directory of C(.secrets.cfg).
 """
 
     # module_utils/_client/gate_options.py
     GATE_SAYS = r"""
 options:
   gate_says:
-    description: What the attempt gate knows. The action plugin sets it.
+    description: Information from the attempt gate. The action plugin sets it.
     type: dict
     suboptions:
       look:
-        description: Whether this is the gate's own look, which notes the verdict of a login also in check mode.
+        description: Whether this is the gate's own check, which records the result of a login also in check mode.
         type: bool
         default: false
       checked:
-        description: Partitions of whose present secret the verdict in the ledger is that of a login of this run.
+        description: Partitions whose result in the ledger is from a login of this run.
         type: list
         elements: str
         default: []
       stale:
-        description: Origins of permanent secrets that the HSM rejects, as several clients found.
+        description: Origins of permanent secrets that several clients have found to be rejected.
         type: list
         elements: str
         default: []
       origins:
-        description: The origins to note of the secrets that are fetched, by partition.
+        description: The origins to record for the secrets that are fetched, by partition.
         type: dict
         default: {}
 """
@@ -174,38 +170,40 @@ options:
 options:
   gate:
     description:
-      - Whether a credential that no host has tried yet is tried by one host alone, while the others wait for the
-        verdict. Accepted, two others follow, and more with each acceptance, up to O(gate_parallel); rejected, the
-        others fail without contact with the HSM. So a wrong password costs one attempt per fleet, and one that was
-        changed at the HSM since the last run two.
-      - A host that needs nothing never waits. See C(docs/fleet_safety.md).
+      - Whether a credential that no host has tried yet is tried by a single host, while the others wait for the result.
+        If it is accepted, two others follow, and more with each acceptance, up to O(gate_parallel). If it is rejected,
+        the others fail without contacting the HSM. A wrong password thus costs one attempt per fleet, and a password
+        that was changed at the HSM since the last run costs two.
+      - A host that needs no change never waits. See C(docs/fleet_safety.md).
     type: bool
     default: true
   gate_store:
     description:
-      - Where the gate keeps what it knows. This is a directory of the control node (created with mode 0700 when it is
-        not there; one that a group of operators shares needs mode 2770), or a Redis, as a URL that begins with
-        C(redis://), C(rediss://) or C(unix://). For a Redis the control node needs the Python package redis.
-      - By default the directory C(hsmops-primus-gate) in Ansible's own, C(~/.ansible) or what C(ANSIBLE_HOME) says.
-      - Controllers that work on the same fleet must share it, and fleets with different HSMs need different ones if
-        their partitions have the same names.
+      - Where the gate stores its entries. Either a directory of the control node (created with mode 0700 if it does not
+        exist; a directory that is shared by a group of operators needs mode 2770), or a Redis server, as a URL that
+        starts with C(redis://), C(rediss://) or C(unix://). Redis requires the Python package redis on the control
+        node.
+      - By default the directory C(hsmops-primus-gate) in Ansible's home, C(~/.ansible) or C(ANSIBLE_HOME).
+      - Control nodes that manage the same fleet must share the store. Fleets with different HSMs need different stores
+        if their partitions have the same names.
     type: str
   gate_budget:
     description:
-      - How many logins with one name may go wrong, or remain without a verdict, within O(gate_window) seconds. It stops
-        several different wrong passwords for one partition before the HSM locks it. At least 1.
-      - Setup passwords and permanent secrets of a partition have one account, as the HSM counts them together.
+      - Maximum number of failed or unclear logins for one name within O(gate_window) seconds. It stops several
+        different wrong passwords for one partition before the HSM locks it. At least 1.
+      - Setup passwords and permanent secrets of a partition share one budget, because the HSM counts them together.
     type: int
     default: 3
   gate_parallel:
     description:
-      - How many hosts may use a credential at once that was accepted in this run. At least 1.
+      - Maximum number of hosts that use a credential accepted in this run at the same time. At least 1.
     type: int
     default: 16
   gate_window:
     description:
-      - Seconds for which the gate goes by a credential that was accepted, and counts those that were not. At least 1.
-      - A credential that was rejected stays so until its entry is cleared with M(hsmops.primus.attempt_gate).
+      - Seconds for which an accepted credential counts as accepted, and a failed login counts towards O(gate_budget).
+        At least 1.
+      - A rejected credential stays rejected until its entry is cleared with M(hsmops.primus.attempt_gate).
     type: int
     default: 3600
 seealso:
@@ -218,47 +216,18 @@ seealso:
 options:
   name:
     description:
-      - Only entries of this partition or service user.
+      - Select the entries of this partition or service user.
     type: str
   kind:
     description:
-      - Only entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for a
-        service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
+      - Select the entries of this kind, which is V(secret) for a setup password with its PKCS#11 password, V(proxy) for
+        a service proxy password, V(pin) for a PKCS#11 password that M(hsmops.primus.pkcs11_token_info) tried,
         V(permanent) for the permanent secrets that the clients have.
     type: str
     choices: [secret, proxy, pin, permanent]
   gate_store:
     description:
-      - Where the gate keeps what it knows, as in M(hsmops.primus.ppin_secret). The action group
+      - Where the gate stores its entries, as in M(hsmops.primus.ppin_secret). The action group
         C(hsmops.primus.attempt_gate) does not set it for this module.
     type: str
-"""
-
-    ATTRIBUTES = r"""
-options: {}
-attributes:
-  action_group:
-    support: full
-    description: Use C(group/hsmops.primus.ppin) in C(module_defaults) to set defaults for this module.
-    membership:
-      - hsmops.primus.ppin
-  platform:
-    support: full
-    description: Linux, with the Primus PKCS#11 provider installed.
-    platforms: posix
-notes:
-  - Works with Python 3.6 and later on the host.
-"""
-
-    # Modules that are an action plugin only: plugins/action/
-    CONTROLLER = r"""
-options: {}
-attributes:
-  action:
-    support: full
-    description: Is an action plugin, and runs on the controller.
-  platform:
-    support: full
-    description: The controller.
-    platforms: posix
 """

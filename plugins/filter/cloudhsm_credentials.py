@@ -9,7 +9,7 @@ import typing as t
 
 DOCUMENTATION = r"""
 name: cloudhsm_credentials
-short_description: Service users and partitions, from the credential files of CloudHSM
+short_description: Read service users and partitions from the credential files of CloudHSM
 version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)

@@ -8,7 +8,7 @@ import typing as t
 
 DOCUMENTATION = r"""
 name: primus_cfg
-short_description: The text of primus.cfg, from data
+short_description: Render primus.cfg from data
 version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
@@ -26,7 +26,7 @@ options:
     suboptions:
       hsms:
         description:
-          - The HSMs, or the service proxies before them, in the order in which they are written.
+          - The HSMs, or the service proxies in front of them, in the order in which they are written.
         type: list
         elements: dict
         required: true
@@ -71,7 +71,7 @@ options:
             type: raw
           proxy_user:
             description:
-              - The service user that stands before the partition (CloudHSM).
+              - The service user in front of the partition (CloudHSM).
               - A string or a dictionary, as O(_input.partitions[].client_id).
             type: raw
           hsms:

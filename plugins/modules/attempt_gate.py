@@ -8,23 +8,24 @@
 
 DOCUMENTATION = r"""
 module: attempt_gate
-short_description: Entries of the attempt gate are cleared
+short_description: Clear entries of the attempt gate
 version_added: 1.0.0
 description:
   - Clears entries of the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules.
-    Their credentials count as never tried then, and no longer towards
+    The credentials then count as never tried, and no longer towards
     O(hsmops.primus.ppin_secret#module:gate_budget).
   - Give O(name), O(kind) or both, which clears the entries that match all that is given, or O(all=true).
-  - Works on the controller, for each host of the play. Use C(run_once), or one host.
+  - Runs on the control node, once for each host of the play. Use C(run_once), or a play with one host.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
-  - hsmops.primus.ppin.controller
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.control_node
   - hsmops.primus.ppin.gate_entries
 options:
   state:
     description:
-      - Whether the entries are there. Only the modules that try a credential make entries.
+      - The state of the entries. Only the modules that try a credential create entries.
     type: str
     choices: [absent]
     required: true
@@ -36,10 +37,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Returns what it would clear.
+    details: Returns what it would clear.
   diff_mode:
     support: full
-    description: Shows the entries that are cleared.
+    details: Shows the entries that are cleared.
 seealso:
   - module: hsmops.primus.attempt_gate_info
   - module: hsmops.primus.ppin_secret
@@ -47,7 +48,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Let the setup password of PARTITION1 be tried again
+- name: Allow the setup password of PARTITION1 to be tried again
   hsmops.primus.attempt_gate:
     name: PARTITION1
     kind: secret
@@ -76,9 +77,9 @@ entries:
       type: str
     verdict:
       description: >-
-        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM judged it or which password it
-        rejected, V(running) while it is tried, or after the run that tried it has died. V(unreachable), with the same
-        kind, says that hosts have just not reached the HSM.
+        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM evaluated it or which password it
+        rejected, V(running) while it is tried, or after the run that tried it was interrupted. V(unreachable), with the
+        same kind, means that hosts have recently not reached the HSM.
       type: str
     host:
       description: The host that tried.
@@ -93,13 +94,13 @@ entries:
       description: Its meaning, or null.
       type: str
     wrong:
-      description: When logins failed or had no clear verdict, in UTC. Those of the last C(gate_window) seconds count.
+      description: When logins failed or had an unclear result, in UTC. Those of the last C(gate_window) seconds count.
       type: list
       elements: str
     witnesses:
       description: >-
-        The hosts whose logins were rejected, where that may have another cause than the credential. It takes two of
-        them before the others go by it.
+        The hosts whose logins were rejected, if the cause may be something other than the credential. Other hosts rely
+        on it only after two of them have reported it.
       type: list
       elements: str
   sample:

@@ -8,16 +8,17 @@
 
 DOCUMENTATION = r"""
 module: attempt_gate_info
-short_description: What the attempt gate knows of credentials
+short_description: Gather information about the entries of the attempt gate
 version_added: 1.0.0
 description:
-  - Returns what the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules knows
-    of the credentials that were tried. Without O(name) and O(kind), all of it.
-  - Works on the controller, for each host of the play. Use C(run_once), or one host.
+  - Returns the entries of the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other
+    modules, one for each credential that was tried. Without O(name) and O(kind), all of them.
+  - Runs on the control node, once for each host of the play. Use C(run_once), or a play with one host.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
-  - hsmops.primus.ppin.controller
+  - hsmops.primus.attributes.control_node
+  - hsmops.primus.attributes.info_module
   - hsmops.primus.ppin.gate_entries
 options:
   setup_password_lifespan:
@@ -25,13 +26,6 @@ options:
       - How many hours a setup password is valid from its first use, for RV(entries[].setup_password_validity); 0 for a
         one-time password. By default 72, as with an HSM on premises; with CloudHSM it is 168 (7 days).
     type: int
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: none
-    description: Changes nothing.
 seealso:
   - module: hsmops.primus.attempt_gate
   - module: hsmops.primus.ppin_secret
@@ -39,12 +33,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Read what the attempt gate knows
+- name: Read all entries of the attempt gate
   hsmops.primus.attempt_gate_info:
   register: gate
   run_once: true
 
-- name: Read what it knows of PARTITION1
+- name: Read the entries of PARTITION1
   hsmops.primus.attempt_gate_info:
     name: PARTITION1
   register: gate
@@ -66,9 +60,9 @@ entries:
       type: str
     verdict:
       description: >-
-        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM judged it or which password it
-        rejected, V(running) while it is tried, or after the run that tried it has died. V(unreachable), with the same
-        kind, says that hosts have just not reached the HSM.
+        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM evaluated it or which password it
+        rejected, V(running) while it is tried, or after the run that tried it was interrupted. V(unreachable), with the
+        same kind, means that hosts have recently not reached the HSM.
       type: str
     host:
       description: The host that tried.
@@ -83,13 +77,13 @@ entries:
       description: Its meaning, or null.
       type: str
     wrong:
-      description: When logins failed or had no clear verdict, in UTC. Those of the last C(gate_window) seconds count.
+      description: When logins failed or had an unclear result, in UTC. Those of the last C(gate_window) seconds count.
       type: list
       elements: str
     witnesses:
       description: >-
-        The hosts whose logins were rejected, where that may have another cause than the credential. It takes two of
-        them before the others go by it.
+        The hosts whose logins were rejected, if the cause may be something other than the credential. Other hosts rely
+        on it only after two of them have reported it.
       type: list
       elements: str
     setup_password_validity:

@@ -11,11 +11,11 @@ module: client_plan
 short_description: Plan the changes that a Primus HSM client needs
 version_added: 1.0.0
 description:
-  - Checks the variables of a client, looks at the client with M(hsmops.primus.ppin_info), and returns what is to be
-    changed. It is made for the roles of this collection, whose tasks only do what the plan says.
+  - Validates the variables of a client, inspects the client with M(hsmops.primus.ppin_info), and returns the changes
+    that are needed. It is intended for the roles of this collection, whose tasks only apply the plan.
   - Changes nothing, makes no login, and returns no password. Everything that is wrong with the variables is reported at
     once, before the client is contacted.
-  - A client whose files are still in C(PRIMUS_HOME/etc) is looked at twice, as they are to be moved.
+  - A client whose files are still in C(PRIMUS_HOME/etc) is inspected twice, because they have to be moved.
   - Fails, too, when the credentials cannot work as the client is, such as a permanent secret that is MISSING and a
     partition without its passwords.
 author:
@@ -80,7 +80,7 @@ options:
   service_users:
     description:
       - The service users (CloudHSM), each with C(name), C(password) and C(state).
-      - When this is null, they are not known, and it is not checked who stands before a partition.
+      - When this is null, they are not known, and the service users of the partitions are not checked.
     type: list
     elements: dict
   changing_service_users:
@@ -178,18 +178,20 @@ options:
         the provider.
     type: dict
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
-  - hsmops.primus.ppin.attributes
 attributes:
   action:
     support: full
     description: Is an action plugin, which runs M(hsmops.primus.ppin_info) on the client.
   check_mode:
     support: full
-    description: Changes nothing in any mode. In check mode the plan tells what modules cannot simulate.
+    details: Changes nothing in any mode. In check mode the plan lists what modules cannot simulate.
   diff_mode:
     support: N/A
-    description: Changes nothing.
+    details: Changes nothing.
 seealso:
   - module: hsmops.primus.ppin_info
 """

@@ -10,24 +10,27 @@ short_description: Remove the files of a Primus HSM client from a host
 version_added: 1.0.0
 description:
   - Removes C(/etc/primus), every copy of C(.secrets.cfg) that this collection or C(ppin) may have left, the ledger, and
-    what the roles have put elsewhere in C(/etc). It is made for the playbook C(hsmops.primus.decommission).
-  - Runs no C(ppin), so it works where C(ppin) is broken. It logs in nowhere.
-  - Removes all that it can, and fails when something is left that can be used to log in, naming it and why.
+    what the roles have created elsewhere in C(/etc). It is intended for the playbook C(hsmops.primus.decommission).
+  - Does not run C(ppin), so it works if C(ppin) is broken. It does not log in to any HSM.
+  - Removes all that it can, and fails if anything is left that can be used to log in, reporting what and why.
   - What a symbolic link points to is never removed, and no link is followed on the way to a directory. A link to such a
     file stays, so that the next run finds it too.
 author:
   - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.managed_node
 options:
   primus_home:
     description: The directory of the provider. Its templates stay, unless O(provider=true).
     type: path
     default: /usr/local/primus
   etc:
-    description: The directory of the configuration, which is removed with all that is in it.
+    description: The directory of the configuration, which is removed with all its content.
     type: path
     default: /etc/primus
   provider:
-    description: Remove the provider too, with everything in O(primus_home).
+    description: Also remove the provider, with everything in O(primus_home).
     type: bool
     default: false
   timeout:
@@ -37,16 +40,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Tells what it would remove, and warns of what would be left.
+    details: Reports what it would remove, and warns of what would be left.
   diff_mode:
     support: none
-    description: The files have secrets in them.
-  platform:
-    support: full
-    description: Linux.
-    platforms: posix
-notes:
-  - Works with Python 3.6 and later on the host.
+    details: The files have secrets in them.
 """
 
 EXAMPLES = r"""
@@ -63,7 +60,7 @@ removed:
   elements: path
   sample: [/etc/primus]
 left:
-  description: What could not be removed, or was not, and why.
+  description: What was not removed, and why.
   returned: always
   type: list
   elements: str
@@ -275,7 +272,7 @@ def main() -> None:
         error = PpinError(
             problem,
             cls="permission",
-            hint="The rest was removed. Remove this by hand, then run again: it may hold what it takes to log in.",
+            hint="The rest was removed. Remove this by hand, then run again: it may contain credentials.",
         )
         module.fail_json(**dict(result, **error.failure()))
     if removal.left:

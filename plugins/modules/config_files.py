@@ -6,17 +6,20 @@
 
 DOCUMENTATION = r"""
 module: config_files
-short_description: Move or copy the files of a Primus HSM client to where no package overwrites them
+short_description: Move or copy the files of a Primus HSM client out of the provider's directory
 version_added: 1.0.0
 description:
   - Moves or copies C(primus.cfg), C(.secrets.cfg) and its ledger from the directory of the provider, or corrects their
-    owner, group and permissions, or those of their directory. Access control lists are removed. It is made for the role
-    P(hsmops.primus.primus_provider#role).
-  - The directory of the provider may belong to the user C(primus), who could put a link there. No link is followed, and
-    a file that could be somebody else's is refused.
-  - No file is replaced. Another run that works on C(.secrets.cfg) is waited for.
+    owner, group and permissions, or those of their directory. Access control lists are removed. It is intended for the
+    role P(hsmops.primus.primus_provider#role).
+  - The directory of the provider may belong to the user C(primus), who could create a link there. No link is followed,
+    and a file that another user could have created is refused.
+  - No file is replaced. The module waits for another run that works on C(.secrets.cfg).
 author:
   - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.managed_node
 options:
   state:
     description:
@@ -26,23 +29,23 @@ options:
     choices: [present, copied, moved, directory]
     default: present
   names:
-    description: Which files, in the order in which they are to be put in place. Not used by V(state=directory).
+    description: The files, in the order in which to process them. Not used with O(state=directory).
     type: list
     elements: str
     choices: [.secrets.cfg.ledger, .secrets.cfg, primus.cfg]
   src:
-    description: The directory that they are in. Needed by V(state=copied) and V(state=moved).
+    description: The directory of the files. Required with O(state=copied) and O(state=moved).
     type: path
   dest:
-    description: The directory that they are to be in.
+    description: The directory to put the files in.
     type: path
     required: true
   owner:
-    description: Their owner, or that of the directory, by name or number.
+    description: Owner of the files or the directory, by name or number.
     type: str
   group:
     description:
-      - Their group, or that of the directory, by name or number. The permissions are C(0640) for C(primus.cfg),
+      - Group of the files or the directory, by name or number. The permissions are C(0640) for C(primus.cfg),
         C(0660) for C(.secrets.cfg), C(0600) for the ledger and C(0750) for the directory.
     type: str
   timeout:
@@ -52,16 +55,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Tells whether it would change something, without changing it.
+    details: Reports whether it would change something, without changing it.
   diff_mode:
     support: none
-    description: The files have secrets in them.
-  platform:
-    support: full
-    description: Linux.
-    platforms: posix
-notes:
-  - Works with Python 3.6 and later on the host.
+    details: The files have secrets in them.
 seealso:
   - module: hsmops.primus.ppin_config
 """
@@ -137,9 +134,10 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
             new.put_in_place(content)
         elif dest.read(name) != content:  # otherwise a run that died was about to remove the original
             raise PpinError(
-                "%s is in two places, %s and %s, and it is not known which is right" % (name, source.path, dest.path),
+                "%s exists in two places, %s and %s, and it is not known which one is valid"
+                % (name, source.path, dest.path),
                 cls="state",
-                hint="Nothing was replaced. Remove the one that is wrong, then run again.",
+                hint="Nothing was replaced. Remove the invalid one, then run again.",
             )
         set_permissions(module, dest.path_of(name), params["owner"], params["group"], MODES[name], exact=True)
         if params["state"] == "moved":
@@ -162,8 +160,8 @@ def not_alone(path: str, problem: str) -> PpinError:
     return PpinError(
         "%s %s, so it was not used" % (path, problem),
         cls="config",
-        hint="Whoever may write to its directory may have made it, to have another file copied or given away. Put a "
-        "file of its own there, then run again.",
+        hint="Anyone who can write to its directory could have created it to have another file copied or handed over. "
+        "Replace it with a file of its own, then run again.",
     )
 
 

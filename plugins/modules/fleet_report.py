@@ -8,22 +8,23 @@
 
 DOCUMENTATION = r"""
 module: fleet_report
-short_description: A report on all Primus HSM clients, as a page, JSON and metrics
+short_description: Write a report on all Primus HSM clients as a page, JSON and metrics
 version_added: 1.0.0
 description:
-  - Makes a report of what M(hsmops.primus.ppin_info) told of each host. It begins with what needs doing.
-  - Works on the controller and contacts no host. Use it with C(run_once). The playbook C(hsmops.primus.report)
-    looks at the hosts first.
-  - There is no password in it, but names of hosts, partitions and service users.
+  - Writes a report from the results of M(hsmops.primus.ppin_info) of each host. It starts with what needs to be done.
+  - Runs on the control node and contacts no host. Use it with C(run_once). The playbook C(hsmops.primus.report)
+    gathers the results first.
+  - The report contains no password, but names of hosts, partitions and service users.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
-  - hsmops.primus.ppin.controller
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.control_node
 options:
   clients:
     description:
       - The results of M(hsmops.primus.ppin_info) by the names of the hosts, also those that failed or say that the host
-        is unreachable. A host whose value is empty counts as one that could not be looked at.
+        is unreachable. A host whose value is empty counts as not inspected.
     type: dict
     required: true
   logins:
@@ -33,8 +34,8 @@ options:
     type: dict
   dest:
     description:
-      - A folder of the controller, made with mode V(0700) when it is not there. A relative path starts at the folder
-        that Ansible was started in.
+      - A directory of the control node, created with mode V(0700) if it does not exist. A relative path starts at the
+        working directory of Ansible.
     type: path
     required: true
   formats:
@@ -48,8 +49,9 @@ options:
     default: [html, json, prom]
   mode:
     description:
-      - Permissions of the files, as for M(ansible.builtin.file). A symbolic mode goes by those of the file that is
-        there, or V(0600). The report tells where a fleet is weak, so by default only its owner reads it.
+      - Permissions of the files, as for M(ansible.builtin.file). A symbolic mode is applied to those of the
+        existing file, or to V(0600). The report shows the weaknesses of a fleet, so by default only its owner can
+        read it.
     type: raw
     default: "0600"
   max_age_days:
@@ -58,15 +60,15 @@ options:
     type: int
   limit:
     description:
-      - What the play was limited to, for the head of the page.
+      - The limit of the play, shown at the top of the page.
     type: str
 attributes:
   check_mode:
     support: full
-    description: Writes nothing, and returns the rest.
+    details: Writes nothing, and returns the rest.
   diff_mode:
     support: none
-    description: A report differs from the last one in any case.
+    details: A report differs from the last one in any case.
 seealso:
   - module: hsmops.primus.ppin_info
   - module: hsmops.primus.ppin_connectivity_info
@@ -111,7 +113,7 @@ counts:
       description: Hosts in the report.
       type: int
     states:
-      description: Hosts by state, which is C(ok), C(attention), C(problem) or C(not looked at).
+      description: Hosts by state, which is C(ok), C(attention), C(problem) or C(not inspected).
       type: dict
     versions:
       description: Hosts by the version of the provider.
@@ -125,7 +127,7 @@ counts:
     logins:
       description: Logins that were made, C(all) and C(ok).
       type: dict
-    passwords_in_clear:
-      description: Settings of C(primus.cfg) files that hold a password in clear.
+    passwords_in_plaintext:
+      description: Settings of C(primus.cfg) files that hold a password in plaintext.
       type: int
 """

@@ -6,18 +6,21 @@
 
 DOCUMENTATION = r"""
 module: pkcs11_token_info
-short_description: The PKCS#11 library of a client, its slots and tokens, and whether a PIN is good
+short_description: Gather information about a PKCS#11 library and its tokens, and test a PIN
 version_added: 1.0.0
 description:
-  - Tells what a PKCS#11 library says of itself, its slots and its tokens, as an application on the host sees them. With
+  - Returns information about a PKCS#11 library, its slots and its tokens, as an application on the host sees them. With
     the Primus PKCS#11 provider each token is a partition.
   - With O(pin) it logs in once and counts the objects that it sees. B(A wrong PIN counts towards the lock-out) of the
-    partition's privileged access for all its clients, so it is tried once, and not at all when the token says that
-    wrong ones were tried.
-  - The library runs in a process of its own. If it crashes or hangs, the module says so.
+    partition's privileged access for all its clients, so it is tried once, and not at all if the token reports
+    earlier wrong PINs.
+  - The library runs in a process of its own. If it crashes or hangs, the module reports it.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin.gate
 options:
   library:
@@ -37,12 +40,12 @@ options:
     type: path
   mechanisms:
     description:
-      - Tell the mechanisms of each token, too.
+      - Also return the mechanisms of each token.
     type: bool
     default: false
   pin:
     description:
-      - The PKCS#11 password (PIN) of the user. Needs O(slot_id) or O(token_label), which say for which token it is.
+      - The PKCS#11 password (PIN) of the user. Requires O(slot_id) or O(token_label) to select the token.
       - In check mode it is not tried.
     type: str
   slot_id:
@@ -73,8 +76,8 @@ options:
     default: false
   timeout:
     description:
-      - Seconds that the library may take to answer before it is ended. The login starts them anew.
-      - A login that was ended is not tried again, as the HSM may have judged the PIN.
+      - Timeout in seconds for the library to answer. It starts again with the login.
+      - A login that timed out is not retried, because the HSM may have evaluated the PIN.
     type: int
     default: 60
 requirements:
@@ -82,14 +85,10 @@ requirements:
 attributes:
   check_mode:
     support: full
-    description: Changes nothing in any mode, and tries no PIN in check mode.
+    details: Changes nothing in any mode, and tries no PIN in check mode.
   diff_mode:
     support: N/A
-    description: Changes nothing.
-  platform:
-    support: full
-    description: Linux, with a PKCS#11 library.
-    platforms: posix
+    details: Changes nothing.
 notes:
   - The PIN is never in the arguments or the environment of a process.
   - The library of the provider connects to the HSMs when it is loaded, with the permanent secrets of the client, unless
@@ -117,7 +116,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 library:
-  description: What the library says of itself.
+  description: Information about the library.
   returned: when it could be loaded
   type: dict
   contains:
@@ -125,7 +124,7 @@ library:
       description: Its path.
       type: str
     manufacturer: &manufacturer
-      description: Who made it.
+      description: Its manufacturer.
       type: str
     description:
       description: What it is.
@@ -188,7 +187,7 @@ slots:
         firmware_version: *firmware_version
         flags: *flags
 login:
-  description: The login with O(pin) and what was seen, or null when there was none.
+  description: The login with O(pin) and the objects found, or null when there was none.
   returned: always
   type: dict
   contains:
@@ -232,7 +231,9 @@ def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
     check_timeout(params["timeout"])
     if params["pin"] is not None and params["slot_id"] is None and not params["token_label"]:
         raise PpinError(
-            "pin is given, and neither slot_id nor token_label", cls="config", hint="Say for which token the PIN is."
+            "pin is given, and neither slot_id nor token_label",
+            cls="config",
+            hint="Set slot_id or token_label to choose the token that the PIN belongs to.",
         )
     variables = {"SECUROSYS_PKCS11_CONF": params["config_path"], "SECUROSYS_SECRETS_CONF": params["secrets_path"]}
     environment = {name: path for name, path in variables.items() if path}

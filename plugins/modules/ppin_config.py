@@ -6,17 +6,17 @@
 
 DOCUMENTATION = r"""
 module: ppin_config
-short_description: The file primus.cfg, judged by ppin before it is put in place
+short_description: Manage primus.cfg, validated by ppin before it is installed
 version_added: 1.0.0
 description:
-  - Puts C(primus.cfg) in place. The new file takes the place of the old one at once and only after C(ppin -l) has read
-    it; otherwise the old one stays as it is.
-  - The exit status of C(ppin) is not documented. So the new file counts as valid when C(ppin) lists the partitions and
-    service users that are in it, and no others.
-  - A partition is dropped only when C(ppin -l) says that it has no permanent secret. With O(validate=false), that is
-    not looked at.
-  - A C(primus.cfg) that is a symbolic link is neither read nor replaced, as anybody who may write to its directory may
-    have put it there.
+  - Writes C(primus.cfg). The new file replaces the old one atomically, and only after C(ppin -l) has read it. Otherwise
+    the old one is left unchanged.
+  - The exit status of C(ppin) is not documented. The new file therefore counts as valid when C(ppin) lists exactly the
+    partitions and service users that are in it.
+  - A partition is dropped only when C(ppin -l) reports that it has no permanent secret. With O(validate=false), this is
+    not checked.
+  - A C(primus.cfg) that is a symbolic link is neither read nor replaced, because anyone who can write to its directory
+    could have created it.
 author:
   - The hsmops.primus authors (@hsmops)
 options:
@@ -27,16 +27,16 @@ options:
     required: true
   validate:
     description:
-      - Whether C(ppin) has to judge a new content first. It needs a C(.secrets.cfg) for that, and takes the provider's
-        template while there is none.
-      - It judges the content in a temporary directory. So an C(@include) in it needs an absolute path.
-      - In check mode, on a client without C(ppin), nothing is judged.
+      - Whether to validate new content with C(ppin) first. This needs a C(.secrets.cfg); the provider's template is
+        used while there is none.
+      - The content is validated in a temporary directory, so an C(@include) in it needs an absolute path.
+      - In check mode, on a client without C(ppin), nothing is validated.
     type: bool
     default: true
   removed:
     description:
-      - In check mode, the partitions whose permanent secret a task before this one has said that it would remove. They
-        may be dropped.
+      - In check mode, the partitions whose permanent secret an earlier task has reported that it would remove. They may
+        be dropped.
     type: list
     elements: str
     default: []
@@ -58,15 +58,17 @@ options:
       - Permissions of the file, as for M(ansible.builtin.file). Left as they are by default, V(0600) for a new file.
     type: raw
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
-  - hsmops.primus.ppin.attributes
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode and tell whether it would change something, without changing it.
+    details: Can run in check mode and tell whether it would change something, without changing it.
   diff_mode:
     support: full
-    description: >-
+    details: >-
       Shows the content before and after. The values of settings that the vendor does not document or that hold a
       password, and comments, are hidden.
 seealso:
@@ -148,7 +150,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
             "after": shown(new),
         }
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
-            named = judge(ppin, content)
+            named = validate(ppin, content)
             if old is not None:
                 check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
@@ -189,8 +191,8 @@ def not_alone(path: str, problem: str) -> PpinError:
     return PpinError(
         "%s %s, so it was neither read nor changed" % (path, problem),
         cls="config",
-        hint="Whoever may write to its directory may have made it, to have another file read or changed. Put a file of "
-        "its own there, or give the path of the original with config_path.",
+        hint="Anyone who can write to its directory could have created it to have another file read or changed. "
+        "Replace it with a file of its own, or set config_path to the path of the original.",
     )
 
 
@@ -206,9 +208,9 @@ def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Di
             present = None
         if present != old:
             raise PpinError(
-                "%s was changed by somebody else meanwhile, and is not replaced" % path,
+                "%s was changed by another process during the run, and was not replaced" % path,
                 cls="state",
-                hint="What they changed is there. Find out who works on this client, then run again.",
+                hint="The other change was kept. Find out who changes this client, then run again.",
             )
 
     with directory:
@@ -237,13 +239,13 @@ def shown(content: bytes) -> str:
     )
 
 
-def judge(ppin: Ppin, content: str) -> t.Collection[str]:
+def validate(ppin: Ppin, content: str) -> t.Collection[str]:
     """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
     with Workplace(ppin.paths.secrets) as place:
-        return judge_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
+        return validate_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
 
 
-def judge_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
+def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
     template = os.path.join(ppin.paths.home, "etc", ".secrets.cfg")
     secrets = ppin.paths.secrets if os.path.exists(ppin.paths.secrets) else template
     try:
@@ -265,7 +267,7 @@ def judge_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
             "The new primus.cfg was not put in place, as ppin does not accept it%s" % said,
             exc.code,
             exc.cls,
-            "The old one, if any, is as it was. %s" % exc.hint,
+            "The existing file, if any, was not changed. %s" % exc.hint,
         ) from exc
     listed = set(listing.partitions) | {"service user " + name for name in listing.service_users}
     if expected not in (None, listed):
@@ -273,7 +275,7 @@ def judge_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
             "The new primus.cfg was not put in place, as ppin reads it differently: it lists %s instead of %s"
             % (", ".join(sorted(listed)), ", ".join(sorted(expected or ())) or "nothing"),
             cls="config",
-            hint="The old one, if any, is as it was. Look for names that this version of ppin cannot read.",
+            hint="The existing file, if any, was not changed. Look for names that this version of ppin cannot read.",
         )
     return listing.partitions
 
@@ -296,7 +298,8 @@ def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
             "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and "
             "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in left),
             cls="state",
-            hint="The old one is as it was. Remove the secret first: list the partition with state: absent for the "
+            hint="The existing file was not changed. Remove the secret first: list the partition with state: absent "
+            "for the "
             "roles, or run hsmops.primus.ppin_secret with state: absent. To leave the secret there, set validate to "
             "false.",
         )

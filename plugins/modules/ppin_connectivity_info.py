@@ -6,25 +6,27 @@
 
 DOCUMENTATION = r"""
 module: ppin_connectivity_info
-short_description: Whether a Primus HSM client reaches its HSMs and can log in
+short_description: Test whether a Primus HSM client reaches its HSMs and can log in
 version_added: 1.0.0
 description:
-  - Runs the vendor's connectivity test, C(ppin --test), on all HSMs and slots of C(primus.cfg) or some, and tells for
-    each whether it worked, and if not, why.
+  - Runs the vendor's connectivity test, C(ppin --test), on all or some HSMs and slots of C(primus.cfg), and returns for
+    each whether it succeeded, and if not, why.
   - B(Every slot of every HSM that is tested is one login) with the permanent secret of its partition. Wrong attempts
-    lock a partition for all its clients, so a partition with several slots or HSMs is logged in to once before that.
-    When this login is rejected, or its verdict is not clear, the module makes no other with that secret.
-  - Name one HSM with O(hsm) when all that is asked is whether the secret is good.
-  - A partition that cannot be logged in to does not fail the module; RV(ok) tells.
+    lock a partition for all its clients, so the module first makes a single login to a partition with several
+    slots or HSMs. If this login is rejected, or its result is unclear, it makes no other login with that secret.
+  - To check only whether the secret is accepted, select one HSM with O(hsm).
+  - A failed login does not fail the module. Check RV(ok) instead.
   - C(ppin) has the test since version 1.8.1 of the provider.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.gate_says
-  - hsmops.primus.ppin.attributes
 options:
   user_name:
     description:
@@ -46,13 +48,13 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Does the same in any mode, logins included, but notes nothing in the ledger in check mode.
+    details: Does the same in any mode, logins included, but notes nothing in the ledger in check mode.
   diff_mode:
     support: N/A
-    description: Changes nothing.
+    details: Changes nothing.
 seealso:
   - module: hsmops.primus.ppin_info
-    description: One look at a client, without a login.
+    description: Gathers information about a client without a login.
   - module: hsmops.primus.ppin_secret
 """
 
@@ -135,7 +137,7 @@ hsms:
       error: null
       slots: [{"slot": "slot0", "slot_id": 0, "user_name": "PARTITION1", "ok": true, "error": null}]
 partitions:
-  description: What the test says of each partition's permanent secret.
+  description: The result of the test for each partition's permanent secret.
   returned: always
   type: list
   elements: dict
@@ -144,7 +146,7 @@ partitions:
       description: The partition.
       type: str
     verified:
-      description: Whether the HSM accepts the secret; null when it was not judged or the verdict is not clear.
+      description: Whether the HSM accepts the secret. Null when it was not evaluated or the result is unclear.
       type: bool
     logins:
       description: How many logins were made with it.
@@ -168,19 +170,19 @@ counts:
       type: int
   sample: {"hsms": 2, "slots": 4, "failures": 0}
 logins:
-  description: How many logins the HSMs may have judged.
+  description: How many logins the HSMs may have evaluated.
   returned: always
   type: int
 unseen:
   description:
-    - The slots that were asked for, of which the output of C(ppin) tells neither success nor failure. Each has C(hsm),
-      C(slot), C(slot_id) and C(user_name). C(hsm) and C(slot) are null when C(primus.cfg) is not understood.
+    - The selected slots for which the output of C(ppin) shows neither success nor failure. Each has C(hsm),
+      C(slot), C(slot_id) and C(user_name). C(hsm) and C(slot) are null when C(primus.cfg) cannot be parsed.
   returned: always
   type: list
   elements: dict
   sample: [{"hsm": "hsm1", "slot": "slot0", "slot_id": 0, "user_name": "PARTITION1"}]
 refused:
-  description: The partitions that were not logged in to as their secret is known to be rejected.
+  description: The partitions without a login, because their secret is known to be rejected.
   returned: always
   type: list
   elements: str
@@ -242,7 +244,9 @@ def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result:
         result["ok"] = False
     as_counted = _as_counted(tested, result["counts"])
     if unseen and as_counted:
-        module.warn("ppin --test says nothing good of %s: ok is false." % ", ".join(_place(entry) for entry in unseen))
+        module.warn(
+            "ppin --test reports no success for %s: ok is false." % ", ".join(_place(entry) for entry in unseen)
+        )
     elif unseen is None and not counted:
         module.warn(
             "ppin --test printed no counts or no slot, and primus.cfg does not tell what it must have tested: ok is "
@@ -253,8 +257,8 @@ def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result:
             "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
             % (tested.partitions, tested.failures, result["counts"]["slots"], result["counts"]["failures"]),
             cls="dialogue",
-            hint="This version of the collection does not know how your provider words it: report it with the output "
-            "of ppin --test.",
+            hint="This version of the collection does not understand your provider's output: report it with the "
+            "output of ppin --test.",
         )
 
 

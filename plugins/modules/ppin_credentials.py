@@ -6,24 +6,26 @@
 
 DOCUMENTATION = r"""
 module: ppin_credentials
-short_description: Set all credentials of a Primus HSM client
+short_description: Fetch, set or remove all credentials of a Primus HSM client
 version_added: 1.0.0
 description:
   - Sets, updates or removes the service proxy passwords and permanent secrets of one client in one run, each as
     M(hsmops.primus.ppin_proxy) and M(hsmops.primus.ppin_secret) do it.
-  - The order is that in which they need each other. Service proxy passwords are set first, then permanent secrets are
-    fetched, those of absent partitions removed, and the passwords of absent service users last.
-  - A credential that fails does not stop those that do not need it. The task fails at the end, and RV(results) tells
-    what came of each. After a C(ppin) that hangs or asks for something unknown, none is tried any more.
+  - The order follows their dependencies. Service proxy passwords are set first, then permanent secrets are fetched,
+    then those of absent partitions are removed, and the passwords of absent service users last.
+  - If a credential fails, those that do not depend on it are still processed. The task fails at the end, and
+    RV(results) has the outcome of each. If C(ppin) hangs or shows an unknown prompt, no further credential is tried.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.gate_says
-  - hsmops.primus.ppin.attributes
 options:
   service_users:
     description:
@@ -37,7 +39,7 @@ options:
         type: str
         required: true
       password:
-        description: Its password. Needed only when it is to be set.
+        description: Its password. Required only when it has to be set.
         type: str
       state:
         description: As for M(hsmops.primus.ppin_proxy). By default O(state).
@@ -45,7 +47,7 @@ options:
         choices: [present, updated, absent]
   partitions:
     description:
-      - The partitions, as in the roles. Other keys of these, which are for C(primus.cfg), are left out.
+      - The partitions, as in the roles. Their other keys, which are for C(primus.cfg), are ignored.
     type: list
     elements: dict
     default: []
@@ -66,20 +68,20 @@ options:
         choices: [present, updated, absent]
   state:
     description:
-      - The state of those that have none of their own.
+      - The state of partitions and service users that do not set their own.
     type: str
     choices: [present, updated, absent]
     default: present
   rotate:
     description:
-      - Whether all that are not absent are to be updated, whatever their state is. Those that are absent are left
-        alone.
+      - Update all credentials whose state is not V(absent), as with O(state=updated). Those with V(absent) are left
+        unchanged.
     type: bool
     default: false
   plan:
     description:
-      - C(plan.credentials) of the result of M(hsmops.primus.client_plan). Then only the credentials that it names are
-        worked on, and those that it found to be missing need no further look at the client.
+      - C(plan.credentials) of the result of M(hsmops.primus.client_plan). Only the credentials that it names are
+        then processed, and those that it found to be missing are not checked on the client again.
     type: dict
   prefix:
     description: What the names of the variables begin with, such as C(primus_client_), for messages.
@@ -121,7 +123,7 @@ EXAMPLES = r"""
 RETURN = r"""
 results:
   description:
-    - What came of each credential, in the order in which they were worked on. The keys are those of
+    - The outcome of each credential, in the order in which they were processed. The keys are those of
       M(hsmops.primus.ppin_proxy) or M(hsmops.primus.ppin_secret), C(interrupted) excepted, and C(msg) and
       C(failed) of one that failed.
   returned: always
@@ -131,7 +133,7 @@ results:
     - {"user_name": "PARTITION1", "changed": true, "action": "added", "verified": true, "logins": 2,
        "rolled_back": false, "proxy_vouched": true, "entries": [{"index": 1, "slot_id": 0, "configured": true}]}
 interrupted:
-  description: Whether an earlier run had died, and left a working copy behind that this run removed.
+  description: Whether an earlier run was interrupted and left a working copy, which this run removed.
   returned: always
   type: bool
 logins:

@@ -6,31 +6,33 @@
 
 DOCUMENTATION = r"""
 module: ppin_fortinet
-short_description: The secrets string of a Primus HSM partition for FortiGate
+short_description: Fetch the secrets string of a Primus HSM partition for FortiGate
 version_added: 1.0.0
 description:
   - Fetches the permanent secret of a partition with the vendor's C(ppin --fortinet) and writes it to a file, or returns
-    it, as the string that a FortiGate takes, which is a secrets file in base64.
+    it, as the string that a FortiGate expects, which is a secrets file in base64.
   - B(The string is a secret.) Whoever has it can open the connection to the HSM as that partition.
   - It uses the setup password. Every wrong one counts towards the lock-out of the partition for all its clients, so the
-    module tries it once, and not at all when O(dest) has the string already.
+    module tries it once, and not at all when O(dest) already contains the string.
   - The C(.secrets.cfg) of the host stays as it is. C(ppin) is given a copy.
   - C(ppin) has this since version 2.2.4 of the provider.
   - A FortiGate takes a string of 3 kB at most. The module warns when this one is longer.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.setup
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.gate
-  - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:
   proxy_user:
     description:
-      - The service user that stands before the partition (CloudHSM), whose password is to be in the string too.
+      - The service user in front of the partition (CloudHSM). Its password is included in the string.
     type: str
   proxy_password:
     description:
@@ -38,30 +40,30 @@ options:
     type: str
   dest:
     description:
-      - The file of the host that is to have the string, and a line break. A new file has mode 0600 unless O(mode) says
+      - The file on the host to write the string and a line break to. A new file has mode 0600 unless O(mode) says
         otherwise.
-      - When it has the string of this partition already, nothing is fetched. When it has anything else, the module
-        fails. See O(force) for both.
+      - If it already contains the string of this partition, nothing is fetched. If it contains anything else, the
+        module fails. See O(force) for both.
     type: path
   return_content:
     description:
-      - Return the string as RV(content). B(Set) C(no_log) B(for the task then), and for those that use what it
-        registers, or it shows with C(-v) and in logs.
-      - One of this and O(dest) is needed. Without O(dest) every run fetches the string anew.
+      - Return the string as RV(content). B(Then set) C(no_log) B(for the task) and for tasks that use the
+        registered result; otherwise the string is shown with C(-v) and in logs.
+      - One of this and O(dest) is needed. Without O(dest) every run fetches the string again.
     type: bool
     default: false
   force:
     description:
-      - Fetch the string anew and replace what O(dest) has.
+      - Fetch the string again and replace the content of O(dest).
     type: bool
     default: false
 attributes:
   check_mode:
     support: full
-    description: Tells whether it would fetch the string, without fetching it.
+    details: Tells whether it would fetch the string, without fetching it.
   diff_mode:
     support: none
-    description: Would show the string.
+    details: Would show the string.
 seealso:
   - module: hsmops.primus.ppin_secret
 """

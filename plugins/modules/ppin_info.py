@@ -6,19 +6,19 @@
 
 DOCUMENTATION = r"""
 module: ppin_info
-short_description: One look at a Primus HSM client
+short_description: Gather information about a Primus HSM client
 version_added: 1.0.0
 description:
-  - Tells the provider's version, the state of C(primus.cfg) and C(.secrets.cfg), and which partitions and service users
-    have their credential.
-  - Never logs in, never writes, and never fails because of what it finds. What is wrong with the client stands in
+  - Returns the provider's version, the state of C(primus.cfg) and C(.secrets.cfg), and which partitions and service
+    users have their credential.
+  - Never logs in, never writes, and never fails because of the state of the client. Problems are returned in
     RV(error).
 author:
   - The hsmops.primus authors (@hsmops)
 options:
   files:
     description:
-      - Other files and folders to look at, for RV(files).
+      - Additional files and directories to report in RV(files).
     type: list
     elements: path
     default: []
@@ -34,15 +34,10 @@ options:
       - By default 168 (7 days) for a partition behind a service proxy, as with CloudHSM, and 72 for others.
     type: int
 extends_documentation_fragment:
+  - hsmops.primus.attributes.actiongroup_ppin
+  - hsmops.primus.attributes.info_module
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
-  - hsmops.primus.ppin.attributes
-attributes:
-  check_mode:
-    support: full
-    description: Changes nothing in any mode.
-  diff_mode:
-    support: N/A
-    description: Changes nothing.
 seealso:
   - module: hsmops.primus.ppin_secret
   - module: hsmops.primus.ppin_proxy
@@ -70,18 +65,17 @@ executable:
   sample: /usr/local/primus/bin/ppin
 changeable:
   description:
-    - Who else than root and the user that the task runs as may change C(ppin) or its library, which they run, in a few
-      words, or null.
+    - Who, apart from root and the user of the task, can change C(ppin) or its library, in a few words, or null.
   returned: always
   type: str
   sample: /usr/local/primus belongs to the user primus
 version:
-  description: Version of the provider, or null when there is none, or it does not tell.
+  description: Version of the provider, or null when there is none, or it does not report it.
   returned: always
   type: str
   sample: 2.2.4
 home:
-  description: The folder of the provider, whether it is there or not.
+  description: The directory of the provider, whether it exists or not.
   returned: always
   type: str
   sample: /usr/local/primus
@@ -133,12 +127,12 @@ config:
       type: list
       elements: str
     refused:
-      description: Why the modules do not work on it, as somebody could have put it there to lead them elsewhere, or
+      description: Why the modules refuse to use it, because another user could have created it to redirect them, or
         null.
       type: str
     problem:
       description:
-        - Why this collection does not understand the file, or null. C(ppin), which judges it, may read it all the same.
+        - Why this collection cannot parse the file, or null. C(ppin) may still be able to read it.
         - Then RV(partitions[].hsms) and RV(partitions[].proxy_users) are empty, M(hsmops.primus.ppin_secret) does not
           check whether a service proxy password is missing, and it verifies a secret at each HSM of the partition.
       type: dict
@@ -161,11 +155,11 @@ directory:
   description: The directory of the file C(.secrets.cfg). The keys are those of RV(secrets).
   returned: always
   type: dict
-passwords_in_clear:
+passwords_in_plaintext:
   description:
-    - The settings of C(primus.cfg) that hold a password in clear, by their place, never the password itself. Those are
-      C(pin), C(proxy_password), and what has password in its name. Files that it includes count.
-    - Null when the file is not there or its syntax is not understood. Comments are not looked at.
+    - Paths of the settings of C(primus.cfg) that hold a password in plaintext, never the password itself. These are
+      C(pin), C(proxy_password), and any setting with password in its name, also in included files.
+    - Null when the file does not exist or cannot be parsed. Comments are not searched.
   returned: always
   type: list
   elements: str
@@ -191,11 +185,11 @@ partitions:
       type: list
       elements: str
     proxy_users:
-      description: The service users that stand before it.
+      description: The service users in front of it.
       type: list
       elements: str
     since:
-      description: When this collection set the present secret, in UTC, or null when it does not know.
+      description: When this collection set the present secret, in UTC, or null if unknown.
       type: str
     origin:
       description: Opaque token of the setup password that the present secret was fetched with, or null when it is not
@@ -207,7 +201,7 @@ partitions:
     setup_password_validity:
       description:
         - Until when the setup password that fetched the present secret may be valid. C(valid_until) is the time in UTC,
-          C(first_used) is when this client first used it, and C(assumption) is what this rests on.
+          C(first_used) is when this client first used it, and C(assumption) is what this is based on.
         - The first use on another client may have been earlier.
         - Null when that is not known.
       type: dict
@@ -242,7 +236,7 @@ service_users:
       type: list
       elements: dict
     since:
-      description: When this collection set the present password, in UTC, or null when it does not know.
+      description: When this collection set the present password, in UTC, or null if unknown.
       type: str
 files:
   description: What O(files) asked for, by path. The keys of each are those of RV(secrets).
@@ -288,7 +282,7 @@ orphans:
   description:
     - Partitions whose permanent secret is in C(.secrets.cfg) and which C(primus.cfg) does not name, so that C(ppin)
       does not list them. O(hsmops.primus.ppin_secret#module:state=absent) removes such a secret.
-    - Null when one of the two files is not understood.
+    - Null when one of the two files cannot be parsed.
   returned: always
   type: list
   elements: str
@@ -314,12 +308,12 @@ check_mode:
   type: bool
 interrupted:
   description: >-
-    Whether an earlier run died, and left something behind. The file C(.secrets.cfg) itself is whole, or is made whole
-    by the next run of a module that works on it, which removes what is left.
+    Whether an earlier run was interrupted and left files. The file C(.secrets.cfg) itself is complete, or is completed
+    by the next run of a module that works on it, which also removes the files.
   returned: always
   type: bool
 leftovers:
-  description: What earlier runs that died have left, by path. A module that runs as root sees that of all users.
+  description: Paths of what interrupted runs have left. A module that runs as root sees those of all users.
   returned: always
   type: list
   elements: str
@@ -420,7 +414,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "home": shown(paths.home),
         "config": file_facts(module, paths.config),
         "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_by or paths.secrets)),
-        "passwords_in_clear": ppin.passwords_in_clear(),
+        "passwords_in_plaintext": ppin.passwords_in_plaintext(),
         "files": {path: file_facts(module, native(path)) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": dict(file_facts(module, ledger.path), problem=ledger.problem),
@@ -446,9 +440,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     if facts["changeable"] and os.geteuid() == 0:
         module.warn("%s, so that whoever that is can become root: root runs ppin." % facts["changeable"])
     if paths.executable is not None and facts["version"] is None:
-        module.warn(
-            "%s does not tell its version. A role does not replace it, unless it does not work." % paths.executable
-        )
+        module.warn("%s does not report its version. The roles replace it only if it does not work." % paths.executable)
     slots = []
     if facts["config"]["exists"]:
         slots = ppin.slots()

@@ -6,7 +6,7 @@
 
 DOCUMENTATION = r"""
 module: ppin_log_info
-short_description: The log that a Primus HSM keeps of a partition
+short_description: Fetch the log that a Primus HSM keeps of a partition
 version_added: 1.0.0
 description:
   - Fetches the log of a partition from an HSM with the vendor's C(ppin --fetchlog), and returns its entries or writes
@@ -18,12 +18,14 @@ description:
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.gate_says
-  - hsmops.primus.ppin.attributes
   - ansible.builtin.files
 options:
   hsm:
@@ -58,10 +60,10 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Fetches the log in check mode too, logs in for it, and writes nothing.
+    details: Fetches the log in check mode too, logs in for it, and writes nothing.
   diff_mode:
     support: none
-    description: Shows no difference of logs.
+    details: Shows no difference of logs.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
 """
@@ -129,17 +131,17 @@ size:
   returned: success
   type: int
 partitions:
-  description: What the login says of the permanent secret, with the keys of the same value of
+  description: The result of the login with the permanent secret, with the keys of the same value of
     M(hsmops.primus.ppin_connectivity_info).
   returned: always
   type: list
   elements: dict
 logins:
-  description: How many logins the HSM may have judged.
+  description: How many logins the HSM may have evaluated.
   returned: always
   type: int
 refused:
-  description: The partition, if it was not logged in to as its secret is known to be rejected.
+  description: The partition, if no login was made because its secret is known to be rejected.
   returned: always
   type: list
   elements: str

@@ -6,21 +6,23 @@
 
 DOCUMENTATION = r"""
 module: ppin_proxy
-short_description: The service proxy password of a CloudHSM service user on a client
+short_description: Set, update or remove the service proxy password of a service user
 version_added: 1.0.0
 description:
   - Sets or removes the service proxy password of one service user in C(.secrets.cfg) of a Primus HSM client, with the
-    vendor's C(ppin) command, which has the proxy validate it.
-  - CloudHSM wants it before the permanent secret of a partition is fetched (M(hsmops.primus.ppin_secret)).
-  - Whatever fails, C(.secrets.cfg) is left as it was found.
+    vendor's C(ppin) command. The service proxy validates the password.
+  - CloudHSM requires it before the permanent secret of a partition can be fetched (M(hsmops.primus.ppin_secret)).
+  - If anything fails, C(.secrets.cfg) is left unchanged.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
-  - hsmops.primus.ppin.attributes
 options:
   service_user:
     description:
@@ -31,9 +33,9 @@ options:
   state:
     description:
       - V(present) sets the password when it is MISSING.
-      - V(updated) also sets it again when O(password) is another one than that which was set last.
-      - V(absent) removes it. That of a service user that C(primus.cfg) does not name counts as absent, as C(ppin)
-        neither lists nor removes it.
+      - V(updated) also sets it again when O(password) is not the one that was set last.
+      - V(absent) removes it. The password of a service user that C(primus.cfg) does not name counts as absent, because
+        C(ppin) neither lists nor removes it.
     type: str
     choices: [present, updated, absent]
     default: present
@@ -83,15 +85,15 @@ entries:
       type: bool
   sample: [{"index": 1, "configured": true}]
 rolled_back:
-  description: Whether a change was begun and failed, so that C(.secrets.cfg) is as it was before.
+  description: Whether a change was started and failed, so that C(.secrets.cfg) is unchanged.
   returned: always
   type: bool
 interrupted:
-  description: Whether an earlier run had died, and left a working copy behind that this run removed.
+  description: Whether an earlier run was interrupted and left a working copy, which this run removed.
   returned: always
   type: bool
 logins:
-  description: How many passwords this run had the proxy judge. A proxy that could not be reached counts none.
+  description: How many passwords this run had the proxy validate. A proxy that could not be reached counts none.
   returned: always
   type: int
 backup_file:

@@ -6,17 +6,20 @@
 
 DOCUMENTATION = r"""
 module: ppin_secret
-short_description: The permanent secret of a Primus HSM partition on a client
+short_description: Fetch, update or remove the permanent secret of a partition
 version_added: 1.0.0
 description:
   - Fetches, updates or removes the permanent secret of one partition in C(.secrets.cfg) of a Primus HSM client, with
     the vendor's C(ppin) command.
-  - Every wrong setup password counts towards the lock-out of the partition for all its clients. So the module tries a
-    password once, and does not spend one when it is not needed.
-  - Whatever fails, C(.secrets.cfg) is left as it was found.
+  - Every wrong setup password counts towards the lock-out of the partition for all its clients. The module therefore
+    tries a password once, and only when it is needed.
+  - If anything fails, C(.secrets.cfg) is left unchanged.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.actiongroup_ppin_gate
+  - hsmops.primus.attributes.managed_node
   - hsmops.primus.ppin
   - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.setup
@@ -24,34 +27,31 @@ extends_documentation_fragment:
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
   - hsmops.primus.ppin.gate_says
-  - hsmops.primus.ppin.attributes
 options:
   state:
     description:
       - V(present) fetches the permanent secret when it is MISSING. A secret that is there stays, unless
         O(verify=always) finds that the HSM no longer accepts it.
-      - V(updated) also fetches it again when O(setup_password) is another one than that which made the present secret,
-        so running it twice with the same setup password changes nothing the second time. What it fetches is the secret
-        that is valid now; it is not documented whether that is another one than before.
-      - V(absent) removes it, also that of a partition that C(primus.cfg) does not name. As C(ppin) neither lists nor
-        removes such a secret, it is given a temporary C(primus.cfg) that does. Where C(primus.cfg) or C(.secrets.cfg)
-        is not understood, such a secret counts as absent, with a warning.
+      - V(updated) also fetches it again when O(setup_password) is not the one that the present secret was fetched with,
+        so a second run with the same setup password changes nothing. It fetches the secret that is valid now; the
+        vendor does not document whether that differs from the one before.
+      - V(absent) removes it, even if C(primus.cfg) does not name the partition. C(ppin) neither lists nor removes such
+        a secret, so the module runs it with a temporary C(primus.cfg) that names it. If C(primus.cfg) or
+        C(.secrets.cfg) cannot be parsed, such a secret counts as absent, with a warning.
     type: str
     choices: [present, updated, absent]
     default: present
   verify:
     description:
-      - Whether to log in to the HSM with the secret (C(ppin --test)), at one HSM of the cluster, the next one only when
-        that cannot be reached.
-      - Where C(primus.cfg) is not understood, which is a warning that names file and line, it is not known which HSMs
-        the partition is on. Then it is one login at each of them, so that a secret that is no longer accepted costs
-        one wrong attempt at each.
-      - V(changed) does so after a secret was fetched. A login that is rejected fails the module, what was fetched
-        stays. An HSM that cannot be reached is a warning, as is a login of which C(ppin) does not say whether the HSM
-        accepted it.
-      - V(always) does so also when nothing is to be changed, in check mode too. It finds a secret that the HSM no
-        longer accepts, which costs that wrong attempt, and fetches the one that is valid now with O(setup_password).
-      - V(never) does not.
+      - Whether to log in to the HSM with the secret (C(ppin --test)). The login is made at one HSM of the cluster, and
+        at the next one only if that one cannot be reached.
+      - If C(primus.cfg) cannot be parsed (a warning names file and line), the HSMs of the partition are not known. One
+        login is then made at each of them, so a secret that is no longer accepted costs one wrong attempt at each.
+      - V(changed) logs in after a secret was fetched. If the login is rejected, the module fails and keeps the fetched
+        secret. If the HSM cannot be reached, or C(ppin) does not report whether the login was accepted, it warns.
+      - V(always) also logs in when nothing needs to change, even in check mode. If the HSM no longer accepts the
+        secret, which costs one wrong attempt, the valid one is fetched with O(setup_password).
+      - V(never) does not log in.
     type: str
     choices: [changed, always, never]
     default: changed
@@ -115,22 +115,22 @@ entries:
       type: bool
   sample: [{"index": 1, "slot_id": 0, "configured": true}]
 verified:
-  description: Whether a login with the secret worked; null when none was made, or the HSM could not be
-    reached, or the verdict is not clear.
+  description: Whether a login with the secret succeeded. Null when none was made, the HSM could not be
+    reached, or the result is unclear.
   returned: always
   type: bool
 proxy_vouched:
-  description: Whether the service proxies before the partition are known to accept their passwords, as one was accepted
-    within O(gate_window) and has not changed since; true where there is none. If not, a rejection may be of such a
-    password.
+  description: Whether the service proxies in front of the partition are known to accept their passwords, because each
+    was accepted within O(gate_window) and has not changed since; true if there is no service proxy. If false, a
+    rejection may concern such a password.
   returned: always
   type: bool
 rolled_back:
-  description: Whether a change was begun and failed, so that C(.secrets.cfg) is as it was before.
+  description: Whether a change was started and failed, so that C(.secrets.cfg) is unchanged.
   returned: always
   type: bool
 interrupted:
-  description: Whether an earlier run had died, and left a working copy behind that this run removed.
+  description: Whether an earlier run was interrupted and left a working copy, which this run removed.
   returned: always
   type: bool
 logins:
@@ -155,8 +155,8 @@ error:
       type: str
     class:
       description: >-
-        What may follow. V(transient) is the only one after which the same credential may be tried again without a look
-        at it. Others are V(rejected), V(expired), V(refused), V(config), V(permission), V(state), V(timeout),
+        The kind of error. V(transient) is the only one after which the same credential can be retried without checking
+        it first. The others are V(rejected), V(expired), V(refused), V(config), V(permission), V(state), V(timeout),
         V(dialogue), V(bug) and V(unknown).
       type: str
     hint:
@@ -167,9 +167,9 @@ error:
     name: setup password expired
     class: expired
     hint: >-
-      Get a new setup password, then run again with it. On premises the HSM's security officer makes it
-      (hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own), for CloudHSM
-      the vendor's support (a ticket).
+      Get a new setup password, then run again with it. On premises, the HSM's security officer creates it
+      (hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own). For
+      CloudHSM, open a ticket with the vendor's support.
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -6,25 +6,27 @@
 
 DOCUMENTATION = r"""
 module: provider_package
-short_description: Put the Primus provider package for a host in place
+short_description: Copy the Primus provider package for a host to it
 version_added: 1.0.0
 description:
-  - Takes the package of the PKCS#11 provider that suits a host out of the vendor's C(.zip), which has those of all
-    platforms, or out of a directory, and puts it on the host. It does not install it.
-  - The choice goes by the distribution, its release and the architecture. The rules are in the README of the role
+  - Selects the package of the PKCS#11 provider for a host from the vendor's C(.zip), which has those of all platforms,
+    or from a directory, and copies it to the host. It does not install it.
+  - The choice depends on the distribution, its release and the architecture. The rules are in the README of the role
     P(hsmops.primus.primus_provider#role).
-  - Of an archive or a directory on the control node, only the chosen package is sent to the host. An archive on the
+  - From an archive or a directory on the control node, only the chosen package is sent to the host. An archive on the
     host is unpacked there, without C(unzip).
 author:
   - The hsmops.primus authors (@hsmops)
+extends_documentation_fragment:
+  - hsmops.primus.attributes
+  - hsmops.primus.attributes.managed_node
 options:
   src:
     description:
       - The vendor's C(.zip), a directory with packages, or one package (C(.deb), C(.rpm), C(.tar.gz)).
-      - Of an archive, packages in any directory count; of a directory, those in three levels of subdirectories, too.
-      - A package that is given alone only has to be one for such a system, as far as its name tells, not for just its
-        release.
-      - Of a URL, the name is judged, and nothing is downloaded, as M(ansible.builtin.get_url) does that.
+      - In an archive, packages in any directory count; in a directory, also those in three levels of subdirectories.
+      - A single package only has to be for the host's system, as far as its name tells, not for its exact release.
+      - For a URL, only the name is checked. Nothing is downloaded; use M(ansible.builtin.get_url) for that.
     type: str
     required: true
   remote_src:
@@ -33,41 +35,35 @@ options:
     default: false
   dest:
     description:
-      - The directory on the host that the package is put in, under its own name, with mode 0600.
+      - The directory on the host to copy the package to, under its own name, with mode 0600.
       - Only root should be able to write to it, as what is installed from it runs as root.
     type: path
     required: true
   version:
-    description: Take a package of this version. By default that of the newest one in O(src).
+    description: Version of the package. By default the newest one in O(src).
     type: str
     default: ""
   facts:
     description:
       - The facts C(os_family), C(distribution), C(distribution_version) and C(architecture) of the host to choose for.
-      - By default those that are known, or else gathered.
+      - By default the facts that are known, or else they are gathered.
     type: dict
 attributes:
   action:
     support: full
-    description: Has an action plugin, which chooses and unpacks on the control node what is there.
+    description: Has an action plugin, which selects and unpacks the package on the control node.
   check_mode:
     support: full
-    description: Tells which package it would put in place.
+    details: Reports which package it would copy.
   diff_mode:
     support: none
-    description: Packages are not text.
-  platform:
-    support: full
-    description: Linux.
-    platforms: posix
+    details: Packages are not text.
 seealso:
   - module: hsmops.primus.client_plan
-notes:
-  - Works with Python 3.6 and later on the host.
 """
 
 EXAMPLES = r"""
-- name: Put the provider package for this host in place
+- name: Copy the provider package for this host
   hsmops.primus.provider_package:
     src: files/PrimusAPI_PKCS11-v2.2.4.zip
     dest: /root
@@ -90,7 +86,7 @@ path:
   type: str
   sample: /root/PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb
 version:
-  description: Its version, or empty when its name does not tell.
+  description: Its version, or empty when its name does not include it.
   returned: success
   type: str
   sample: 2.2.4
@@ -100,7 +96,7 @@ form:
   type: str
   sample: deb
 why:
-  description: Why it is this one, in a sentence.
+  description: Why this one was chosen, in a sentence.
   returned: success
   type: str
   sample: >-
@@ -133,7 +129,7 @@ def put_in_place(module: AnsibleModule, choice: Choice, path: str) -> bool:
     changed = not os.path.exists(path) or module.sha256(path) != module.sha256(new)
     if changed and not module.check_mode:
         if not os.path.isdir(module.params["dest"]):
-            raise PackageError("There is no directory %s" % module.params["dest"])
+            raise PackageError("Directory %s does not exist" % module.params["dest"])
         module.atomic_move(new, path)
     if os.path.exists(path):
         changed = module.set_mode_if_different(path, "0600", changed)

@@ -312,7 +312,7 @@ def report():
         "The playbook hsmops.primus.report takes one look at each client, never logs in, and writes what needs doing.",
     )
     run = Playbook("hsmops.primus.report")
-    check(not run.failed, "Each client could be looked at.")
+    check(not run.failed, "Each client could be inspected.")
     data = json.loads((REPORT / "primus_report.json").read_text())
     states = {}
     for client in sorted(data["hosts"], key=lambda client: client["name"]):

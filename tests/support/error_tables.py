@@ -27,7 +27,7 @@ def codes():
 
 
 TABLES = {
-    "classes": (("class", "has the HSM judged the password?", "what to do"), classes),
+    "classes": (("class", "has the HSM evaluated the password?", "what to do"), classes),
     "codes": (("code", "meaning", "class", "what to do, if it is not that of the class"), codes),
 }
 

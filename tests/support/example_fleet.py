@@ -57,7 +57,7 @@ def look(**differs):
         "home": "/usr/local/primus",
         "config": file("/etc/primus/primus.cfg", "0640"),
         "secrets": file("/etc/primus/.secrets.cfg", "0660"),
-        "passwords_in_clear": [],
+        "passwords_in_plaintext": [],
         "partitions": [partition("PAYMENTS"), partition("ARCHIVE", 1)],
         "service_users": [service_user()],
         "files": {},
@@ -84,7 +84,7 @@ FLEET = {
     "batch3.example.com": look(
         partitions=[partition("ARCHIVE")],
         config=file("/etc/primus/primus.cfg", "0644"),
-        passwords_in_clear=["primus.hsms.hsm0.slots.slot0.proxy_password"],
+        passwords_in_plaintext=["primus.hsms.hsm0.slots.slot0.proxy_password"],
     ),
     "batch4.example.com": look(partitions=[partition("ARCHIVE", since=days_ago(411))]),
 }

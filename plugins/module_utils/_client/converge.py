@@ -87,7 +87,7 @@ def converge(module: AnsibleModule, credentials: t.Sequence[Credential]) -> t.Li
             for change in changes:
                 change.credential.check()
             if module.params["retries"] < 0:
-                raise PpinError("retries must be at least 0", cls="config", hint="Correct the option retries.")
+                raise PpinError("retries must be at least 0", cls="config", hint="Set retries to at least 0.")
             client = _Client(module)
             if client.has_no_secrets and all(change.credential.absent for change in changes):
                 return [change.outcome() for change in changes]
@@ -340,13 +340,12 @@ class _Change:
         name, verify = self.credential.name, self.credential.verify != "never"
         if self.ppin.config_problem:
             self.module.warn(
-                "primus.cfg is not understood: %s. So it is not checked whether a service proxy password that '%s' "
-                "needs is missing%s."
+                "primus.cfg is not understood: %s. Service proxy passwords that '%s' needs are therefore not checked%s."
                 % (self.ppin.config_problem, name, ", and the login is tried at each of its HSMs" if verify else "")
             )
         elif verify and not own:
             raise PpinError(
-                "primus.cfg does not tell at which HSM '%s' is, which ppin lists" % name,
+                "primus.cfg names no HSM for '%s', which ppin lists" % name,
                 cls="config",
                 hint="No login was spent. Check that %s is the file that ppin reads and names the partition as ppin "
                 "lists it, or set verify to never." % self.ppin.paths.config,
@@ -373,7 +372,7 @@ class _Change:
             raise not_listed(name, self.credential.listed(listing))
         if action == _plan.FAIL_PROXY:
             raise PpinError(
-                "The service proxy password of '%s', which stands before '%s', is MISSING" % (missing_proxy, name),
+                "The service proxy password of '%s', the service user of '%s', is MISSING" % (missing_proxy, name),
                 cls="config",
                 hint="Set it first with hsmops.primus.ppin_proxy. No login was spent.",
             )

@@ -23,14 +23,16 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 
 def check_dest(module: AnsibleModule) -> None:
     """Know before anything is spent that `dest` can be written. :raises PpinError:"""
-    folder = os.path.dirname(native(module.params["dest"])) or "."
+    parent = os.path.dirname(native(module.params["dest"])) or "."
     if os.path.isdir(native(module.params["dest"])):
-        raise PpinError("%s is a folder" % native(module.params["dest"]), cls="config", hint="Name a file with dest.")
-    if not os.path.isdir(folder):
-        raise PpinError("There is no folder %s" % folder, cls="config", hint="Make it, or correct dest.")
-    if not os.access(folder, os.W_OK | os.X_OK):
         raise PpinError(
-            "The folder %s cannot be written" % folder, cls="permission", hint="Correct its rights or dest."
+            "%s is a directory" % native(module.params["dest"]), cls="config", hint="Name a file with dest."
+        )
+    if not os.path.isdir(parent):
+        raise PpinError("Directory %s does not exist" % parent, cls="config", hint="Create it, or correct dest.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PpinError(
+            "Directory %s is not writable" % parent, cls="permission", hint="Correct its permissions, or dest."
         )
     directory, name = open_parent(real_path(native(module.params["dest"])))
     with directory:

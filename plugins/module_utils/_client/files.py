@@ -49,9 +49,9 @@ class Untrusted(PpinError):
             "%s %s belongs to %s, who is neither root nor the user of this run (%s)"
             % (what, path, user_name(uid), user_name(os.geteuid())),
             cls="permission",
-            hint="Its owner, or whoever may write to %s, could lead this run to other files, so nothing was done with "
-            "it. Find out who made it. If it is as it should be, give it to root (chown -h root %s), then run again."
-            % (os.path.dirname(path) or "/", path),
+            hint="Its owner, or anyone who can write to %s, could redirect this run to other files, so it was not "
+            "used. Find out who created it. If it is correct, change its owner to root (chown -h root %s), then run "
+            "again." % (os.path.dirname(path) or "/", path),
         )
 
 
@@ -380,9 +380,9 @@ class NewFile:
         new, there = os.fstat(self.fd), self.directory.look(self.name)
         if (new.st_dev, new.st_ino) != (there.st_dev, there.st_ino):
             raise PpinError(
-                "%s was replaced by somebody else at the same moment" % self.directory.path_of(self.name),
+                "%s was replaced by another process at the same time" % self.directory.path_of(self.name),
                 cls="state",
-                hint="What they put there is there. Find out who may write to its directory, then run again.",
+                hint="The other file was kept. Find out who can write to its directory, then run again.",
             )
 
 

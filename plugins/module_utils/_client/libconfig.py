@@ -121,7 +121,7 @@ class Piece(t.NamedTuple):
 
 
 def pieces(text: str) -> t.List[Piece]:
-    """All of a text, each character in one piece. What it includes is not looked at.
+    """All of a text, each character in one piece. What it includes is not inspected.
 
     :raises NotUnderstood: when the syntax is not that of libconfig.
     """

@@ -62,7 +62,7 @@ def run_login_module(
                 warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
             ledger = Ledger(ppin.paths.secrets)
             if ledger.problem:
-                module.warn("%s. It does not tell which secrets were rejected." % ledger.problem)
+                module.warn("%s. It is not known which secrets were rejected." % ledger.problem)
             try:
                 do(module, ppin, ledger, result)
             finally:

@@ -118,7 +118,7 @@ def system_of(facts: t.Mapping[str, t.Any]) -> System:
     """:raises PackageError: when one of FACTS is missing; only Debian's testing and unstable may have no version."""
     missing = [name for name in FACTS if not facts.get(name) and name != "distribution_version"]
     if missing:
-        raise PackageError("The facts of the host do not tell its %s" % _and(missing))
+        raise PackageError("The facts of the host do not include its %s" % _and(missing))
     family, distribution, version, architecture = (str(facts.get(name) or "") for name in FACTS)
     return System(family, distribution, version, ARCHITECTURES.get(architecture.lower(), architecture.lower()))
 

@@ -56,7 +56,7 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
         raise PpinError(
             "There is no PKCS#11 library %s" % request.library,
             cls="config",
-            hint="Install the Primus PKCS#11 provider, or say where its library is with library.",
+            hint="Install the Primus PKCS#11 provider, or set library to the path of its library.",
         )
     if pkcs11 is None:
         raise PpinError(
@@ -76,14 +76,14 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
             if kind == "end":
                 return
         raise PpinError(
-            "The PKCS#11 library %s was ended after %d seconds without an answer" % (request.library, timeout),
+            "The PKCS#11 library %s timed out after %d seconds without an answer" % (request.library, timeout),
             cls="timeout",
         )
     except EOFError:
         process.join()
         raise PpinError(
             "The PKCS#11 library %s ended its process (%s)" % (request.library, _ending(process.exitcode)),
-            hint="It is a fault of the library: try it with another program, and tell its vendor.",
+            hint="This is a bug in the library: try it with another program, and report it to its vendor.",
         ) from None
     finally:
         if process.is_alive() and process.pid is not None:
@@ -142,7 +142,7 @@ def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> Non
         if len(found) != 1:
             known = ["'%s' in slot %d" % (_text(token.label), token.slot.slot_id) for token in tokens if token]
             raise PpinError(
-                "%d tokens are the one asked for; there are %s" % (len(found), ", ".join(known) or "none"),
+                "%d tokens match, exactly one must; there are %s" % (len(found), ", ".join(known) or "none"),
                 cls="config",
                 hint="Name one token with slot_id or token_label. The PIN was not tried.",
             )
@@ -180,7 +180,7 @@ def _round_trip(session: t.Any) -> t.Dict[str, t.Any]:
         signature = private.sign(_DATA, mechanism=mechanism)
         verified = public.verify(_DATA, signature, mechanism=mechanism)
         refused = not public.verify(_DATA + b".", signature, mechanism=mechanism)
-        problem = None if verified and refused else "the signature was not judged as it must be"
+        problem = None if verified and refused else "the signature was not verified as expected"
     except pkcs11.exceptions.PKCS11Error as exc:
         problem = _name(exc)
     return {"ok": problem is None, "mechanism": mechanism.name, "error": problem}
@@ -191,7 +191,7 @@ def _check_flags(token: t.Any, force: bool) -> None:
     flags = _flags(token.flags)
     if "USER_PIN_INITIALIZED" not in flags:
         raise PpinError(
-            "The token '%s' has no user PIN" % _text(token.label), cls="config", hint="Have one set, then run again."
+            "The token '%s' has no user PIN" % _text(token.label), cls="config", hint="Set a user PIN, then run again."
         )
     refusing = [flag for flag in _REFUSING_FLAGS if flag in flags]
     if refusing and not force:

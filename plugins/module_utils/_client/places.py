@@ -82,10 +82,11 @@ def private_directory(place: t.Optional[str] = None) -> Directory:
         except (OSError, PpinError) as exc:
             problems.append("%s: %s" % (candidate, getattr(exc, "strerror", None) or exc))
     raise PpinError(
-        "There is no directory in which only %s can change anything, for the copy that ppin works on (%s)"
+        "No directory for the working copy of .secrets.cfg is writable by %s alone (%s)"
         % ("root" if uid == 0 else "this user", "; ".join(problems)),
         cls="permission",
-        hint="Make one of these directories writable, as on every usual system /run is for root. Nothing was done.",
+        hint="Make one of these directories writable for the user of the run alone, as /run is for root. Nothing was "
+        "changed.",
     )
 
 
@@ -169,7 +170,7 @@ class Workplace:
                     raise
                 self._name, self.directory = name, directory
                 return self
-        raise PpinError("No directory to work in can be made: others remove it again and again", cls="permission")
+        raise PpinError("No working directory can be created: another process keeps removing it", cls="permission")
 
     def __exit__(self, *_exc: t.Any) -> None:
         place = os.path.dirname(os.path.dirname(self.directory.path))

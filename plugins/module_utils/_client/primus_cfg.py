@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads primus.cfg: which HSMs there are, which service user stands before which partition, and where passwords stand;
+"""Reads primus.cfg: which HSMs there are, which service user is in front of which partition, and where passwords stand;
 and .secrets.cfg: whose secrets are in it.
 
 The listing of ppin does not tell what primus.cfg tells. ppin remains the judge of whether a file is valid.

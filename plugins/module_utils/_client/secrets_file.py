@@ -145,7 +145,7 @@ class WorkingCopy:
                     self._write(content)
         except OSError as exc:
             raise PpinError(
-                "%s cannot be replaced by what ppin has made of it: %s" % (self.secrets_path, exc.strerror),
+                "%s cannot be replaced by the updated copy: %s" % (self.secrets_path, exc.strerror),
                 cls="permission",
                 hint=FILE_HINT,
             ) from exc
@@ -170,9 +170,9 @@ class WorkingCopy:
         """The last before it is replaced. :raises OSError, PpinError: when somebody else has changed it."""
         if self._directory.read(os.path.basename(self.secrets_path)) != self._before:
             raise PpinError(
-                "%s was changed by somebody else, and is not replaced by what ppin has made" % self.secrets_path,
+                "%s was changed by another process during the run, and was not replaced" % self.secrets_path,
                 cls="state",
-                hint="What they changed is there. Look who works on this client by hand, then run again.",
+                hint="The other change was kept. Find out who changes this client by hand, then run again.",
             )
 
     @contextlib.contextmanager
@@ -207,7 +207,7 @@ def clean_up(module: AnsibleModule, secrets_path: str, config_path: str, timeout
 
 def warn_of(module: AnsibleModule, problems: t.Iterable[str]) -> None:
     for problem in problems:
-        module.warn("What a run that died has left cannot be removed: %s." % problem)
+        module.warn("Files left by an interrupted run cannot be removed: %s." % problem)
 
 
 def remove_leftovers(secrets_path: str, config_path: str) -> t.List[str]:

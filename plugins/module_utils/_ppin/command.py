@@ -84,10 +84,10 @@ class Ppin:
     def _check(self, doing: str, deadline: float, output: t.Sized) -> None:
         """Whether a ppin that runs may go on. :raises PpinError: if not, but for the deadline: TimeoutError."""
         if self._ended_by:
-            raise PpinError("%s was ended by signal %d" % (doing, self._ended_by), hint="Run again.")
+            raise PpinError("%s was terminated by signal %d" % (doing, self._ended_by), hint="Run again.")
         if len(output) > OUTPUT_LIMIT:
             raise PpinError(
-                "%s was ended: ppin printed more than %d characters" % (doing, OUTPUT_LIMIT),
+                "%s was terminated: ppin printed more than %d characters" % (doing, OUTPUT_LIMIT),
                 cls="dialogue",
                 hint="Run ppin by hand to see what it prints. Is this the vendor's ppin?",
             )
@@ -97,7 +97,7 @@ class Ppin:
     def check_files(self) -> None:
         """:raises PpinError: when ppin cannot be run or a file that it needs is not there."""
         if self.paths.executable is None:
-            raise PpinError("There is no ppin in %s/bin or PATH" % self.paths.home, cls="config", hint=INSTALL_HINT)
+            raise PpinError("ppin was not found in %s/bin or PATH" % self.paths.home, cls="config", hint=INSTALL_HINT)
         executable = self.paths.executable
         if not (os.path.isfile(executable) and os.access(executable, os.X_OK)):
             raise PpinError(
@@ -125,7 +125,7 @@ class Ppin:
             self.config_problem = ConfigProblem(path, None, "it cannot be read: %s" % exc.strerror)
         return []
 
-    def passwords_in_clear(self) -> t.Optional[t.List[str]]:
+    def passwords_in_plaintext(self) -> t.Optional[t.List[str]]:
         """The settings of primus.cfg that hold a password; None when it cannot be read."""
         try:
             return find_passwords(self._config(), self.paths.config)
@@ -227,16 +227,18 @@ class Ppin:
     def _late(self, doing: str, output: str, used_credential: bool) -> PpinError:
         used_credential = used_credential or self.logins > 0  # by this ppin, or by one before it
         return PpinError(
-            "%s was ended after %d seconds%s" % (doing, self.timeout, self._shown(output)),
+            "%s timed out after %d seconds%s" % (doing, self.timeout, self._shown(output)),
             cls="timeout",
-            hint=None if used_credential else "Look whether ppin hangs when it is run by hand. No credential was used.",
+            hint=None if used_credential else "Run ppin by hand to see whether it hangs. No credential was used.",
         )
 
     def _unexpected(self, what: str, doing: str, screen: str, given: t.List[str]) -> PpinError:
         return PpinError(
             "%s stopped: %s%s" % (doing, what, self._shown(screen)),
             cls="dialogue",
-            hint="What was typed before may have been judged: check it before the next run." if given else None,
+            hint="The HSM may have evaluated what was typed before: check that password before the next run."
+            if given
+            else None,
         )
 
     def _shown(self, output: str) -> str:

@@ -31,7 +31,7 @@ FEW_FILES = 256
 """Descriptors that a ppin in a terminal may have inherited, and are closed. All of Python's close on their own."""
 
 ECHO_TIMEOUT = 10
-"""Seconds that a prompt may stand before its echo is off."""
+"""Seconds that a prompt may are in front of its echo is off."""
 
 Answers = t.Dict[str, t.Tuple[str, str]]
 """By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
@@ -113,8 +113,8 @@ class TalkingPpin(LoginPpin):
             self.logins += 1 if given else 0
         if child.signalstatus is not None:
             raise PpinError(
-                "%s failed: ppin was ended by signal %d" % (doing, child.signalstatus),
-                hint="Look who ended it (out of memory?), then run again.",
+                "%s failed: ppin was terminated by signal %d" % (doing, child.signalstatus),
+                hint="Find out what terminated it (out of memory?), then run again.",
             )
         result = None if find_code(screen) else (read or self._parse)(screen)
         if result is None:
@@ -162,7 +162,7 @@ class TalkingPpin(LoginPpin):
                 time.sleep(0.01)
         except TimeoutError:
             if screen[seen:].rpartition("\n")[2].strip():
-                unknown = "ppin waited at something that is not known"
+                unknown = "ppin waited at an unknown prompt"
                 raise self._unexpected(unknown, doing, screen, given) from None
             raise self._late(doing, screen, bool(given)) from None
         except (OSError, termios.error) as exc:

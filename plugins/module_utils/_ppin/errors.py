@@ -14,28 +14,29 @@ import typing as t
 HINTS = {
     "bug": "This is an internal error of the provider: send the whole message to the vendor's support.",
     "config": "Correct the client's configuration, then run again.",
-    "dialogue": "Run the same ppin command by hand to see what it asks. No password was typed to a question that is "
-    "not known.",
-    "expired": "Get a new setup password, then run again with it. On premises the HSM's security officer makes it "
-    "(hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own), for "
-    "CloudHSM the vendor's support (a ticket).",
+    "dialogue": "Run the same ppin command by hand to see what it asks for. No password was typed at an unknown "
+    "prompt.",
+    "expired": "Get a new setup password, then run again with it. On premises, the HSM's security officer creates it "
+    "(hsm_sec_new_setup_pass, or hsm_user_new_setup_pass for a partition with a configuration of its own). For "
+    "CloudHSM, open a ticket with the vendor's support.",
     "permission": "Run the task as root (become: true), or as a user who may read and write .secrets.cfg, with "
-    "in_place if they may not write to its directory. Who may write to the directory can replace every file in it.",
-    "refused": "Access to this partition is switched off at the HSM: ask the HSM's security officer, or the support of "
-    "CloudHSM, then run again.",
+    "in_place if they may not write to its directory. Anyone who can write to the directory can replace every file in "
+    "it.",
+    "refused": "Access to this partition is disabled at the HSM: ask the HSM's security officer or the CloudHSM "
+    "support to enable it, then run again.",
     "rejected": "Check the credential before the next run: every wrong one counts towards the lock-out "
     "of this partition for all its clients.",
-    "state": "Look at the client with hsmops.primus.ppin_info, then run again.",
-    "timeout": "Look whether ppin hangs when it is run by hand; raise timeout if the HSM is only slow. It is not "
-    "known whether the HSM saw the credential: check that before the next run.",
-    "transient": "Nothing was judged, no attempt was counted. Check address, port, firewall and that the HSM runs, "
-    "then run again.",
-    "unknown": "Read what ppin printed. If a password was used, it is not known whether the HSM judged it: check it "
-    "before the next run.",
+    "state": "Inspect the client with hsmops.primus.ppin_info, then run again.",
+    "timeout": "Run ppin by hand to see whether it hangs; raise timeout if the HSM is only slow. It is not known "
+    "whether the HSM evaluated the credential: check the credential before the next run.",
+    "transient": "The HSM evaluated no credential and counted no attempt. Check the address, the port, the firewall "
+    "and that the HSM is running, then run again.",
+    "unknown": "Read the output of ppin. If a password was used, it is not known whether the HSM evaluated it: check "
+    "the password before the next run.",
 }
 """What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
 
-FILE_HINT = "Correct the rights or make room, then run again."
+FILE_HINT = "Fix the file permissions or free disk space, then run again."
 """What to do next when a file cannot be read or written, which the operating system gives a reason for."""
 
 NOT_JUDGED = ("transient", "config", "permission", "state")
@@ -126,23 +127,25 @@ A connection that failed is taken for one that was never there, unless a login t
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
 
 _CODE_HINTS = {
-    "0x000000A3": "A password or PIN has expired, and the name does not tell which. Have the one in question set anew: "
-    "on premises by the HSM's security officer, for CloudHSM by the vendor's support (a ticket).",
+    "0x000000A3": "A password or PIN has expired, and the code does not say which. Have it set again: on premises by "
+    "the HSM's security officer, for CloudHSM by the vendor's support (ticket).",
     "0x000000A4": "Too many wrong attempts have locked this credential of the partition for all its clients, for a "
-    "time that is set at the HSM. Find the client that tries a wrong one, and wait, or ask the HSM's security officer "
-    "or the support of CloudHSM, then run again.",
-    "0x000000E0": "The provider reached no HSM of any priority for this slot, so nothing was judged. Check address, "
-    "port, firewall and that the HSM runs, then run again. CloudHSM may admit only registered source addresses.",
+    "time that is set at the HSM. Find the client that uses a wrong one. Then wait, or ask the HSM's security officer "
+    "or the CloudHSM support to unlock it, and run again.",
+    "0x000000E0": "The provider reached no HSM of any priority for this slot, so no credential was evaluated. Check "
+    "the address, the port, the firewall and that the HSM is running, then run again. CloudHSM may accept only "
+    "registered source addresses.",
     "0x00000190": "The provider's library could not be initialized, which with connect_on_init may include a login. "
     "Read the provider's log, and check that the HSM accepts the permanent secret before the next run.",
-    "0x80000018": "The HSM has no connection left, so nothing was judged. Run again later or on fewer hosts at once.",
+    "0x80000018": "The HSM has no free connection, so no credential was evaluated. Run again later, or on fewer hosts "
+    "at once.",
     "0x8000000B": "The PKCS#11 password (PIN) was rejected, not the setup password. Check pkcs11_password before the "
     "next run: too many wrong ones lock the privileged access of this partition for all its clients.",
-    "0x80005003": "Put primus.cfg in place or say where it is with config_path.",
-    "0x80005004": "Put the template .secrets.cfg of the provider in place or say where it is with secrets_path.",
-    "0x80005005": "Correct primus.cfg (libconfig syntax); ppin -l tells when it is right.",
-    "0x80005006": "Restore .secrets.cfg from a backup, or put the provider's template in its place and set every "
-    "credential of this client again.",
+    "0x80005003": "Create primus.cfg, or set config_path to its path.",
+    "0x80005004": "Create .secrets.cfg from the provider's template, or set secrets_path to its path.",
+    "0x80005005": "Correct the libconfig syntax of primus.cfg, check it with ppin -l, then run again.",
+    "0x80005006": "Restore .secrets.cfg from a backup, or replace it with the provider's template and set all "
+    "credentials of this client again.",
 }
 
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
@@ -241,8 +244,9 @@ def from_crash(exc: BaseException) -> PpinError:
         place = "%s:%d" % (os.path.basename(frame.tb_frame.f_code.co_filename), frame.tb_lineno)
         frame = frame.tb_next
     return PpinError(
-        "An error that is not expected: %s at %s" % (type(exc).__name__, place),
-        hint="This is a fault of hsmops.primus: report it with its version, that of Python and this message.",
+        "Unexpected error: %s at %s" % (type(exc).__name__, place),
+        hint="This is a bug in hsmops.primus: report it with the versions of the collection and of Python, and this "
+        "message.",
     )
 
 

@@ -104,6 +104,6 @@ def _not_understood(line: str) -> PpinError:
     return PpinError(
         "ppin printed a line that is not understood: %s" % line[:200],
         cls="dialogue",
-        hint="This version of the collection does not know your provider's listing: report it with the output of "
+        hint="This version of the collection does not understand your provider's output: report it with the output of "
         "ppin -l.",
     )

@@ -115,14 +115,14 @@ def changeable(paths: Paths) -> t.Optional[str]:
     return None
 
 
-INSTALL_HINT = "Install the Primus PKCS#11 provider, or say where ppin is with executable or primus_home."
+INSTALL_HINT = "Install the Primus PKCS#11 provider, or set executable or primus_home."
 
 
 def check_name(option: str, name: str) -> None:
     """Refuse what can be no name of a partition or service user. :raises PpinError:"""
     problem = name_problem(name)
     if problem:
-        raise PpinError("%s %s" % (option, problem), cls="config", hint="Use the name that stands in primus.cfg.")
+        raise PpinError("%s %s" % (option, problem), cls="config", hint="Use a name that is in primus.cfg.")
 
 
 def check_secret(option: str, secret: t.Optional[str]) -> None:
@@ -140,7 +140,7 @@ def check_secret(option: str, secret: t.Optional[str]) -> None:
 def check_timeout(timeout: int) -> None:
     """:raises PpinError: when nothing could be done in time."""
     if timeout < 1:
-        raise PpinError("timeout must be at least 1", cls="config", hint="Give the option timeout more seconds.")
+        raise PpinError("timeout must be at least 1", cls="config", hint="Set timeout to at least 1.")
 
 
 def check_setup_password(setup_password: t.Optional[str]) -> None:
@@ -149,6 +149,6 @@ def check_setup_password(setup_password: t.Optional[str]) -> None:
         raise PpinError(
             "setup_password does not have the form of a setup password",
             cls="config",
-            hint="Such a password has 29 characters: %s. No attempt was spent. If your device makes others, set "
+            hint="Such a password has 29 characters: %s. No attempt was spent. If your HSM generates others, set "
             "setup_password_format_check to false." % SETUP_FORM,
         )

@@ -347,7 +347,7 @@ class _Entries:
 
 
 def _is_in_config(service_user: str, look: Data, wanted: Data) -> bool:
-    """Whether primus.cfg names a service user then: one who stands before no partition can have no password.
+    """Whether primus.cfg names a service user then: one who is in front of no partition can have no password.
 
     A primus.cfg that is made of the variables is known. One that is left to others has who is listed. Partitions of
     which the variables tell no service user tell nothing of who is in it, and ppin will.
@@ -361,7 +361,7 @@ def _is_in_config(service_user: str, look: Data, wanted: Data) -> bool:
 
 
 def _proxies_before(partition: Data, look: Data, wanted: Data) -> t.List[str]:
-    """The service users before a partition, once primus.cfg is as wanted."""
+    """The service users in front of a partition, once primus.cfg is as wanted."""
     if wanted["settings"]:
         return proxy_users(partition)
     seen = [each["proxy_users"] for each in look["partitions"] if each["user_name"] == partition["user_name"]]
@@ -464,7 +464,7 @@ def problems(look: Data, wanted: Data, changes: Data) -> t.List[str]:
             if each["user_name"] not in entries.listed
         ]
     found += [
-        "The service proxy password of '%s', which stands before '%s', is MISSING: set it first, as one of the service "
+        "The service proxy password of '%s', the service user of '%s', is MISSING: set it first, as one of the service "
         "users." % (user, each["user_name"])
         for each in judged
         for user in _proxies_before(each, look, wanted)

@@ -307,7 +307,7 @@ _LOG: t.Dict[str, Reader] = {
     "trace_mask": read_integer(0, 7),
     "trace_level": read_integer(0, 7),
 }
-_IN_CLEAR = {
+_PLAINTEXT = {
     "pin": "give the setup password as setup_password of the partition, it goes to .secrets.cfg",
     "proxy_password": "give it as password of the service user, it goes to .secrets.cfg",
 }
@@ -354,9 +354,9 @@ def read_table(found: Found, place: Place, value: t.Any, table: t.Mapping[str, R
                 found.append(Violation(place.of(key, exc.inner), exc.what, exc.fix))
             except SeveralWrong as exc:
                 found.extend(Violation(place.of(key, wrong.inner), wrong.what, wrong.fix) for wrong in exc.wrongs)
-        elif key in _IN_CLEAR:
-            what = "is a password in clear, which is never written to primus.cfg"
-            found.append(Violation(place.of(key), what, _IN_CLEAR[key]))
+        elif key in _PLAINTEXT:
+            what = "is a password in plaintext, which is never written to primus.cfg"
+            found.append(Violation(place.of(key), what, _PLAINTEXT[key]))
         else:
             known = "there are %s" % ", ".join(table)
             found.append(Violation(str(place), "has no setting %r" % str(key)[:NAME_LIMIT], known))
@@ -505,7 +505,7 @@ def _at(
 
 
 def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
-    """The service users before a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
+    """The service users in front of a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
     value = partition.get("proxy_user")
     names = value.values() if isinstance(value, Mapping) else [value]
     return list(dict.fromkeys(name for name in names if name))
@@ -531,7 +531,7 @@ def _judge_passwords(found: Found, place: Place, entry: t.Mapping[str, t.Any], f
             found.append(Violation(place.of(key), problem))
         elif key == "setup_password" and format_check and not has_setup_password_form(password):
             what = "does not have the form of a setup password (%s)" % SETUP_FORM
-            fix = "if your device makes others, set %s to false" % format_check
+            fix = "if your HSM generates others, set %s to false" % format_check
             found.append(Violation(place.of(key), what, fix))
 
 
@@ -548,7 +548,7 @@ def check_client(
     :arg service_users: a list of name, password and state; None: nothing is known of them.
     :arg prefix: what the names of the variables begin with.
     :arg known: whether primus.cfg is to be made of the settings; see read_settings.
-    :arg require_passwords: whether a service user that stands before a partition needs its password.
+    :arg require_passwords: whether a service user that is in front of a partition needs its password.
     :arg setup_password_format_check: whether a setup password must have the documented form.
     """
     read, found = read_settings(settings, prefix, known)
@@ -599,7 +599,7 @@ def _read_service_users(found: Found, path: str, values: t.Any) -> t.Optional[t.
 def _judge_proxies(
     found: Found, prefix: str, partitions: t.List[Data], users: t.List[Data], require_passwords: bool
 ) -> None:
-    """Adds a violation for each service user before a partition that is not to be there, or has no password."""
+    """Adds a violation for each service user in front of a partition that is not to be there, or has no password."""
     path = prefix + "service_users"
     by_name = {user["name"]: (i, user) for i, user in enumerate(users) if "name" in user}
     for i, partition in enumerate(partitions):

@@ -30,7 +30,7 @@ LISTED_LIMIT = 5
 """Hosts that a line of the summary names."""
 DAY = 24 * 60 * 60
 
-PROBLEM, ATTENTION, OK, UNKNOWN = "problem", "attention", "ok", "not looked at"
+PROBLEM, ATTENTION, OK, UNKNOWN = "problem", "attention", "ok", "not inspected"
 STATES = (UNKNOWN, PROBLEM, ATTENTION, OK)
 """The worst first."""
 
@@ -51,13 +51,13 @@ KINDS = {
         UNKNOWN,
         "unreachable",
         "Hosts that could not be reached",
-        "Nothing is known of them. Check that they run and that Ansible can log in, then look again.",
+        "Their state is unknown. Check that they are running and that Ansible can log in, then run the report again.",
     ),
-    "not_looked_at": Kind(
+    "not_inspected": Kind(
         UNKNOWN,
-        "look failed",
-        "Hosts that could not be looked at",
-        "Nothing is known of them. What Ansible said stands with each, below.",
+        "inspection failed",
+        "Hosts that could not be inspected",
+        "Their state is unknown. Ansible's message is shown with each host below.",
     ),
     "provider_missing": Kind(
         PROBLEM, "no provider", "Hosts without ppin", "Provision them, or take them out of the inventory."
@@ -66,25 +66,26 @@ KINDS = {
         PROBLEM,
         "ppin fails",
         "Clients whose credentials ppin cannot list",
-        "What it said and what to do stands with each, below.",
+        "Its message and what to do are shown with each host below.",
     ),
     "hsm_unreachable": Kind(
         PROBLEM,
         "HSM not reached",
         "HSMs that a client did not reach",
-        "Check address, port, firewall and that the HSM runs.",
+        "Check the address, the port, the firewall and that the HSM is running.",
     ),
     "secret_rejected": Kind(
         PROBLEM,
         "secret rejected",
         "Permanent secrets that the HSM has rejected",
-        "Do not try them again. Have new setup passwords made, and rotate.",
+        "Do not try them again. Get new setup passwords, and rotate.",
     ),
     "login_failed": Kind(
         PROBLEM,
         "login failed",
         "Logins that failed",
-        "Read the code before anybody tries again: a rejected login counts towards the lock-out of the partition for "
+        "Read the error code before the next attempt: a rejected login counts towards the lock-out of the partition "
+        "for "
         "all its clients.",
     ),
     "secret_missing": Kind(
@@ -99,35 +100,35 @@ KINDS = {
         "Service proxy passwords that are missing",
         "Provision these clients; without it no partition behind the service proxy can be reached.",
     ),
-    "password_in_clear": Kind(
+    "password_in_plaintext": Kind(
         PROBLEM,
-        "password in clear",
-        "Passwords in clear in primus.cfg",
-        "Take them out of the file, and have them changed: whoever could read the file knows them.",
+        "password in plaintext",
+        "Passwords in plaintext in primus.cfg",
+        "Remove them from the file, and have them changed: anyone who could read the file knows them.",
     ),
-    "file_rights": Kind(
+    "file_permissions": Kind(
         PROBLEM,
-        "rights too wide",
+        "permissions too wide",
         "Files that every user of the host may read or write",
-        "Take the rights from others (chmod o=), and find out who had access.",
+        "Remove the permissions of others (chmod o=), and find out who had access.",
     ),
     "file_refused": Kind(
         PROBLEM,
         "file not trusted",
         "Files and directories that other users could have put in place",
-        "The modules refuse to work on them. Find out who made each; if it is as it should be, give it to root.",
+        "The modules refuse to use them. Find out who created each; if it is correct, change its owner to root.",
     ),
     "file_acl": Kind(
         PROBLEM,
         "access by ACL",
         "Files with secrets that an access control list opens",
-        "Look whether those users should have access (getfacl), and remove the entries if not (setfacl --remove-all).",
+        "Check whether those users should have access (getfacl), and remove the entries if not (setfacl --remove-all).",
     ),
     "file_hard_links": Kind(
         PROBLEM,
         "hard links",
         "Files with secrets that have other names (hard links)",
-        "Find the other names (find / -xdev -samefile FILE), find out who made them, and remove them.",
+        "Find the other names (find / -xdev -samefile FILE), find out who created them, and remove them.",
     ),
     "file_mounted": Kind(
         ATTENTION,
@@ -135,21 +136,24 @@ KINDS = {
         "Secrets files that are mounted as one file",
         "They cannot be replaced. Mount their directory, change them where they come from, or set in_place.",
     ),
-    "directory_rights": Kind(
+    "directory_permissions": Kind(
         ATTENTION,
         "directory writable",
         "Directories of .secrets.cfg in which other users can replace files",
-        "Take the permission to write from the group and from others (chmod go-w), and remove ACL entries.",
+        "Remove the write permission of the group and of others (chmod go-w), and ACL entries.",
     ),
     "provider_changeable": Kind(
         PROBLEM,
         "provider can be changed",
         "Providers that others than root may change, though root runs them",
-        "Whoever may change ppin or its library is root there. Give them to root, and take the write permission from "
-        "the group; SECURITY.md tells how.",
+        "Anyone who can change ppin or its library can become root there. Change their owner to root and remove the "
+        "write permission of the group, as SECURITY.md describes.",
     ),
     "logins_unknown": Kind(
-        ATTENTION, "logins not tried", "Clients whose logins could not be tried", "The reason stands with each, below."
+        ATTENTION,
+        "logins not tried",
+        "Clients whose logins could not be tried",
+        "The reason is shown with each host below.",
     ),
     "orphan": Kind(
         ATTENTION,
@@ -160,27 +164,28 @@ KINDS = {
     "interrupted": Kind(
         ATTENTION,
         "write interrupted",
-        "Clients on which a run died while it worked on a copy of .secrets.cfg",
-        "The file itself is whole. Provision them: that removes the copy.",
+        "Clients on which a run was interrupted while it worked on a copy of .secrets.cfg",
+        "The file itself is complete. Provision these clients, which removes the copy.",
     ),
     "ledger_problem": Kind(
         ATTENTION,
         "ledger damaged",
         "Ledgers that cannot be read",
-        "A run with state: updated may spend a setup password twice there. Remove the ledger that is named below.",
+        "A run with state: updated may spend a setup password twice there. Remove the ledger, which is named with the "
+        "host below.",
     ),
     "config_unread": Kind(
         ATTENTION,
         "primus.cfg not understood",
         "primus.cfg that this collection does not understand",
         "ppin may read it all the same. Passwords in it are not found, and the HSMs and service users of its "
-        "partitions are not known. The file and the line stand with each, below.",
+        "partitions are not known. The file and the line are shown with each host below.",
     ),
     "secret_old": Kind(
         ATTENTION,
         "too old",
         "Credentials that are older than they should be",
-        "Have new setup passwords made, and rotate.",
+        "Get new setup passwords, and rotate.",
     ),
     "provider_older": Kind(
         ATTENTION,
@@ -242,7 +247,7 @@ def _host(name: str, look: t.Any, tested: t.Any, now: float, max_age_days: t.Opt
         if look.get("unreachable"):
             _find(host, "unreachable", _clean(look.get("msg")))
         elif "installed" not in look:
-            _find(host, "not_looked_at", _clean(look.get("msg") or "there is no result"))
+            _find(host, "not_inspected", _clean(look.get("msg") or "there is no result"))
         else:
             _read_look(host, look, now)
             if tested is not None and host["installed"]:
@@ -250,7 +255,7 @@ def _host(name: str, look: t.Any, tested: t.Any, now: float, max_age_days: t.Opt
             _judge(host, max_age_days)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         host = _blank(name)
-        _find(host, "not_looked_at", "its answer does not have the form of a result of ppin_info")
+        _find(host, "not_inspected", "its answer does not have the form of a result of ppin_info")
     return host
 
 
@@ -265,7 +270,7 @@ def _blank(name: str) -> Data:
         "directory": None,
         "partitions": [],
         "service_users": [],
-        "passwords_in_clear": None,
+        "passwords_in_plaintext": None,
         "hsms": None,
         "logins": None,
         "findings": [],
@@ -289,8 +294,8 @@ def _read_look(host: Data, look: t.Mapping[str, t.Any], now: float) -> None:
         for partition in look["partitions"]
     ]
     host["service_users"] = [_credential(user, user["name"], now) for user in look["service_users"]]
-    if look["passwords_in_clear"] is not None:
-        host["passwords_in_clear"] = [_clean(place) for place in look["passwords_in_clear"]]
+    if look["passwords_in_plaintext"] is not None:
+        host["passwords_in_plaintext"] = [_clean(place) for place in look["passwords_in_plaintext"]]
     if not host["installed"]:
         _find(host, "provider_missing", "")
     elif look["error"]:
@@ -394,17 +399,17 @@ def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
             _find(host, missing, credential["name"])
         elif max_age_days is not None and (credential["age_days"] or 0) > max_age_days:
             _find(host, "secret_old", "%s: %d days" % (credential["name"], credential["age_days"]))
-    for place in host["passwords_in_clear"] or []:
-        _find(host, "password_in_clear", place)
+    for place in host["passwords_in_plaintext"] or []:
+        _find(host, "password_in_plaintext", place)
     # primus.cfg may be read by everybody, as long as there is no password in it.
-    too_wide = ((host["secrets"], 0o007), (host["config"], 0o007 if host["passwords_in_clear"] else 0o002))
+    too_wide = ((host["secrets"], 0o007), (host["config"], 0o007 if host["passwords_in_plaintext"] else 0o002))
     for file, rights in too_wide:
         if file["exists"] and int(file["mode"], 8) & rights:
-            _find(host, "file_rights", "%s %s" % (file["path"], file["mode"]))
+            _find(host, "file_permissions", "%s %s" % (file["path"], file["mode"]))
     for file in (host["secrets"], host["ledger"], host["config"], host["directory"]):
         if file.get("refused"):
             _find(host, "file_refused", file["refused"])
-    for file in (host["secrets"], host["ledger"]) + ((host["config"],) if host["passwords_in_clear"] else ()):
+    for file in (host["secrets"], host["ledger"]) + ((host["config"],) if host["passwords_in_plaintext"] else ()):
         if file.get("acl"):
             _find(host, "file_acl", "%s %s" % (file["path"], " ".join(file["acl"])))
         if (file.get("hard_links") or 1) > 1:
@@ -414,7 +419,7 @@ def _judge(host: Data, max_age_days: t.Optional[int]) -> None:
     directory = host["directory"]
     if directory["exists"] and (int(directory["mode"], 8) & 0o022 or directory["acl"]):
         details = [directory["path"], directory["mode"], *directory["acl"]]
-        _find(host, "directory_rights", " ".join(details))
+        _find(host, "directory_permissions", " ".join(details))
     for hsm in host["hsms"] or []:
         if not hsm["connected"]:
             _find(host, "hsm_unreachable", "%s at %s%s" % (hsm["name"], hsm["address"], _why(hsm)))
@@ -457,7 +462,7 @@ def _counts(hosts: t.List[Data]) -> Data:
     for key, good in (("partitions", "configured"), ("service_users", "configured"), ("logins", "ok")):
         items = [item for host in hosts for item in host[key] or []]
         counts[key] = {"all": len(items), good: sum(item[good] for item in items)}
-    counts["passwords_in_clear"] = sum(len(host["passwords_in_clear"] or []) for host in hosts)
+    counts["passwords_in_plaintext"] = sum(len(host["passwords_in_plaintext"] or []) for host in hosts)
     return counts
 
 
@@ -486,16 +491,16 @@ def to_json(data: Data) -> str:
 
 def to_html(data: Data) -> str:
     """One page that needs nothing else. Its policy lets run only the style and the script that are part of it."""
-    folder = Path(__file__).parent
+    directory = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader(directory),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     files = {"style": "report.css", "script": "report.js"}
-    parts = {name: (folder / file).read_text("utf-8") for name, file in files.items()}
+    parts = {name: (directory / file).read_text("utf-8") for name, file in files.items()}
     policy = "; ".join(
         ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
         + ["%s-src 'sha256-%s'" % (name, _digest(text)) for name, text in parts.items()]
@@ -514,14 +519,14 @@ def to_prometheus(data: Data) -> str:
     """The text format of Prometheus, for the textfile collector of its node exporter."""
     metrics = _Metrics()
     add = metrics.add
-    add("report_timestamp_seconds", "When the fleet was looked at.", moment_of(data["created"]) or 0)
+    add("report_timestamp_seconds", "When the fleet was inspected.", moment_of(data["created"]) or 0)
     for kind in KINDS:
         places = sum(finding["places"] for finding in data["findings"] if finding["kind"] == kind)
         labels = {"kind": kind, "severity": KINDS[kind].severity.replace(" ", "_")}
         add("findings", "What was found in the fleet, by kind.", places, **labels)
     for host in data["hosts"]:
         on = {"host": host["name"]}
-        add("client_looked_at", "Whether the host could be looked at.", host["state"] != UNKNOWN, **on)
+        add("client_inspected", "Whether the host could be inspected.", host["state"] != UNKNOWN, **on)
         if host["state"] == UNKNOWN:
             continue
         places = sum(len(finding["details"]) for finding in host["findings"])
@@ -529,9 +534,14 @@ def to_prometheus(data: Data) -> str:
         add("client_provider_installed", "Whether ppin is there.", host["installed"], **on)
         if host["version"]:
             add("client_provider_info", "The provider's version; always 1.", 1, version=host["version"], **on)
-        if host["passwords_in_clear"] is not None:
-            number = len(host["passwords_in_clear"])
-            add("client_passwords_in_clear", "Settings of primus.cfg that hold a password in clear.", number, **on)
+        if host["passwords_in_plaintext"] is not None:
+            number = len(host["passwords_in_plaintext"])
+            add(
+                "client_passwords_in_plaintext",
+                "Settings of primus.cfg that hold a password in plaintext.",
+                number,
+                **on,
+            )
         for partition in host["partitions"]:
             which = {"partition": partition["name"], **on}
             add("partition_configured", "Whether the permanent secret is there.", partition["configured"], **which)

@@ -103,8 +103,8 @@ def test_code(code, meaning, cls):
 @pytest.mark.parametrize(
     ("code", "told", "not_told"),
     [
-        ("0x80000018", "no connection left", "firewall"),
-        ("0x000000A3", "does not tell which", "Get a new setup password"),
+        ("0x80000018", "no free connection", "firewall"),
+        ("0x000000A3", "does not say which", "Get a new setup password"),
         ("0x000000A4", "have locked", "switched off"),
     ],
 )

@@ -122,7 +122,7 @@ def test_a_link_in_the_place_of_the_new_file(shared):
 
     with pytest.raises(PpinError) as caught:
         replace(shared, attack)
-    assert "replaced by somebody else" in caught.value.msg
+    assert "replaced by another process" in caught.value.msg
     assert untouched(shared)
 
 
@@ -253,7 +253,7 @@ def test_private_directories_that_somebody_else_has_made(shared, place, places, 
         with announced(str(place / "string.new-0123456789abcdef")):
             assert len(list(mine[1].glob("file-*"))) == 1
     assert as_user(lambda: mine[1].symlink_to(mine[0]))
-    with pytest.raises(PpinError, match="no directory in which only root can change anything"):
+    with pytest.raises(PpinError, match="No directory for the working copy of .secrets.cfg is writable by root alone"):
         replace(shared)
     assert shared.read_bytes() == b"before" and list(mine[0].iterdir()) == []
     assert remove_leftovers(*both(shared)) == []

@@ -367,5 +367,5 @@ def test_what_is_picked_is_for_the_host(names, family, distribution, version, ar
 @pytest.mark.parametrize("missing", ["os_family", "distribution", "architecture"])
 def test_facts_that_are_missing(missing):
     facts = {"os_family": "Debian", "distribution": "Debian", "architecture": "x86_64", missing: None}
-    with pytest.raises(PackageError, match=f"do not tell its {missing}"):
+    with pytest.raises(PackageError, match=f"do not include its {missing}"):
         system_of(facts)

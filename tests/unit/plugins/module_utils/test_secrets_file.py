@@ -176,7 +176,7 @@ def test_what_somebody_else_wrote_meanwhile_is_not_lost(secrets, working):
         overwrite(Path(copy.path))
         secrets.write_bytes(b"by hand")
         copy.put_in_place(str(secrets) + ".backup")
-    assert caught.value.cls == "state" and "somebody else" in caught.value.msg
+    assert caught.value.cls == "state" and "another process" in caught.value.msg
     assert secrets.read_bytes() == b"by hand"
     assert names(secrets) == [".secrets.cfg"]
 

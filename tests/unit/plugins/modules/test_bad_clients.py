@@ -114,7 +114,7 @@ def test_no_ppin(client, tmp_path):
     client.ppin.unlink()
     before = client.state()
     result = client.secret(primus_home=str(tmp_path / "none"))
-    assert_refused(client, before, result, "There is no ppin in", "Install the Primus PKCS#11 provider")
+    assert_refused(client, before, result, "ppin was not found in", "Install the Primus PKCS#11 provider")
     result = client.secret(executable="/nowhere/ppin")
     assert_refused(client, before, result, "There is no /nowhere/ppin", "Install the Primus PKCS#11 provider")
 
@@ -130,15 +130,15 @@ def test_a_ppin_that_is_no_program(client):
 
 
 BEHAVIOURS = {
-    "hangs at the start": ({"hang_at": "start"}, 1, "was ended after 1 seconds", "it printed nothing", 0),
-    "hangs at the prompt": ({"hang_at": "prompt"}, 3, "was ended after 3 seconds", "Adding", 1),
-    "hangs after a password": ({"hang_at": "after-password"}, 3, "was ended after 3 seconds", "Adding", 1),
+    "hangs at the start": ({"hang_at": "start"}, 1, "timed out after 1 seconds", "it printed nothing", 0),
+    "hangs at the prompt": ({"hang_at": "prompt"}, 3, "timed out after 3 seconds", "Adding", 1),
+    "hangs after a password": ({"hang_at": "after-password"}, 3, "timed out after 3 seconds", "Adding", 1),
     "prints 10 MB": ({"print_mb": 10}, 60, "printed more than 1048576 characters", "Is this the vendor's ppin?", 0),
     "asks something else first": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "not known", "Really [y/N]?", 0,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "before"}, 3, "unknown prompt", "Really [y/N]?", 0,
     ),
     "asks something else last": (
-        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "not known", "Really [y/N]?", 1,
+        {"extra_question": "Really [y/N]? ", "extra_question_at": "after"}, 3, "unknown prompt", "Really [y/N]?", 1,
     ),
 }  # fmt: skip
 

@@ -56,7 +56,7 @@ def test_permissions_are_corrected(place):
 def test_a_file_in_both_places_is_not_replaced(place):
     (place.dest / "primus.cfg").write_text("other")
     result = place(names=["primus.cfg"])
-    assert result["failed"] and "is in two places" in result["msg"]
+    assert result["failed"] and "exists in two places" in result["msg"]
     assert (place.dest / "primus.cfg").read_text() == "other" and place.client.config.exists()
 
 

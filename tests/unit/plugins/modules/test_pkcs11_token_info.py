@@ -117,7 +117,7 @@ def test_check_mode_tries_no_pin(token):
     ("options", "told"),
     [
         ({"pin": PIN}, "neither slot_id nor token_label"),
-        ({"pin": PIN, "token_label": "P2"}, "0 tokens are the one asked for; there are 'P1' in slot "),
+        ({"pin": PIN, "token_label": "P2"}, "0 tokens match, exactly one must; there are 'P1' in slot "),
         ({"pin": PIN, "token_label": ""}, "neither slot_id nor token_label"),
         ({"pin": "a\nb", "token_label": "P1"}, "line break"),
         ({"pin": "", "token_label": "P1"}, "pin is empty"),
@@ -181,7 +181,7 @@ def compiled(folder, body):
         ("*(volatile int *)0 = 0;", "ended its process (signal 11)", "unknown"),
         ("abort();", "ended its process (signal 6)", "unknown"),
         ("_exit(0);", "ended its process (exit status 0)", "unknown"),
-        ("sleep(60);", "was ended after 2 seconds without an answer", "timeout"),
+        ("sleep(60);", "timed out after 2 seconds without an answer", "timeout"),
         ("", "cannot be used: ", "unknown"),
         ('puts("{}"); fflush(stdout); fputs("noise", stderr);', "cannot be used: ", "unknown"),
     ],

@@ -121,7 +121,7 @@ def test_what_is_in_the_way_is_kept(client, hsm, tmp_path):
         ({"return_content": True, "user_name": "P9"}, "'P9' is not in primus.cfg; it has 'P1', 'P2'"),
         ({"return_content": True, "proxy_user": "svc1"}, "required together"),
         ({"return_content": True, "timeout": 0}, "timeout must be at least 1"),
-        ({"dest": "/nowhere/string"}, "There is no folder /nowhere"),
+        ({"dest": "/nowhere/string"}, "Directory /nowhere does not exist"),
     ],
     ids=str,
 )
@@ -168,7 +168,7 @@ def test_a_run_that_is_ended_leaves_no_copy_of_the_secrets_file(configured, tmp_
     process.send_signal(number)
     out, _err = process.communicate(timeout=60)
     assert not working_copies(configured.secrets)
-    assert f"was ended by signal {number}" in json.loads(out)["msg"]
+    assert f"was terminated by signal {number}" in json.loads(out)["msg"]
 
 
 def test_a_string_on_several_lines(client):

@@ -35,18 +35,18 @@ def test_a_secret_that_was_rejected(configured):
     assert rejected["P1"] is None and rejected["P2"].startswith("20")
 
 
-def test_passwords_in_clear_are_told_by_their_place_alone(client):
-    assert client.info()["passwords_in_clear"] == []
+def test_passwords_in_plaintext_are_told_by_their_place_alone(client):
+    assert client.info()["passwords_in_plaintext"] == []
     text = client.config.read_text()
     client.config.write_text(text.replace("proxy_user", 'proxy_password = "%s"; proxy_user' % PROXY_PASSWORD, 1))
-    (place,) = client.info()["passwords_in_clear"]  # the client sees to it that the password is nowhere
+    (place,) = client.info()["passwords_in_plaintext"]  # the client sees to it that the password is nowhere
     assert re.fullmatch(r"primus\.hsms\.hsm2\.slots\.slot\d\.proxy_password", place)
     client.config.write_text('@include "more.cfg"\n' + text)
-    assert client.info()["passwords_in_clear"] is None
+    assert client.info()["passwords_in_plaintext"] is None
     client.config.with_name("more.cfg").write_text('more : { pin = "%s"; };' % PROXY_PASSWORD)
-    assert client.info()["passwords_in_clear"] == ["more.pin"]
+    assert client.info()["passwords_in_plaintext"] == ["more.pin"]
     client.config.unlink()
-    assert client.info()["passwords_in_clear"] is None
+    assert client.info()["passwords_in_plaintext"] is None
 
 
 def test_a_primus_cfg_that_is_not_understood(configured):
@@ -60,7 +60,7 @@ def test_a_primus_cfg_that_is_not_understood(configured):
         "line": 3,
         "reason": "a setting is there for the second time",
     }
-    assert (info["error"], info["passwords_in_clear"]) == (None, None)
+    assert (info["error"], info["passwords_in_plaintext"]) == (None, None)
     assert [(each["configured"], each["hsms"], each["proxy_users"]) for each in info["partitions"]] == [
         (True, [], [])
     ] * 2
@@ -79,7 +79,7 @@ def test_a_bare_host(client, tmp_path, monkeypatch):
     info = client.info(primus_home=str(tmp_path), **files)
     assert (info["installed"], info["executable"], info["version"], info["partitions"]) == (False, None, None, [])
     assert info["config"] == {"path": files["config_path"], "exists": False}
-    assert "There is no ppin" in info["error"]["msg"] and info["error"]["hint"]
+    assert "ppin was not found" in info["error"]["msg"] and info["error"]["hint"]
 
 
 def test_a_broken_client_is_described(client):
@@ -196,4 +196,4 @@ def test_a_version_that_is_not_told(client):
     client.ppin.write_text("#!/bin/sh\n")
     info = client.info()
     assert info["version"] is None
-    assert f"{client.ppin} does not tell its version. A role does not replace it" in str(info["warnings"])
+    assert f"{client.ppin} does not report its version. The roles replace it only" in str(info["warnings"])

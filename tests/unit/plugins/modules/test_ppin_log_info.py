@@ -118,8 +118,8 @@ def test_a_rejected_secret_is_not_tried_again(configured, hsm, behaviour):
     ("options", "told"),
     [
         ({"since": "yesterday"}, "since is not a day or time"),
-        ({"dest": "/nowhere/log"}, "There is no folder /nowhere"),
-        ({"dest": "/etc"}, "/etc is a folder"),
+        ({"dest": "/nowhere/log"}, "Directory /nowhere does not exist"),
+        ({"dest": "/etc"}, "/etc is a directory"),
         ({"dest": "/nowhere/log", "level": "err"}, "mutually exclusive"),
         ({"user_name": "P9"}, "0x80005012"),
         ({"hsm": "hsm9"}, "0x80005001"),

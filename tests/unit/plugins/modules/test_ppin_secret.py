@@ -366,7 +366,7 @@ def test_a_run_that_is_told_to_end_puts_everything_back(configured):
     out, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (1, b"")
     result = json.loads(out)
-    assert result["rolled_back"] and "ended by signal 15" in result["msg"]
+    assert result["rolled_back"] and "terminated by signal 15" in result["msg"]
     assert configured.state() == before
 
 

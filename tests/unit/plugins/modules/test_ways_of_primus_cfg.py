@@ -57,9 +57,9 @@ def test_a_file_that_only_ppin_understands(client):
     for partition in ("P2", "P1"):
         warnings = life(client, partition, logins=2)
         expected = (
-            f"primus.cfg is not understood: {client.config}, line {line}: a setting is there for the second time. So "
-            f"it is not checked whether a service proxy password that '{partition}' needs is missing, and the login is "
-            "tried at each of its HSMs."
+            f"primus.cfg is not understood: {client.config}, line {line}: a setting is there for the second time. "
+            f"Service proxy passwords that '{partition}' needs are therefore not checked, and the login is tried at "
+            "each of its HSMs."
         )
         assert [len(each) for each in warnings] == [1, 1, 1, 0]
         assert all(expected in str(each) for each in warnings[:3])  # its form depends on the version of Ansible
@@ -107,5 +107,5 @@ def test_a_partition_that_is_nowhere_fails_before_a_password_is_spent(client, op
     wrap_ppin(client.ppin, """"$0.real" "$@" | sed "s/user 'P2'/user 'P9'/" """)
     result = client.secret(user_name="P9", **options)
     assert result["failed"] and result["logins"] == 0 and client.hsm.logins() == []
-    assert "primus.cfg does not tell at which HSM 'P9' is, which ppin lists" in result["msg"]
+    assert "primus.cfg names no HSM for 'P9', which ppin lists" in result["msg"]
     assert str(client.config) in result["error"]["hint"] and result["error"]["class"] == "config"

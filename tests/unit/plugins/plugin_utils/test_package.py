@@ -20,7 +20,7 @@ def known(tmp_path):
         (tmp_path / folder).mkdir()
     for name in (DEB, "several/" + DEB, "several/" + DEB.replace("2.2.4", "2.10.0"), "my.deb", "text.txt"):
         (tmp_path / name).write_bytes(b"package")
-    for name, member in (("my.zip", f"a/{DEB}"), ("none.zip", "a"), (ZIP, "not looked at")):
+    for name, member in (("my.zip", f"a/{DEB}"), ("none.zip", "a"), (ZIP, "not inspected")):
         with zipfile.ZipFile(tmp_path / name, "w") as file:
             file.writestr(member, b"package")
     (tmp_path / "broken.zip").write_bytes(b"no zip")

@@ -498,7 +498,7 @@ TWO_USERS = {"partitions": [P1, behind(P2, "svc2")], "service_users": [SVC1, SVC
         ({"partitions": [secret("P1"), secret("P2", False)]}, {}, {"fetch": ["P2"], "missing.partitions": ["P2"]}),
         ({"service_users": [user("svc1", False)]}, {}, {"set": ["svc1"], "missing.service_users": ["svc1"]}),
         ({}, TWO_USERS, {"set": ["svc2"], "missing.service_users": ["svc2"]}),
-        # A service user that stands before no partition is not in primus.cfg, so it can have no password.
+        # A service user that is in front of no partition is not in primus.cfg, so it can have no password.
         ({}, {"service_users": [SVC1, SVC2]}, {}),
         ({}, {"service_users": [SVC1, updated(SVC2)]}, {}),
         ({}, {"partitions": [behind(P1, {"h": "svc1"}), P2]}, {}),
@@ -744,7 +744,7 @@ def test_check_mode_does_not_log_in_where_the_service_proxy_password_would_chang
 BARE_P2 = without(P2, "setup_password", "pkcs11_password")
 LACKS = "The permanent secret of '{}' is MISSING, and what is needed to fetch it is not given: {}."
 NO_PROXY = (
-    "The service proxy password of 'svc1', which stands before 'P1', is MISSING: set it first, as one of the service "
+    "The service proxy password of 'svc1', the service user of 'P1', is MISSING: set it first, as one of the service "
     "users."
 )
 

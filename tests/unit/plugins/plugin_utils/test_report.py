@@ -43,13 +43,13 @@ UNREACHED = {"code": None, "name": "refused", "class": "transient", "hint": "Che
 ERROR = {"code": "0x80005006", "class": "config", "msg": ".secrets.cfg invalid", "hint": "Correct it."}
 BROKEN_LEDGER = {"path": "/l", "exists": False, "problem": "The ledger /l is damaged"}
 GONE = {"path": "/c", "exists": False}
-BARE = look(installed=False, version=None, config=GONE, secrets=GONE, passwords_in_clear=None, error=ERROR)
+BARE = look(installed=False, version=None, config=GONE, secrets=GONE, passwords_in_plaintext=None, error=ERROR)
 
 FOUND = {
     "nothing": (look(), {}, {}),
     "unreachable": ({"unreachable": True, "msg": "No route"}, {}, {"unreachable": ["No route"]}),
-    "failed": ({"failed": True, "msg": "no python"}, {}, {"not_looked_at": ["no python"]}),
-    "no result": ({}, {}, {"not_looked_at": ["there is no result"]}),
+    "failed": ({"failed": True, "msg": "no python"}, {}, {"not_inspected": ["no python"]}),
+    "no result": ({}, {}, {"not_inspected": ["there is no result"]}),
     "no provider": (BARE | {"partitions": [], "service_users": []}, {}, {"provider_missing": [""]}),
     "error": (look(error=ERROR), {}, {"client_error": [".secrets.cfg invalid. Correct it."]}),
     "secrets": (
@@ -71,23 +71,24 @@ FOUND = {
     "ACL of a file without a password": (look(config=file("/c", "0640", acl=["user:eve:r--"])), {}, {}),
     "hard links": (look(secrets=file("/s", "0660", hard_links=2)), {}, {"file_hard_links": ["/s: 2"]}),
     "mounted": (look(secrets=file("/s", "0660", mount=True)), {}, {"file_mounted": ["/s"]}),
-    "directory": (look(directory=file("/d", "0770", hard_links=None)), {}, {"directory_rights": ["/d 0770"]}),
+    "directory": (look(directory=file("/d", "0770", hard_links=None)), {}, {"directory_permissions": ["/d 0770"]}),
     "default ACL": (
         look(directory=file("/d", "0750", acl=["default:user:eve:r--"])),
         {},
-        {"directory_rights": ["/d 0750 default:user:eve:r--"]},
+        {"directory_permissions": ["/d 0750 default:user:eve:r--"]},
     ),
-    "in clear": (look(passwords_in_clear=["a.pin", "b.pin"]), {}, {"password_in_clear": ["a.pin", "b.pin"]}),
+    "in clear": (look(passwords_in_plaintext=["a.pin", "b.pin"]), {}, {"password_in_plaintext": ["a.pin", "b.pin"]}),
     "not understood": (
         look(
-            passwords_in_clear=None, config={**file("/c", "0640"), "problem": {"file": "/i", "line": 3, "reason": "r"}}
+            passwords_in_plaintext=None,
+            config={**file("/c", "0640"), "problem": {"file": "/i", "line": 3, "reason": "r"}},
         ),
         {},
         {"config_unread": ["/i, line 3: r"]},
     ),
     "not read": (
         look(
-            passwords_in_clear=None,
+            passwords_in_plaintext=None,
             config={**file("/c", "0640"), "problem": {"file": "/c", "line": None, "reason": "r"}},
         ),
         {},
@@ -102,13 +103,13 @@ FOUND = {
     ),
     "interrupted": (look(interrupted=True), {}, {"interrupted": [""]}),
     "ledger": (look(ledger=BROKEN_LEDGER), {}, {"ledger_problem": ["The ledger /l is damaged"]}),
-    "secrets for all": (look(secrets=file("/s", "0604")), {}, {"file_rights": ["/s 0604"]}),
+    "secrets for all": (look(secrets=file("/s", "0604")), {}, {"file_permissions": ["/s 0604"]}),
     "primus.cfg for all": (look(config=file("/c", "0644")), {}, {}),
-    "primus.cfg writable for all": (look(config=file("/c", "0642")), {}, {"file_rights": ["/c 0642"]}),
+    "primus.cfg writable for all": (look(config=file("/c", "0642")), {}, {"file_permissions": ["/c 0642"]}),
     "primus.cfg with a password for all": (
-        look(config=file("/c", "0644"), passwords_in_clear=["a.pin"]),
+        look(config=file("/c", "0644"), passwords_in_plaintext=["a.pin"]),
         {},
-        {"password_in_clear": ["a.pin"], "file_rights": ["/c 0644"]},
+        {"password_in_plaintext": ["a.pin"], "file_permissions": ["/c 0644"]},
     ),
     "old": (
         look(partitions=[partition("P1", since=days_ago(31)), partition("P2", since=days_ago(30))]),
@@ -198,7 +199,7 @@ def test_the_worst_hosts_come_first():
     clients = {"h10": look(), "h9": look(), "h3": look(interrupted=True), "h4": {}, "h5": look(error=ERROR)}
     data = build(clients, now=NOW)
     assert [host["name"] for host in data["hosts"]] == ["h4", "h5", "h3", "h9", "h10"]
-    states = {"not looked at": 1, "problem": 1, "attention": 1, "ok": 2}
+    states = {"not inspected": 1, "problem": 1, "attention": 1, "ok": 2}
     assert data["counts"]["states"] == states
 
 
@@ -207,16 +208,16 @@ def test_a_plausible_fleet():
     assert [(finding["kind"], finding["places"]) for finding in data["findings"]] == [
         ("unreachable", 1),
         ("secret_missing", 1),
-        ("password_in_clear", 1),
-        ("file_rights", 1),
+        ("password_in_plaintext", 1),
+        ("file_permissions", 1),
         ("secret_old", 1),
         ("provider_older", 1),
     ]
     assert data["counts"]["partitions"] == {"all": 22, "configured": 21}
     assert json.loads(to_json(data)) == data
     lines = to_lines(data)
-    assert lines[0] == "Hosts: 14 (9 ok, 2 attention, 2 problem, 1 not looked at)."
-    assert lines[2] == "NOT LOOKED AT: Hosts that could not be reached: 1, on web07.example.com."
+    assert lines[0] == "Hosts: 14 (9 ok, 2 attention, 2 problem, 1 not inspected)."
+    assert lines[2] == "NOT INSPECTED: Hosts that could not be reached: 1, on web07.example.com."
 
 
 def test_an_empty_fleet():
@@ -224,7 +225,7 @@ def test_an_empty_fleet():
     assert to_lines(data) == ["Hosts: 0.", "Permanent secrets: 0 of 0 are there."]
     assert "There is no host in this report." in to_html(data)
     assert json.loads(to_json(data))["hosts"] == []
-    assert "hsmops_primus_client_looked_at" not in to_prometheus(data)
+    assert "hsmops_primus_client_inspected" not in to_prometheus(data)
 
 
 def test_nothing_to_do():
@@ -270,7 +271,7 @@ def everywhere(text):
         version=text,
         config=file(text, "0644"),
         secrets={**file(text, "0604"), "owner": text, "group": text},
-        passwords_in_clear=[text],
+        passwords_in_plaintext=[text],
         partitions=[{**partition(text, proxy_users=[text]), "hsms": [text]}, partition(text + "2", configured=False)],
         service_users=[service_user(text, configured=False)],
         ledger=file(text, "0600", problem=text, refused=text, acl=[text]),
@@ -385,8 +386,8 @@ def test_metrics():
     clients = {"a": look(partitions=[partition("P1", since=days_ago(2)), partition("P2", 1, False)]), "b": {}}
     series = samples(build(clients, {"a": login()}, NOW))
     assert series["hsmops_primus_report_timestamp_seconds", ()] == NOW
-    assert series["hsmops_primus_client_looked_at", (("host", "a"),)] == 1
-    assert series["hsmops_primus_client_looked_at", (("host", "b"),)] == 0
+    assert series["hsmops_primus_client_inspected", (("host", "a"),)] == 1
+    assert series["hsmops_primus_client_inspected", (("host", "b"),)] == 0
     assert series["hsmops_primus_client_findings", (("host", "a"),)] == 1
     assert series["hsmops_primus_findings", (("kind", "secret_missing"), ("severity", "problem"))] == 1
     assert series["hsmops_primus_findings", (("kind", "interrupted"), ("severity", "attention"))] == 0

@@ -102,7 +102,7 @@ def test_a_click_sorts(show):
     assert column(page, "Hosts", 1) == sorted(first, reverse=True)
     head(page, "Hosts", "State").get_by_role("button").click()
     assert host.get_attribute("aria-sort") is None
-    assert column(page, "Hosts", 2)[0].endswith("Not looked at")
+    assert column(page, "Hosts", 2)[0].endswith("Not inspected")
 
 
 def test_keys_sort(show):
@@ -145,9 +145,9 @@ def test_the_filter(show):
 
 def test_a_finding_shows_its_hosts(show):
     page = show()
-    page.get_by_role("button", name="Show in the tables: password in clear").click()
+    page.get_by_role("button", name="Show in the tables: password in plaintext").click()
     assert column(page, "Hosts", 1) == ["batch3.example.com"]
-    assert page.get_by_role("searchbox").input_value() == '"password in clear"'
+    assert page.get_by_role("searchbox").input_value() == '"password in plaintext"'
 
 
 def test_without_the_script_all_can_be_read(show):
@@ -198,7 +198,7 @@ def test_contrast(show, scheme):
 def test_what_is_seen_is_said_in_words(show):
     page = show()
     for caption, states in (
-        ("Hosts", {"OK", "Attention", "Problem", "Not looked at"}),
+        ("Hosts", {"OK", "Attention", "Problem", "Not inspected"}),
         ("Partitions", {"MISSING", "Configured"}),
     ):
         number = 2 if caption == "Hosts" else 3

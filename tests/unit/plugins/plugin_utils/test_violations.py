@@ -163,10 +163,10 @@ def test_a_key_that_is_not_known(path):
 
 
 @pytest.mark.parametrize("path", [[*H0, "pin"], [*P0, "proxy_password"]])
-def test_a_password_in_clear(path):
+def test_a_password_in_plaintext(path):
     (sentence,) = sentences_of(changed(GOOD, path, "hunter2"))
     assert ".%s (" % path[-1] in sentence
-    assert " is a password in clear, which is never written to primus.cfg; give " in sentence
+    assert " is a password in plaintext, which is never written to primus.cfg; give " in sentence
     assert "hunter2" not in sentence
 
 
@@ -321,7 +321,7 @@ def test_service_users(users, sentences):
 
 FORM = (
     "partitions[0].setup_password ('PART1') does not have the form of a setup password (five groups of five letters "
-    "(A-Z, a-z) and digits, joined by dashes); if your device makes others, set setup_password_format_check to false."
+    "(A-Z, a-z) and digits, joined by dashes); if your HSM generates others, set setup_password_format_check to false."
 )
 
 

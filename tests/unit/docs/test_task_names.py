@@ -1,0 +1,73 @@
+# SPDX-FileCopyrightText: The hsmops.primus authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Names of plays, tasks and handlers are imperative: a user sees them, searches for them and starts at them."""
+
+import re
+
+import pytest
+import yaml
+from emulated_hsm import COLLECTION
+
+VERBS = re.findall(
+    r"\w+",
+    """
+    Add Apply Ask Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create
+    Decommission Decrypt Describe Disable Download Enable Encrypt End Expect Expire Fail Fetch Fill Find Free
+    Gather Give Have Ignore Include Install Keep Kill Leave Let Link List Load Log Look Make Measure Mount
+    Move Name Pack Plan Prepare Provision Publish Put Read Record Remember Remove Render Replace Report Reset
+    Restart Restore Rotate Run Search See Serve Set Show Start Stop Store Take Test Try Unmount Unpack Update
+    Use Validate Verify Wait Write
+    """,
+)
+
+DIRECTORIES = ("roles", "playbooks", "docs/examples", "extensions/molecule", "tests/integration/targets")
+NOT_YET = ("extensions/molecule", "tests/integration/targets")
+"""Directories in which some names do not begin with a verb yet. They fail nothing; `pytest -rx` lists them."""
+
+NESTED = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
+
+
+class Loader(yaml.SafeLoader):
+    """Takes the tags of Ansible, such as !vault, for nothing."""
+
+
+Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+
+
+def names(entries):
+    """Those of a list of plays or tasks, and of what is in them."""
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict):
+            if isinstance(entry.get("name"), str) and len(entry) > 1:
+                yield entry["name"]
+            for key in NESTED:
+                yield from names(entry.get(key))
+
+
+def files(directory):
+    """The files of plays and tasks. A list of anything else, such as partitions, is in other places."""
+    for path in sorted((COLLECTION / directory).rglob("*.yml")):
+        if not {"defaults", "vars", "meta", "group_vars", "inventory", "awx"} & set(path.parts):
+            yield path
+
+
+def wrong_names(directory):
+    for path in files(directory):
+        for document in yaml.load_all(path.read_text(), Loader):  # noqa: S506 - a SafeLoader
+            for name in names(document):
+                if name.split()[0].rstrip(",") not in VERBS:
+                    yield f"{path.relative_to(COLLECTION)}: {name}"
+
+
+@pytest.mark.parametrize("directory", DIRECTORIES)
+def test_names_begin_with_a_verb(request, directory):
+    if directory in NOT_YET:
+        request.applymarker(pytest.mark.xfail(reason="not all names are imperative yet"))
+    assert list(wrong_names(directory)) == []
+
+
+def test_names_are_found():
+    """In blocks, plays and handlers, too."""
+    found = "".join(name for path in files("playbooks") for name in names(yaml.load(path.read_text(), Loader)))  # noqa: S506
+    assert "Find out to which package ppin belongs" in found
+    assert "Fetch the permanent secrets with new setup passwords" in found
