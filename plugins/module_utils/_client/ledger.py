@@ -138,7 +138,7 @@ class Ledger:
         """Note that this password made the credential that is there now, by a change of our own.
 
         :arg origin: see the class.
-        :arg through: the service users that are in front of the partition, whose passwords were accepted.
+        :arg through: the service users of the partition, whose passwords were accepted.
         :raises OSError, ValueError: when the file cannot be written, or the fingerprint not be computed (FIPS mode).
         """
         first_used = self.first_used(kind, name) if self.same(kind, name, password) else None

@@ -31,7 +31,7 @@ FEW_FILES = 256
 """Descriptors that a ppin in a terminal may have inherited, and are closed. All of Python's close on their own."""
 
 ECHO_TIMEOUT = 10
-"""Seconds that a prompt may are in front of its echo is off."""
+"""Seconds that a prompt may be there before its echo is off."""
 
 Answers = t.Dict[str, t.Tuple[str, str]]
 """By kind of prompt, C(setup), C(pkcs11) or C(proxy): the name that the prompt must show, and the password."""
