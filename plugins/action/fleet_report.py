@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module fleet_report. It works on the controller, once for all hosts of the play."""
+"""The module fleet_report. It works on the control node, once for all hosts of the play."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on the controller in front of the module pkcs11_token_info."""
+"""Runs on the control node in front of the module pkcs11_token_info."""
 
 from __future__ import annotations
 

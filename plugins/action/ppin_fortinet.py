@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on the controller in front of the module ppin_fortinet."""
+"""Runs on the control node in front of the module ppin_fortinet."""
 
 from __future__ import annotations
 

@@ -335,7 +335,7 @@ def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> D
         "name": _clean(name),
         "configured": configured,
         "since": since,
-        # The clocks of a client and of the controller differ.
+        # The clocks of a client and of the control node differ.
         "age_days": None if moment is None else max(0, int(now - moment) // DAY),
     }
 
