@@ -56,14 +56,14 @@ def test_shows_and_clears(new_fleet):
 
 def test_clears_nothing_that_was_not_chosen(new_fleet):
     wrong = [
-        ({}, "it was not said what to clear: give name or kind, or all=true"),
-        ({"all": False}, "it was not said what to clear"),
-        ({"name": None}, "it was not said what to clear"),
-        ({"name": "{{ nothing | default(omit) }}"}, "it was not said what to clear"),
+        ({}, "neither name, kind nor all=true is set"),
+        ({"all": False}, "neither name, kind nor all=true is set"),
+        ({"name": None}, "neither name, kind nor all=true is set"),
+        ({"name": "{{ nothing | default(omit) }}"}, "neither name, kind nor all=true is set"),
         ({"name": ""}, "name is empty"),
         ({"name": "", "all": True}, "name is empty"),
-        ({"name": "P2", "all": True}, "all=true is every entry, and name only some"),
-        ({"name": "P2", "kind": "secret", "all": True}, "all=true is every entry, and name and kind only some"),
+        ({"name": "P2", "all": True}, "all=true selects every entry and name only some"),
+        ({"name": "P2", "kind": "secret", "all": True}, "all=true selects every entry and name and kind only some"),
         ({"all": True, "state": "{{ omit }}"}, "missing required arguments: state"),
         ({"all": True, "state": "present"}, "value of state must be one of: absent, got: present"),
     ]

@@ -126,7 +126,7 @@ def test_credentials_alone_and_what_would_fail(fleet):
     task = fleet.ppin("client_plan", scope=["credentials"], partitions=PARTITIONS[:1], prefix="primus_secret_")
     result = result_of(fleet.run(task))
     assert result["failed"] and result["msg"].endswith("No login was spent.")
-    assert "The service proxy password of 'svc1', which stands before 'P1', is MISSING" in result["msg"]
+    assert "The service proxy password of 'svc1', the service user of 'P1', is MISSING" in result["msg"]
     task = fleet.ppin("client_plan", scope=["credentials"], partitions=PARTITIONS, service_users=SERVICE_USERS)
     plan = result_of(fleet.run(task))["plan"]
     assert plan["credentials"]["set"] == ["svc1"] and plan["credentials"]["fetch"] == ["P1", "P2"]

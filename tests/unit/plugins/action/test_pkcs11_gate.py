@@ -42,7 +42,7 @@ def test_a_right_one_is_used_by_all(look):
 def test_a_slot_id_of_zero_is_a_name(look):
     run = look(pin=PIN, token_label=None, slot_id=0)
     assert len(run.failures()) == 6
-    assert all("tokens are the one asked for" in message for message in run.failures().values())
+    assert all("tokens match, exactly one must" in message for message in run.failures().values())
 
 
 def test_without_a_pin_nobody_waits(look):

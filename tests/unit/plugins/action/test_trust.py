@@ -138,5 +138,5 @@ def test_a_crash_is_a_result(configured, tmp_path):
     configured.python_path = [str(tmp_path)]
     result = configured.secret(state="updated", force=True)
     assert result["failed"] and result["logins"] == 0
-    assert re.search(r"not expected: RuntimeError at pexpect\.py:2", result["msg"])
+    assert re.search(r"Unexpected error: RuntimeError at pexpect\.py:2", result["msg"])
     assert CONFIG["limits"]["login_attempt_threshold"] == 5
