@@ -9,7 +9,7 @@ import itertools
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hsmops.primus.plugins.filter.cloudhsm_credentials import FilterModule
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import violations
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import check_client
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -212,8 +212,8 @@ def test_what_is_left_out_comes_from_another_text():
 def test_a_service_user_without_a_password_is_said_when_it_is_needed():
     credentials = read(without(CONSOLE, "User Password"))
     settings = {"hsms": [{"host": "a"}], "partitions": [{**credentials["partitions"][0], "slot_id": 0}]}
-    (sentence,) = violations(settings, credentials["service_users"])
-    assert "'svcuser'" in sentence and "has no password in service_users" in sentence
+    (sentence,) = map(str, check_client(settings, credentials["service_users"]).violations)
+    assert sentence == "service_users[0].password ('svcuser') is missing."
 
 
 @pytest.mark.parametrize(
