@@ -44,7 +44,8 @@ class ActionModule(CredentialAction):
     once: t.Mapping[str, t.Any] = {"retries": 0}
 
     def _prepare(self) -> None:
-        arguments = self._arguments
+        # Null is the default, as in the roles.
+        arguments = self._arguments = {key: value for key, value in self._arguments.items() if value is not None}
         given = {option: arguments.pop(option, None) or [] for option in ("service_users", "partitions")}
         _check(arguments)
         state, plan = arguments.pop("state", None) or "present", arguments.pop("plan", None)
@@ -144,6 +145,9 @@ class ActionModule(CredentialAction):
         }
         if failures:
             messages = [str(failure.get("msg") or "The module ended without a result") for failure in failures]
+            done = [str(trial.name) for trial, each in zip(self._trials, outcomes) if each.get("changed")]
+            if done:
+                messages.append("Changed in the same task: %s." % ", ".join(done))
             combined.update(failed=True, msg=" ".join(dict.fromkeys(messages)), error=failures[0].get("error"))
         return combined
 

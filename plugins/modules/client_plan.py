@@ -329,8 +329,9 @@ plan:
           type: list
           elements: str
     pkcs11:
-      description: Logins of an application to make at the end, each with C(user_name) and C(slot_id). None in check
-        mode.
+      description:
+        - Logins of an application to make at the end, each with C(user_name), C(slot_id) and C(index), its place in
+          O(partitions). None in check mode.
       type: list
       elements: dict
     unsimulated:

@@ -81,7 +81,7 @@ def converge(module: AnsibleModule, credentials: t.Sequence[Credential]) -> t.Li
 
     One that fails does not stop those that do not need it. Bad input stops all of them before anything is touched.
     """
-    changes = [_Change(module, credential) for credential in credentials]
+    changes = [_Change(module, credential, len(credentials) == 1) for credential in credentials]
     with contextlib.ExitStack() as stack:
         try:
             for change in changes:
@@ -183,10 +183,11 @@ class _Client:
 class _Change:
     """What is done to one credential, and what came of it."""
 
-    def __init__(self, module: AnsibleModule, credential: Credential) -> None:
+    def __init__(self, module: AnsibleModule, credential: Credential, alone: bool) -> None:
         self.module = module
         self.params = module.params
         self.credential = credential
+        self.alone = alone  # otherwise others of this run may have changed the file
         self.result: Result = {
             "changed": False,
             "action": "none",
@@ -234,9 +235,9 @@ class _Change:
         if exc.cls == "rejected" and self.proxy_users:
             exc.hint += " Or the service proxy rejected the password of %s." % quoted(self.proxy_users)
         if self.result["rolled_back"]:
-            left = ".secrets.cfg is as it was before."
+            left = ".secrets.cfg is as it was before." if self.alone else "It is as it was before."
         elif not self.result["changed"]:
-            left = "Nothing was changed."
+            left = "Nothing was changed." if self.alone else "It was not changed."
         self.result.update(failed=True, **exc.failure(left))
 
     def outcome(self, interrupted: bool = False) -> Result:

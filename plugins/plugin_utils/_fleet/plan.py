@@ -31,6 +31,9 @@ NAMES = (LEDGER, SECRETS, CONFIG)
 MODES = {LEDGER: "0600", SECRETS: "0660", CONFIG: "0640"}
 DIRECTORY_MODE = "0750"
 
+NOTHING_CONFIGURED = "0x80005001"
+"""The code of a ppin that finds no partition in primus.cfg."""
+
 
 def files_to_look_at(wanted: Data) -> t.List[str]:
     """The option `files` of ppin_info."""
@@ -82,8 +85,8 @@ def plan(look: Data, wanted: Data) -> Changes:
         _leave_out_unsimulated(look, wanted, names)
     elif credentials and wanted["pkcs11_check"]:
         changes["pkcs11"] = [
-            {"user_name": each["user_name"], "slot_id": each["slot_id"][0]}
-            for each in wanted["partitions"]
+            {"user_name": each["user_name"], "slot_id": each["slot_id"][0], "index": i}
+            for i, each in enumerate(wanted["partitions"])
             if each["state"] != "absent" and each["pkcs11_password"] and each.get("slot_id")
         ]
     changes["configure"] = changes["config"]["change"] or any(changes[key] for key in _CONFIGURE)
@@ -236,14 +239,21 @@ def kept_partitions(look: Data, wanted: Data, removed: t.Collection[str] = ()) -
     """
     going = [name for name in _going_users(look, wanted) if name not in removed]
     listed = {each["user_name"]: each["configured"] and each["user_name"] not in removed for each in look["partitions"]}
-    # ppin_secret removes the secret of an orphan without primus.cfg. Without a listing nothing is known.
-    unknown = bool(look["error"]) and look["orphans"] is None
+    listed.update((name, False) for name in removed)
+    unknown = _is_hidden(look)  # ppin_secret removes the secret of an orphan without primus.cfg
     return [
         partition["user_name"]
         for partition in wanted["partitions"]
         if partition["state"] == "absent"
         and (listed.get(partition["user_name"], unknown) or any(name in going for name in proxy_users(partition)))
     ]
+
+
+def _is_hidden(look: Data) -> bool:
+    """Whether the client may have credentials that no listing shows, as ppin failed and primus.cfg names partitions."""
+    if not look["error"] or look["error"]["code"] == NOTHING_CONFIGURED or not look["secrets"]["exists"]:
+        return False
+    return bool(look["orphans"] is None or look["config"]["exists"])
 
 
 def _going_users(look: Data, wanted: Data) -> t.List[str]:
@@ -285,6 +295,8 @@ def _credentials(look: Data, wanted: Data) -> Changes:
     partitions, users = wanted["partitions"], wanted["service_users"] or []
     entries = _Entries(look)
     always, interrupted = wanted["verify"] == "always", look["interrupted"]
+    # What no listing shows is left to the module, which fails when ppin still does. Check mode cannot ask it.
+    hidden = _is_hidden(look) and not look["check_mode"]
     # Only the modules can tell whether a credential is up to date, or accepted by the HSM.
     fetch = [
         each["user_name"]
@@ -305,9 +317,11 @@ def _credentials(look: Data, wanted: Data) -> Changes:
         "remove": [
             each["user_name"]
             for each in partitions
-            if each["state"] == "absent" and entries.has_secret(each["user_name"])
+            if each["state"] == "absent" and (hidden or entries.has_secret(each["user_name"]))
         ],
-        "unset": _going_users(look, wanted),
+        "unset": [user["name"] for user in users if user["state"] == "absent"]
+        if hidden
+        else _going_users(look, wanted),
         "unsimulated": [],
         "missing": {
             "service_users": [name for name in set_users if entries.user_is_missing(name)],
@@ -453,7 +467,8 @@ def problems(look: Data, wanted: Data, changes: Data) -> t.List[str]:
     untried = _untried(look, wanted, _credentials(look, wanted))[1] if look["check_mode"] else []
     judged = [each for each in wanted_partitions if each["user_name"] not in untried]
     mended = bool(changes["install"]) or changes["configure"]
-    if judged and look["error"] and not mended:
+    absent = [each for each in [*wanted["partitions"], *(wanted["service_users"] or [])] if each["state"] == "absent"]
+    if look["error"] and not mended and (judged or (absent and _is_hidden(look))):
         return ["%s. %s" % (look["error"]["msg"], look["error"]["hint"] or "")]
     found = []
     if not wanted["settings"] and not look["error"]:

@@ -437,6 +437,23 @@ def test_a_new_provider_has_templates(options, templates):
     assert (changes["templates"], changes["move"]) == (templates, [])
 
 
+@pytest.mark.parametrize("orphans", [[], None])
+def test_what_no_listing_shows_stays_in_primus_cfg_and_is_left_to_the_module(orphans):
+    """ppin failed, so an absent partition that primus.cfg names may have a secret."""
+    look = {**BROKEN, "orphans": orphans}
+    changes = plan(seen(look), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
+    assert named_in(changes["config"]["content"]) == ["P1", "P3", "svc1"]
+    assert changes["credentials"]["remove"] == ["P3"]
+    assert named_in(changes["final_config"]["content"]) == ["P1", "svc1"]
+    check = plan(seen({**look, **CHECK}), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
+    assert named_in(check["config"]["content"]) == ["P1", "P3", "svc1"] and check["credentials"]["remove"] == []
+
+
+def test_a_client_without_secrets_has_none_to_remove():
+    look = {**BROKEN, "secrets": {**LOOK["secrets"], "exists": False}}
+    assert plan(seen(look), want(partitions=[P1, absent(P3)]))["credentials"]["remove"] == []
+
+
 def test_what_puts_files_into_the_directory_creates_it():
     for mode in ({}, CHECK):  # so that check mode tells what the run does
         look = seen({**NOT_INSTALLED, **mode}, {**TEMPLATES, ETC: ABSENT})
@@ -615,8 +632,6 @@ Q2 = behind(P2, "svc2")
         (TWO, [P1, absent(P3)], None, ["P1", "svc1"], None),
         ({**TWO, "orphans": ["P3"]}, [P1, absent(P3)], None, ["P1", "svc1"], None),
         ({**TWO, "orphans": None}, [P1, absent(P3)], None, ["P1", "svc1"], None),
-        ({**BROKEN, "orphans": []}, [P1, absent(P3)], None, ["P1", "svc1"], None),
-        ({**BROKEN, "orphans": None}, [P1, absent(P3)], None, ["P1", "P3", "svc1"], None),
         (TWO, [P1, absent(behind(P3, "svc1"))], [SVC1], ["P1", "svc1"], None),
         (
             TWO,
@@ -755,7 +770,8 @@ NO_PROXY = (
         ({}, [P1, P2], None, []),
         ({}, [BARE_P2], None, []),
         (error(), [P1], None, ["It fails. Do this."]),
-        (error(), [absent(P1)], None, []),
+        (error(), [absent(P1)], None, ["It fails. Do this."]),
+        ({**error(), "secrets": {**LOOK["secrets"], "exists": False}}, [absent(P1)], None, []),
         ({**error(), **CHECK}, [P1], None, ["It fails. Do this."]),
         ({}, [P3], None, ["'P3' is not in primus.cfg, which has P1, P2."]),
         ({"orphans": ["P3"]}, [P3], None, ["'P3' is not in primus.cfg, which has P1, P2."]),
