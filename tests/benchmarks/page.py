@@ -30,6 +30,7 @@ GOALS = (
         "First provision of a whole client: wall time, to that of the plain playbook",
         0.9,
         lambda page: page.ratio("ways", "wall", {"scope": WHOLE, "run": FIRST, "way": OURS}, {"way": PLAIN}),
+        "one host tries new credentials alone while the others wait, which weighs most in a small fleet",
     ),
     Goal(
         "First provision of a whole client: tasks a host, includes counted",
@@ -41,6 +42,7 @@ GOALS = (
         "Converged: CPU time to that of ping, at the size where that is most",
         1.3,
         lambda page: page.most(page.to_ping(size) for size in page.sizes),
+        "a look starts ppin twice, and its code is compiled on the client each time",
     ),
     Goal(
         "Converged: CPU time of a host in the largest fleet, to that in the smallest",
