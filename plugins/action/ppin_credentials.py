@@ -9,7 +9,8 @@ import typing as t
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS as CONVERGE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import VERIFY, run_order
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import run_order
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import check_client, read_flag
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.wanted import with_state
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
@@ -46,15 +47,15 @@ class ActionModule(CredentialAction):
     def _prepare(self) -> None:
         # Null is the default, as in the roles.
         arguments = self._arguments = {key: value for key, value in self._arguments.items() if value is not None}
-        given = {option: arguments.pop(option, None) or [] for option in ("service_users", "partitions")}
+        given = {option: arguments.pop(option, []) for option in ("service_users", "partitions")}
         _check(arguments)
-        state, plan = arguments.pop("state", None) or "present", arguments.pop("plan", None)
-        rotate = read_flag(arguments.pop("rotate", None) or False)
+        state, plan = arguments.pop("state", "present"), arguments.pop("plan", None)
+        rotate = read_flag(arguments.pop("rotate", False))
         given = {option: with_state(entries, state, rotate) for option, entries in given.items()}
         checked = check_client(
             {"partitions": given["partitions"]},
             given["service_users"],
-            str(arguments.pop("prefix", None) or ""),
+            str(arguments.pop("prefix", "")),
             known=False,
             setup_password_format_check=read_flag(arguments.get("setup_password_format_check", True)),
         )

@@ -156,14 +156,13 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, converge
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import (
-    VERIFY,
     Credential,
     PermanentSecret,
     ProxyPassword,
     run_order,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import STATES
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import STATES, VERIFY
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import SETUP_ARGUMENTS
 
 STATE: t.Dict[str, t.Dict[str, t.Any]] = {"state": {"type": "str", "choices": list(STATES)}}

@@ -174,8 +174,9 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, run_credential_module
-from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import VERIFY, PermanentSecret
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import PermanentSecret
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS, SETUP_ARGUMENTS
 
 

@@ -18,8 +18,6 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     check_setup_password,
 )
 
-VERIFY = ("changed", "always", "never")
-
 Warn = t.Callable[[str], None]
 
 
@@ -32,7 +30,7 @@ class Credential:
     :cvar passwords: the options that an add or update needs; the ledger remembers the first.
     :cvar result_key: the option that names it, and the key of the result.
     :cvar logs_in: whether an HSM can be asked to judge the one that is there, with C(ppin --test).
-    :ivar verify: when to log in with it, one of VERIFY.
+    :ivar verify: when to log in with it, one of VERIFY of plan.py.
     """
 
     kind = ""

@@ -8,6 +8,7 @@ import typing as t
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import CONFIGURED, MISSING, NOT_LISTED
 
 STATES = ("present", "updated", "absent")
+VERIFY = ("changed", "always", "never")
 
 
 class Observed(t.NamedTuple):

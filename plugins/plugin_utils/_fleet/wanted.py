@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import typing as t
 
+from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import MANAGED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
@@ -37,7 +38,6 @@ Data = t.Dict[str, t.Any]
 Find = t.Callable[[str], t.Optional[str]]
 
 PROVIDER, CREDENTIALS = "provider", "credentials"
-VERIFY = ("changed", "always", "never")
 
 PROFILE = """\
 {managed}
