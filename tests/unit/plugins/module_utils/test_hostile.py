@@ -191,12 +191,12 @@ PROMPTS = {
     "two in a line": ([ASK_SETUP + ASK_PIN], [], "another password"),
     "one or the other": (["setup password for '%s' or PKCS11 password for '%s': "], [], "another password"),
     "two below each other": ([ASK_SETUP + "\n" + ASK_PIN], [PIN], None),
-    "below it another": ([ASK_SETUP + "\nReally? "], [], "not known"),
-    "a question": (["Is this the setup password for '%s'? "], [], "not known"),
-    "no password": (["Provide the device code for '%s': "], [], "not known"),
-    "overwritten": (["Provide setup\b\b\b\b\bPKCS11 password for '%s': "], [], "not known"),
-    "by another name": (["Provide user setup-password of '%s': "], [], "not known"),
-    "a question at last": ([ASK_SETUP, "Save the setup password of '%s' [y/n]? "], [SETUP], "not known"),
+    "below it another": ([ASK_SETUP + "\nReally? "], [], "unknown prompt"),
+    "a question": (["Is this the setup password for '%s'? "], [], "unknown prompt"),
+    "no password": (["Provide the device code for '%s': "], [], "unknown prompt"),
+    "overwritten": (["Provide setup\b\b\b\b\bPKCS11 password for '%s': "], [], "unknown prompt"),
+    "by another name": (["Provide user setup-password of '%s': "], [], "unknown prompt"),
+    "a question at last": ([ASK_SETUP, "Save the setup password of '%s' [y/n]? "], [SETUP], "unknown prompt"),
 }
 
 
@@ -204,7 +204,7 @@ PROMPTS = {
 def test_a_password_goes_to_its_own_prompt_only_and_once(fake, case):
     prompts, expected, error = PROMPTS[case]
     ppin = fake("for prompt in %r:\n    ask(prompt.replace('%%s', name))\n    say('\\n')\nlisting(name)\n" % prompts)
-    run = ppin.ppin(20 if error != "not known" else 3)
+    run = ppin.ppin(20 if error != "unknown prompt" else 3)
     if error is None:
         run.add("P1", SETUP, PIN)
     else:
