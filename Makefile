@@ -34,7 +34,7 @@ COLLECTIONS ?= build
 export ANSIBLE_COLLECTIONS_PATH := $(abspath $(COLLECTIONS))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit integration audit-secrets molecule bench scale crash docs build collection venv lock
+.PHONY: help demo test lint format unit functional integration audit-secrets molecule bench scale crash docs build collection venv lock
 .PHONY: audit-packages matrix coverage installed audit-molecule clean
 
 help: ## list the targets
@@ -43,7 +43,7 @@ help: ## list the targets
 demo: $(VENV_DEMO)/$(STAMP) $(COLLECTION) ## three emulated clients get their credentials, before your eyes
 	PATH="$(CURDIR)/$(VENV_DEMO)/bin:$$PATH" python tests/demo/demo.py
 
-test: lint unit integration ## all of the three that follow
+test: lint unit functional integration ## all of the four that follow
 
 lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anything
 	$(RUN) ruff check
@@ -56,8 +56,11 @@ lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anyth
 	  --validate-collection-refs dependent --disallow-unknown-collection-refs .
 	$(RUN) reuse lint --lines
 
-unit: $(VENV)/$(STAMP) $(COLLECTION) ## the unit tests of the collection and of the emulator
-	$(RUN) pytest
+unit: $(VENV)/$(STAMP) $(COLLECTION) ## what needs no emulator and no playbook, in half a minute
+	$(RUN) pytest tests/unit
+
+functional: $(VENV)/$(STAMP) $(COLLECTION) ## modules and playbooks against the emulator, and the emulator itself
+	$(RUN) pytest tests/functional tests/emulator/tests tests/benchmarks
 
 coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that unit and integration tests run, in all their processes
 	rm -rf build/coverage

@@ -11,7 +11,7 @@ Secrets are those of the emulated HSM and whatever is typed into a pseudo-termin
 looked for as it is and in the forms of find_secrets.py. Pipes and terminals are not looked at: they are how a password
 travels, and no one but the two at their ends can read them. Not seen are files that are written by way of mmap and gone
 at the end. Modules run with pipelining, without which Ansible itself writes their passwords to the remote temporary
-directory; that nothing lies there while a host waits for its turn is a test in tests/unit/plugins/action/test_gate.py.
+directory; that nothing lies there while a host waits for its turn is a test in tests/functional/action/test_gate.py.
 
 Exits with 1 when a secret was found outside of EXPECTED, or when nothing was typed and so nothing tested.
 """
