@@ -27,16 +27,27 @@ from emulated_hsm import (
     wrap_ppin,
 )
 from fixtures import redis_server, redis_url  # noqa: F401
+from module_server import ModuleServer
 from primus_emulator.client import install, set_behaviour
 
+os.environ["PYTHONPATH"] = str(COLLECTION / "tests/support/code_cache")  # of playbook runs
+
 SECRETS = [*SETUP.values(), *PINS.values(), PROXY_PASSWORD, WRONG_SETUP]
+
+
+def script(module):
+    return COLLECTION / f"plugins/modules/{module}.py"
+
+
+def environment(*python_path):
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(COLLECTIONS), *python_path])}
 
 
 class Client:
     """A client of the HSM, with P1 behind the service proxy and P2 not."""
 
-    def __init__(self, hsm: Hsm, home: Path, **behaviour):
-        self.hsm, self.home = hsm, home
+    def __init__(self, hsm: Hsm, server: ModuleServer, home: Path, **behaviour):
+        self.hsm, self.server, self.home = hsm, server, home
         install(str(home), str(hsm.state), ["P1:0:svc1", "P2:1"], behaviour)
         self.etc = home / "etc"
         self.secrets = self.etc / ".secrets.cfg"
@@ -54,8 +65,8 @@ class Client:
         first = f'case "$*" in *--test*) PYTHONPATH={EMULATOR} {shlex.join(admin)} >/dev/null;; esac'
         wrap_ppin(self.ppin, f'{first}\nexec "$0.real" "$@"')
 
-    def start(self, module, check=False, **options):
-        """Start a module as Ansible does. The options go through stdin, as with pipelining."""
+    def arguments(self, check=False, **options):
+        """What a module of this client reads from stdin, as with pipelining."""
         paths = {"primus_home": self.home, "config_path": self.config, "secrets_path": self.secrets}
         internal = {"_ansible_check_mode": check, "_ansible_diff": True, "_ansible_no_log": False}
         if "inject_invocation" in PASS_VARS:  # from ansible-core 2.21 on, and off there by default
@@ -65,22 +76,30 @@ class Client:
             for key, value in {**internal, **paths, **options}.items()
             if value is not None
         }
+        return json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode()
+
+    def start(self, module, check=False, **options):
+        """Start a module as Ansible does."""
         process = subprocess.Popen(
-            [*self.prefix, sys.executable, str(COLLECTION / f"plugins/modules/{module}.py")],
-            env=dict(os.environ, PYTHONPATH=os.pathsep.join([str(COLLECTIONS), *self.python_path])),
+            [*self.prefix, sys.executable, str(script(module))],
+            env=environment(*self.python_path),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode())
+        process.stdin.write(self.arguments(check, **options))
         process.stdin.close()
         process.stdin = None
         return process
 
     def run(self, module, check=False, **options):
         """Run a module to its end; its result. No secret may be in what it prints, on either stream."""
-        process = self.start(module, check, **options)
-        out, err = process.communicate(timeout=300)
+        if self.prefix or self.python_path:
+            process = self.start(module, check, **options)
+            out, err = process.communicate(timeout=300)
+            status = process.returncode
+        else:
+            status, out, err = self.server.run(script(module), self.arguments(check, **options), environment())
         text = (out + err).decode()
         arguments = json.loads(out).pop("invocation", None) if out.strip() else None
         given = (options.get(key) for key in ("setup_password", "pkcs11_password", "password"))
@@ -89,7 +108,7 @@ class Client:
         assert err == b"", err.decode()
         assert arguments is not None
         result = json.loads(out)
-        assert result.get("failed", False) == (process.returncode != 0)
+        assert result.get("failed", False) == (status != 0)
         return result
 
     def secret(self, partition="P2", **options):
@@ -120,6 +139,12 @@ def running_hsm(tmp_path_factory):
         yield hsm
 
 
+@pytest.fixture(scope="session")
+def module_server():
+    with ModuleServer(environment()) as server:
+        yield server
+
+
 @pytest.fixture
 def hsm(running_hsm):
     running_hsm.reset(CONFIG)  # a test may have given it another
@@ -127,9 +152,9 @@ def hsm(running_hsm):
 
 
 @pytest.fixture
-def new_client(hsm, tmp_path):
+def new_client(hsm, module_server, tmp_path):
     """Make a client; the argument is its name, the keywords are switches of ppin."""
-    return lambda name="client", **behaviour: Client(hsm, tmp_path / name, **behaviour)
+    return lambda name="client", **behaviour: Client(hsm, module_server, tmp_path / name, **behaviour)
 
 
 @pytest.fixture
@@ -138,10 +163,10 @@ def client(new_client):
 
 
 @pytest.fixture(scope="session")
-def credentials(running_hsm, tmp_path_factory):
+def credentials(running_hsm, module_server, tmp_path_factory):
     """Secrets file and ledger of a client that has all credentials. They stay valid when the HSM is reset."""
     running_hsm("reset")
-    client = Client(running_hsm, tmp_path_factory.mktemp("configured") / "client")
+    client = Client(running_hsm, module_server, tmp_path_factory.mktemp("configured") / "client")
     assert client.proxy()["action"] == "added"
     for partition in SETUP:
         assert client.secret(partition, verify="never")["action"] == "added"

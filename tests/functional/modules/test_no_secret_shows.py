@@ -56,6 +56,7 @@ def test_the_watch_finds_a_planted_secret():
 
 
 def test_argv_and_environment_of_all_processes(client):
+    client.prefix = ["env"]  # so that a module is a program of its own, with its own arguments
     client.hsm("slow", seconds=0.1)
     with ProcessWatch() as watch:
         client.proxy()
