@@ -23,7 +23,7 @@ def keep(compile_source):
         key = hashlib.sha256(os.path.basename(pathname).encode() + b"\0" + source).hexdigest()
         path = os.path.join(CACHE, key)
         with contextlib.suppress(OSError, EOFError, ValueError, TypeError), open(path, "rb") as file:
-            return marshal.load(file)  # noqa: S302: it is ours
+            return marshal.load(file)  # noqa: S302
         code = compile_source(pathname, source)
         new = "%s.%d" % (path, os.getpid())
         with contextlib.suppress(OSError):
