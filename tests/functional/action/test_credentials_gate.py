@@ -32,7 +32,7 @@ def verdicts(fleet):
 
 @pytest.fixture
 def fleet(new_fleet):
-    return new_fleet(6, partitions=("P1:0:svc1", "P2:1"))
+    return new_fleet(4, partitions=("P1:0:svc1", "P2:1"))
 
 
 def test_all_credentials_in_one_task(fleet):

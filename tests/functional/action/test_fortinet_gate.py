@@ -12,18 +12,18 @@ def fortinet(fleet, partition="P2", **options):
 
 
 def test_a_wrong_setup_password_costs_one_login_for_both_modules(new_fleet):
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
     assert set(fleet.run(fortinet(fleet, setup_password=WRONG_SETUP)).failures()) == set(fleet.hosts)
     assert set(fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP)).failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
     run = fleet.run(fortinet(fleet))
     assert run.failures() == {} and all(result["changed"] for result in run.results().values())
     assert not any(result["changed"] for result in fleet.run(fortinet(fleet)).results().values())
-    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 6}
+    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 3}
 
 
 def test_a_wrong_service_proxy_password_is_not_held_against_the_others(new_fleet):
-    fleet = new_fleet(4, partitions=("P1:0:svc1",))
+    fleet = new_fleet(3, partitions=("P1:0:svc1",))
     proxy = {"proxy_user": "svc1", "proxy_password": "wrong"}
     assert set(fleet.run(fortinet(fleet, "P1", **proxy)).failures()) == set(fleet.hosts)
     assert fleet.verdicts("proxy") == {REJECTED: 1} and fleet.verdicts("setup") == {}

@@ -19,7 +19,7 @@ def finder_of(run, item=None):
 
 @pytest.mark.parametrize("strategy", ["linear", "free", "host_pinned"])
 def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
-    fleet = new_fleet(12)
+    fleet = new_fleet(5)
     run = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP), play={"strategy": strategy})
     assert fleet.verdicts("setup") == {REJECTED: 1}
     failures = run.failures()
@@ -36,17 +36,17 @@ def test_a_wrong_setup_password_costs_one_login(new_fleet, strategy):
 
 
 def test_a_right_one_is_used_by_all(new_fleet):
-    fleet = new_fleet(12)
+    fleet = new_fleet(5)
     run = fleet.run(fleet.secret("P2"))
     assert run.failures() == {}
     assert {result["action"] for result in run.results().values()} == {"added"}
-    assert fleet.verdicts("setup") == {"ok": 12}
+    assert fleet.verdicts("setup") == {"ok": 5}
     assert run.lines("waits for the verdict")
 
 
 @pytest.mark.parametrize("strategy", ["linear", "free"])
 def test_of_two_partitions_the_right_one_is_provisioned_everywhere(new_fleet, strategy):
-    fleet = new_fleet(12)
+    fleet = new_fleet(4)
     task = fleet.secret("P1", task={"loop": ["P2", "P1"]})
     options = task["hsmops.primus.ppin_secret"]
     options.update(user_name="{{ item }}", setup_password="{{ setup[item] }}", pkcs11_password="{{ pins[item] }}")
@@ -55,7 +55,7 @@ def test_of_two_partitions_the_right_one_is_provisioned_everywhere(new_fleet, st
     assert set(run.failures("P2")) == set(fleet.hosts)
     assert run.failures("P1") == {}
     assert {result["action"] for result in run.results("P1").values()} == {"added"}
-    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 12}
+    assert fleet.verdicts("setup") == {REJECTED: 1, "ok": 4}
 
 
 def test_a_rejected_one_stays_so_until_it_is_cleared(new_fleet):
@@ -68,24 +68,24 @@ def test_a_rejected_one_stays_so_until_it_is_cleared(new_fleet):
 
 
 def test_the_budget_stops_different_wrong_ones(new_fleet):
-    fleet = new_fleet(10)
+    fleet = new_fleet(5)
     run = fleet.run(fleet.secret("P2", setup_password="ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-Z{{ inventory_hostname[-4:] }}"))
     assert fleet.verdicts("setup") == {REJECTED: 3}
     failures = run.failures()
     assert set(failures) == set(fleet.hosts)
     stopped = [msg for msg in failures.values() if "Attempt limit reached for 'P2': 3 of 3 failed" in msg]
-    assert len(stopped) == 7
+    assert len(stopped) == 2
     run = fleet.run(fleet.secret("P2", gate_budget=4))
     assert run.failures() == {}
 
 
 def test_what_was_not_judged_leaves_it_to_the_next_host(new_fleet):
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
     fleet.hsm("busy", count=1)
     run = fleet.run(fleet.secret("P2", retries=0))
     assert len(run.failures()) == 1
     assert "0x80000018" in next(iter(run.failures().values()))
-    assert fleet.verdicts("setup")["ok"] == 5
+    assert fleet.verdicts("setup")["ok"] == 2
 
 
 @pytest.mark.parametrize("verify", ["changed", "always"], ids=["before its look", "after its look"])
@@ -123,19 +123,19 @@ def test_what_may_have_been_judged_counts(new_fleet):
 
 
 def test_a_converged_host_runs_the_module_once(new_fleet):
-    fleet = new_fleet(4)
+    fleet = new_fleet(2)
     fleet.run(fleet.secret("P2"))
     calls = fleet.count_ppin()
     run = fleet.run(fleet.secret("P2"))
-    assert calls() == [1] * 4
+    assert calls() == [1] * 2
     assert not any(result["changed"] for result in run.results().values())
     fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP))
-    assert calls() == [2] * 4, "also with a credential that nobody has tried"
-    assert fleet.verdicts("setup") == {"ok": 4}
+    assert calls() == [2] * 2, "also with a credential that nobody has tried"
+    assert fleet.verdicts("setup") == {"ok": 2}
 
 
 def test_a_wrong_service_proxy_password_costs_one_login(new_fleet):
-    fleet = new_fleet(10, partitions=("P1:0:svc1",))
+    fleet = new_fleet(4, partitions=("P1:0:svc1",))
     run = fleet.run(fleet.ppin("ppin_proxy", service_user="svc1", password="wrong"))
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("proxy") == {REJECTED: 1}
@@ -159,11 +159,11 @@ def test_check_mode_spends_nothing(new_fleet):
 
 @pytest.mark.parametrize("keywords", [{"delegate_to": "host0000"}, {"throttle": 2}], ids=str)
 def test_keywords_of_a_task_and_batches(new_fleet, keywords):
-    fleet = new_fleet(6)
+    fleet = new_fleet(4)
     # A batch of which no host is left would end the play.
     rescue = {"name": "The host stays in the play", "ansible.builtin.meta": "noop"}
     block = {"block": [fleet.secret("P2", setup_password=WRONG_SETUP, task=keywords)], "rescue": [rescue]}
-    run = fleet.run(block, play={"serial": 3})
+    run = fleet.run(block, play={"serial": 2})
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
 
@@ -211,7 +211,7 @@ def test_a_store_that_is_gone_after_a_login_hides_nothing_of_it(new_fleet):
 
 
 def test_the_store_may_be_redis(new_fleet, redis_url):
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
     run = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP, gate_store=redis_url))
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup") == {REJECTED: 1}
@@ -222,22 +222,22 @@ def test_the_store_may_be_redis(new_fleet, redis_url):
 
 @pytest.mark.parametrize("kind", ["folder", "redis"])
 def test_two_controllers_that_share_a_store_spend_one_login(new_fleet, kind, request):
-    fleet = new_fleet(12)
+    fleet = new_fleet(6)
     store = request.getfixturevalue("redis_url") if kind == "redis" else str(fleet.store)
     task = fleet.secret("P2", setup_password=WRONG_SETUP, gate_store=store)
-    slices = [",".join(fleet.hosts[:6]), ",".join(fleet.hosts[6:])]
+    slices = [",".join(fleet.hosts[:3]), ",".join(fleet.hosts[3:])]
     runs = [fleet.start(task, arguments=["--limit", hosts]) for hosts in slices]
     for run in runs:
-        assert run.communicate()[0].count("failed=1") == 6
+        assert run.communicate()[0].count("failed=1") == 3
     assert fleet.verdicts("setup") == {REJECTED: 1}
 
 
 def test_accepted_secrets_are_verified_once_each(new_fleet):
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
     fleet.fetch("P2")
     run = fleet.run(fleet.secret("P2", verify="always"))
-    assert [result["verified"] for result in run.results().values()] == [True] * 6
-    assert fleet.verdicts("permanent") == {"ok": 6}
+    assert [result["verified"] for result in run.results().values()] == [True] * 3
+    assert fleet.verdicts("permanent") == {"ok": 3}
 
 
 def test_a_worker_killed_while_it_tries_leaves_the_turn(new_fleet):

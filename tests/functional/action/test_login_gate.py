@@ -12,7 +12,7 @@ def connectivity(fleet, **options):
 
 @pytest.mark.parametrize("options", [{"user_name": "P2", "hsm": "hsm0"}, {"hsm": "hsm0"}], ids=str)
 def test_a_stale_secret_costs_two_logins(new_fleet, options):
-    fleet = new_fleet(8, partitions=("P2:1",) if "user_name" not in options else ("P1:0", "P2:1"))
+    fleet = new_fleet(4, partitions=("P2:1",) if "user_name" not in options else ("P1:0", "P2:1"))
     fleet.fetch("P2")
     fleet.hsm("rotate-secret", partition="P2")
     run = fleet.run(connectivity(fleet, **options))
@@ -29,12 +29,12 @@ def test_a_stale_secret_costs_two_logins(new_fleet, options):
 
 
 def test_good_secrets_are_tested_by_all(new_fleet):
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
     fleet.fetch("P1", "P2")
     run = fleet.run(connectivity(fleet))
     assert run.failures() == {}
     assert all(result["ok"] and result["logins"] == 6 for result in run.results().values())
-    assert fleet.verdicts("permanent") == {"ok": 36}
+    assert fleet.verdicts("permanent") == {"ok": 18}
 
 
 def test_what_ppin_secret_found_counts_and_the_other_way_round(new_fleet):

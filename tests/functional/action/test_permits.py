@@ -8,23 +8,23 @@ import pytest
 from emulated_hsm import REJECTED, SETUP, WRONG_SETUP, wrap_ppin
 
 
-@pytest.mark.parametrize("before", [1, 8])
+@pytest.mark.parametrize("before", [1, 4])
 def test_a_password_that_was_changed_since_the_last_run_costs_two_logins(new_fleet, before):
     """However many hosts had it accepted, and however many forks there are."""
-    fleet = new_fleet(12)
+    fleet = new_fleet(6)
     hosts = ",".join(fleet.hosts[:before])
     assert fleet.run(fleet.secret("P2"), arguments=["--limit", hosts]).failures() == {}
     fleet.hsm("new-setup-password", partition="P2")
-    run = fleet.run(fleet.secret("P2", state="updated", force=True), forks=12)
+    run = fleet.run(fleet.secret("P2", state="updated", force=True), forks=6)
     assert set(run.failures()) == set(fleet.hosts)
     assert 1 <= fleet.verdicts("setup")[REJECTED] <= 2
     assert fleet.verdicts("setup")["ok"] == before
 
 
 def test_a_right_one_reaches_all(new_fleet):
-    fleet = new_fleet(20)
-    run = fleet.run(fleet.secret("P2", gate_parallel=3), forks=20)
-    assert run.failures() == {} and fleet.verdicts("setup") == {"ok": 20}
+    fleet = new_fleet(8)
+    run = fleet.run(fleet.secret("P2", gate_parallel=3), forks=8)
+    assert run.failures() == {} and fleet.verdicts("setup") == {"ok": 8}
 
 
 def test_check_mode_goes_by_what_is_known_and_writes_nothing(new_fleet):

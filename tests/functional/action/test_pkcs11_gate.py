@@ -12,7 +12,7 @@ pytest.importorskip("pkcs11")
 def look(new_fleet, tmp_path, monkeypatch):
     """Run the module on a fleet: a function from its options to the run. fleet.store is its gate."""
     make_token(tmp_path, monkeypatch)
-    fleet = new_fleet(6)
+    fleet = new_fleet(3)
 
     def run(arguments=(), forks=10, **options):
         defaults = {"library": str(LIBRARY), "token_label": "P1", "gate": True, "gate_store": str(fleet.store)}
@@ -25,8 +25,8 @@ def look(new_fleet, tmp_path, monkeypatch):
 def test_a_wrong_pin_costs_one_login(look):
     run = look(pin=WRONG_PIN, user_name="PARTITION1")
     assert sum(result.get("logins", 0) for result in run.results().values()) == 1
-    assert len(run.failures()) == 6
-    assert len(run.lines("The PKCS#11 password of 'PARTITION1' was rejected when ")) >= 5
+    assert len(run.failures()) == 3
+    assert len(run.lines("The PKCS#11 password of 'PARTITION1' was rejected when ")) >= 2
     assert WRONG_PIN not in run.output
     again = look(pin=WRONG_PIN, partition="PARTITION1", force=True)
     assert sum(result.get("logins", 0) for result in again.results().values()) == 0
@@ -41,7 +41,7 @@ def test_a_right_one_is_used_by_all(look):
 
 def test_a_slot_id_of_zero_is_a_name(look):
     run = look(pin=PIN, token_label=None, slot_id=0)
-    assert len(run.failures()) == 6
+    assert len(run.failures()) == 3
     assert all("tokens match, exactly one must" in message for message in run.failures().values())
 
 

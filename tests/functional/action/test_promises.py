@@ -12,7 +12,7 @@ import pytest
 from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP, wrap_ppin
 from primus_emulator.client import set_behaviour
 
-HOSTS = 6
+HOSTS = 4
 PIN_REJECTED = "0x8000000B"
 
 
@@ -58,13 +58,13 @@ def age_proxy(fleet, *hosts):
         ledger.write_text(old)
 
 
-@pytest.mark.parametrize("forks", [1, 6, 50])
+@pytest.mark.parametrize("forks", [1, 50])
 def test_a_wrong_setup_password(fleet, forks):
     cost = spent(fleet, fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP), forks=forks))
     assert (cost.rejected, cost.failed) == (1, set(fleet.hosts))
 
 
-@pytest.mark.parametrize("forks", [1, 6])
+@pytest.mark.parametrize("forks", [1, 4])
 @pytest.mark.parametrize("module", ["connectivity", "verify"])
 def test_a_stale_secret(fleet, forks, module):
     fleet.fetch("P2")
@@ -123,7 +123,7 @@ def test_what_two_lying_hosts_can_do_is_bounded(fleet):
     run = fleet.run(fleet.secret("P2", verify="always", setup_password=None, pkcs11_password=None), forks=1)
     assert set(run.failures()) == set(fleet.hosts)
     assert fleet.verdicts("setup", "permanent")[REJECTED] == 0
-    assert "host0000 and host0001 that found out" in run.failures()["host0005"]
+    assert "host0000 and host0001 that found out" in run.failures()[fleet.hosts[-1]]
 
 
 def test_a_host_whose_service_proxy_password_is_outdated(behind_proxy):
@@ -162,7 +162,7 @@ def test_secrets_of_unknown_origin_concern_nobody_else(fleet):
     run = fleet.run(connectivity(fleet))
     cost = spent(fleet, run, before)
     assert (cost.rejected, cost.failed) == (3, set(fleet.hosts))
-    assert len([msg for msg in run.failures().values() if "Attempt limit reached for 'P2': 3 of 3" in msg]) == 3
+    assert len([msg for msg in run.failures().values() if "Attempt limit reached for 'P2': 3 of 3" in msg]) == 1
 
 
 @pytest.mark.parametrize("switch", ["recipher", "recipher_reads"])
@@ -182,7 +182,7 @@ def test_a_ppin_that_ciphers_all_entries_anew(new_fleet, switch):
 def test_a_dead_hsm_fails_all_together(fleet):
     fleet.hsm("network", state="down")
     calls = fleet.count_ppin()
-    run = fleet.run(fleet.secret("P2"), forks=6)
+    run = fleet.run(fleet.secret("P2"), forks=HOSTS)
     assert set(run.failures()) == set(fleet.hosts)
     waited = [msg for msg in run.failures().values() if "did not contact it" in msg]
     assert len(waited) == HOSTS - 2 and all("was not reached by host" in msg for msg in waited)

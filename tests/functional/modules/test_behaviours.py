@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The life of a client with each behaviour that the vendor's documentation leaves open."""
 
+import itertools
+
 import pytest
 from emulated_hsm import REJECTED, WRONG_SETUP
 
@@ -64,9 +66,12 @@ def test_a_client_lives(new_client, behaviour):
 FAILURES = ["colon_code", "bare", "code_paren", "name", "no_line", "firmware_none", "firmware_unknown"]
 
 
-@pytest.mark.parametrize("failure", FAILURES)
-@pytest.mark.parametrize("counters", ["form", "off", "on"])
-@pytest.mark.parametrize("form", ["quoted", "plain"])
+FORMS = ["quoted", "plain"]
+# Each failure in both forms; with counters in one of three ways, in turn.
+DOWN = list(zip(itertools.product(FORMS, FAILURES), itertools.cycle(["form", "off", "on"]), strict=False))
+
+
+@pytest.mark.parametrize(("form", "failure", "counters"), [(*pair, counters) for pair, counters in DOWN])
 def test_an_hsm_that_is_down_is_never_overlooked(new_client, configured, hsm, form, counters, failure):
     """However the line of an HSM is worded, or whether it is there at all: the next HSM verifies, and ok is false."""
     client = configured
