@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes and removes the machines that the scenarios run on: Debian hosts without a container engine.
+"""Creates and removes the hosts of the scenarios: Debian hosts without a container engine.
 
-debootstrap makes a base tree once and keeps it in ${XDG_CACHE_HOME:-~/.cache}/hsmops-primus. A host is an overlay over
-that tree with namespaces of its own (mount, process, host name, IPC, network) in which sshd is the first process: when
-that one process ends, the kernel ends the others and drops the mounts and the network. All hosts of a scenario hang on
-one bridge, with the emulator listening on the bridge's address; no host has a route to anywhere else.
+debootstrap creates a base tree once and keeps it in ${XDG_CACHE_HOME:-~/.cache}/hsmops-primus. A host is an overlay
+over that tree with namespaces of its own (mount, process, host name, IPC, network) in which sshd is the first process:
+when that process ends, the kernel ends the others and removes the mounts and the network. All hosts of a scenario are
+connected to one bridge, and the emulator listens on the bridge's address; no host has a route to anywhere else.
 
-    hosts.py create DIR --emulator CONFIG < PLATFORMS    starts what is missing, prints what is there
-    hosts.py destroy DIR                                 removes all of it, however much there is
+    hosts.py create DIR --emulator CONFIG < PLATFORMS    starts the hosts that do not run, lists all
+    hosts.py destroy DIR                                 removes everything, also after a failed create
 
 DIR belongs to one scenario; its last component (at most 8 characters) names the bridge. PLATFORMS is molecule's list as
 JSON: `[{"name": "host1", "packages": ["dnf"]}, …]`, packages (optional) being what the host has beyond PACKAGES. Both
