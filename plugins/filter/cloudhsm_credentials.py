@@ -25,17 +25,17 @@ description:
   - >-
     The file of the Cloud Console, C(<organization>_<svc>_credentials_<user>_<date>.txt), has the lines of both, with
     headings, indented, and with C(Service (Proxy) User) for C(Service User).
-  - In labels, case and white space do not matter. C(HSM) and C(User) may be missing before C(Setup Password), or stand
-    before C(PKCS#11 password), which may be C(PKCS#11 PIN) or have no C(#). A value is all that follows the first
-    colon, without the white space around it. A label without a value counts as not given. A value with one of the
-    labels and a colon in it is an error, as line breaks are missing.
-  - Passed over are headings (a line that begins with C(-) or C(=)), the JSON Web Token of the REST API, on the line of
-    its label or on the lines that follow, API keys, addresses (a label that ends in C(Endpoint), C(URL), C(Host) or
+  - In labels, case and white space do not matter. C(HSM) and C(User) are optional in front of C(Setup Password) and
+    C(PKCS#11 password). The latter may be C(PKCS#11 PIN), or have no C(#). A value is the text after the first colon,
+    without the white space around it. A label without a value counts as not given. A value that contains one of the
+    labels and a colon is an error, because line breaks are missing.
+  - The filter ignores headings (lines that begin with C(-) or C(=)), the JSON Web Token of the REST API (on the line of
+    its label or on the lines after it), API keys, addresses (a label that ends in C(Endpoint), C(URL), C(Host) or
     C(Port)) and links. Any other line is an error.
-  - Files of several service users and partitions can be given at once. What they say of the same partition is put
-    together. One text has the credentials of one partition. Forms may follow each other in it, and the same line may
-    come again; a different value for the same label is an error.
-  - An error says which text and which line it is about, and never what the line says.
+  - Files of several service users and partitions can be given at once. Credentials of the same partition are merged.
+    One text has the credentials of one partition. It may consist of several of these files, and lines may be repeated;
+    a different value for the same label is an error.
+  - An error names the text and the line, and never shows the content of the line.
 positional: _input
 options:
   _input:
@@ -66,17 +66,17 @@ console: "{{ lookup('ansible.builtin.file', directory ~ '/acme_sbx_credentials_p
 
 RETURN = r"""
 _value:
-  description: The service users and the partitions, in the order in which they come. What the files do not say is left
-    out; what that is needed for says that it is missing.
+  description: The service users and the partitions, in the order of the files. What the files do not have is left out.
+    If it is needed, the role or module that needs it reports that it is missing.
   type: dict
   contains:
     service_users:
-      description: The service users, each with C(name) and, as far as known, C(password).
+      description: The service users, each with C(name) and, if the files have it, C(password).
       type: list
       elements: dict
     partitions:
-      description: The partitions, each with C(user_name), and as far as known C(proxy_user), C(setup_password) and
-        C(pkcs11_password). C(slot_id) is yours to add.
+      description: The partitions, each with C(user_name) and, if the files have them, C(proxy_user), C(setup_password)
+        and C(pkcs11_password). Add C(slot_id) yourself.
       type: list
       elements: dict
   sample:

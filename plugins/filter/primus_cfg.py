@@ -13,14 +13,14 @@ version_added: 1.0.0
 author:
   - The hsmops.primus authors (@hsmops)
 description:
-  - Makes the text of C(primus.cfg), the settings of the Primus PKCS#11 provider, from a dictionary.
+  - Renders C(primus.cfg), the settings of the Primus PKCS#11 provider, from a dictionary.
   - Passwords in the dictionary are never written to the text.
-  - The text is the same for the same data, so its checksum tells whether a client is up to date.
+  - The same data always gives the same text, so its checksum shows whether a client is up to date.
 positional: _input
 options:
   _input:
     description:
-      - The settings. What is left out or null is not written, and the provider's default applies.
+      - The settings. Those that are left out or null are not written, and the provider's defaults apply.
     type: dict
     required: true
     suboptions:
@@ -87,10 +87,10 @@ options:
             choices: [present, updated, absent]
             default: present
           setup_password:
-            description: Accepted, so that all of a partition can stand in one place, and not written.
+            description: Accepted, so that one list can have everything of a partition, but not written.
             type: str
           pkcs11_password:
-            description: Accepted, so that all of a partition can stand in one place, and not written.
+            description: Accepted, so that one list can have everything of a partition, but not written.
             type: str
       log:
         description: The log of the provider.
@@ -111,22 +111,22 @@ options:
               - Provider 2.2.2 and later.
             type: bool
           trace_linenumber:
-            description: Whether a line tells its place in the source.
+            description: Whether a line has the line number of the source.
             type: bool
           trace_timestamp:
-            description: Whether a line tells its time.
+            description: Whether a line has the time.
             type: bool
           trace_function:
-            description: Whether a line tells its function.
+            description: Whether a line has the function.
             type: bool
           trace_inout:
             description: Whether entering and leaving a function is logged.
             type: bool
           trace_pid:
-            description: Whether a line tells the process.
+            description: Whether a line has the process id.
             type: bool
           trace_filename:
-            description: Whether a line tells its source file.
+            description: Whether a line has the source file.
             type: bool
           trace_mask:
             description: From V(0x00) to V(0x07), the sum of V(0x01), V(0x02) and V(0x04).
@@ -147,9 +147,9 @@ options:
         type: bool
   include_absent:
     description:
-      - Write partitions that are V(absent) too, as C(ppin) removes a permanent secret only of a partition in
-        C(primus.cfg).
-      - One whose slot id is missing, or belongs to another partition by now, gets a free one.
+      - Also write partitions that are V(absent), because C(ppin) removes the permanent secret of a partition only if
+        C(primus.cfg) names it.
+      - Such a partition gets a free slot id if it has none, or if another partition has the same one.
     type: bool
     default: false
 seealso:
@@ -157,7 +157,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The settings of the provider are in place
+- name: Write primus.cfg
   hsmops.primus.ppin_config:
     content: "{{ settings | hsmops.primus.primus_cfg }}"
   vars:

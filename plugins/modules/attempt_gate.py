@@ -14,7 +14,7 @@ description:
   - Clears entries of the attempt gate of M(hsmops.primus.ppin_secret), M(hsmops.primus.ppin_proxy) and other modules.
     The credentials then count as never tried, and no longer towards
     O(hsmops.primus.ppin_secret#module:gate_budget).
-  - Give O(name), O(kind) or both, which clears the entries that match all that is given, or O(all=true).
+  - Select the entries with O(name), O(kind) or both, or all of them with O(all=true).
   - Runs on the control node, once for each host of the play. Use C(run_once), or a play with one host.
 author:
   - The hsmops.primus authors (@hsmops)
@@ -31,8 +31,8 @@ options:
     required: true
   all:
     description:
-      - Clear every entry of the store, those that are damaged or cannot be used any more because the key of the store
-        is lost, too. Cannot be combined with O(name) or O(kind).
+      - Clear every entry of the store, including damaged ones and those that cannot be used because the key of the
+        store is lost. Cannot be combined with O(name) or O(kind).
     type: bool
 attributes:
   check_mode:
@@ -55,7 +55,7 @@ EXAMPLES = r"""
     state: absent
   run_once: true
 
-- name: Clear every entry, also damaged ones
+- name: Clear every entry, including damaged ones
   hsmops.primus.attempt_gate:
     all: true
     state: absent
@@ -77,9 +77,9 @@ entries:
       type: str
     verdict:
       description: >-
-        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM evaluated it or which password it
-        rejected, V(running) while it is tried, or after the run that tried it was interrupted. V(unreachable), with the
-        same kind, means that hosts have recently not reached the HSM.
+        V(accepted), V(rejected), V(unclear) (it is not known whether the HSM evaluated the credential, or which
+        password it rejected), V(running) (a host tries it, or was interrupted while it tried it) or V(unreachable)
+        (hosts have recently not reached the HSM; C(kind) is V(unreachable), too).
       type: str
     host:
       description: The host that tried.
@@ -115,8 +115,8 @@ entries:
       witnesses: [client1]
 damaged:
   description:
-    - How many records that cannot be used were cleared as well, or would be in check mode. They are not among the
-      entries. Always 0 without O(all=true).
+    - Number of unusable records that were cleared, or would be in check mode. RV(entries) does not list them. Always 0
+      without O(all=true).
   returned: success
   type: int
   sample: 0

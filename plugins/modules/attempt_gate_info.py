@@ -23,8 +23,8 @@ extends_documentation_fragment:
 options:
   setup_password_lifespan:
     description:
-      - How many hours a setup password is valid from its first use, for RV(entries[].setup_password_validity); 0 for a
-        one-time password. By default 72, as with an HSM on premises; with CloudHSM it is 168 (7 days).
+      - Number of hours that a setup password is valid from its first use, for RV(entries[].setup_password_validity); 0
+        for a one-time password. By default 72, as with an HSM on premises; with CloudHSM it is 168 (7 days).
     type: int
 seealso:
   - module: hsmops.primus.attempt_gate
@@ -60,9 +60,9 @@ entries:
       type: str
     verdict:
       description: >-
-        V(accepted), V(rejected), V(unclear) when it is not known whether the HSM evaluated it or which password it
-        rejected, V(running) while it is tried, or after the run that tried it was interrupted. V(unreachable), with the
-        same kind, means that hosts have recently not reached the HSM.
+        V(accepted), V(rejected), V(unclear) (it is not known whether the HSM evaluated the credential, or which
+        password it rejected), V(running) (a host tries it, or was interrupted while it tried it) or V(unreachable)
+        (hosts have recently not reached the HSM; C(kind) is V(unreachable), too).
       type: str
     host:
       description: The host that tried.
@@ -88,8 +88,8 @@ entries:
       elements: str
     setup_password_validity:
       description:
-        - Until when a setup password that was accepted may be valid, C(valid_until) in UTC, with C(first_used) and the
-          C(assumption) that this rests on. Null for other entries.
+        - Until when an accepted setup password may be valid. C(valid_until) and C(first_used) are times in UTC,
+          C(assumption) is what C(valid_until) is based on. Null for other entries.
       type: dict
   sample:
     - name: PARTITION1

@@ -16,33 +16,33 @@ description:
   - Changes nothing, makes no login, and returns no password. Everything that is wrong with the variables is reported at
     once, before the client is contacted.
   - A client whose files are still in C(PRIMUS_HOME/etc) is inspected twice, because they have to be moved.
-  - Fails, too, when the credentials cannot work as the client is, such as a permanent secret that is MISSING and a
-    partition without its passwords.
+  - Fails, too, if the credentials cannot be set on this client, for example if a permanent secret is MISSING and its
+    partition has no passwords.
 author:
   - The hsmops.primus authors (@hsmops)
 options:
   prefix:
-    description: What the names of the variables begin with, such as C(primus_client_), for messages.
+    description: Prefix of the variables in messages, such as C(primus_client_).
     type: str
     default: ""
   scope:
     description:
-      - What to plan. V(provider) is the package, the configuration and what is around it. V(credentials) are the
-        service proxy passwords and permanent secrets.
+      - What to plan. V(provider) is the package, C(primus.cfg), its directory and group, login shells and logs.
+        V(credentials) are the service proxy passwords and permanent secrets.
       - Without V(provider), partitions need no C(slot_id), and C(primus.cfg) is left as it is.
     type: list
     elements: str
     choices: [provider, credentials]
     default: [provider, credentials]
   state:
-    description: The state of the partitions and service users that have none of their own.
+    description: The state of partitions and service users that do not set their own.
     type: str
     choices: [present, updated, absent]
     default: present
   rotate:
     description:
-      - Whether all partitions and service users that are not absent are to be updated, whatever their state is. Those
-        that are absent are left alone.
+      - Update all partitions and service users whose state is not V(absent), as with O(state=updated). Those with
+        V(absent) are left unchanged.
     type: bool
     default: false
   package:
@@ -58,17 +58,17 @@ options:
     type: str
     default: ""
   version:
-    description: Version of the package. By default what its name tells, or those of the packages in it.
+    description: Version of the package. By default it is taken from the name, or from the packages in it.
     type: str
     default: ""
   allow_downgrade:
-    description: Whether a newer provider is to be replaced, too.
+    description: Whether to replace a newer provider, too.
     type: bool
     default: false
   hsms:
     description:
       - The HSMs, as for P(hsmops.primus.primus_cfg#filter).
-      - When both this and O(partitions) are empty, and O(service_users) is null, C(primus.cfg) is left to others.
+      - When both this and O(partitions) are empty, and O(service_users) is null, C(primus.cfg) is not managed.
     type: list
     elements: dict
     default: []
@@ -80,7 +80,7 @@ options:
   service_users:
     description:
       - The service users (CloudHSM), each with C(name), C(password) and C(state).
-      - When this is null, they are not known, and the service users of the partitions are not checked.
+      - When this is null, the service users of the partitions are not checked.
     type: list
     elements: dict
   changing_service_users:
@@ -110,25 +110,25 @@ options:
   verify:
     description:
       - As for M(hsmops.primus.ppin_secret). With V(always), every permanent secret is in RV(plan.credentials.fetch), as
-        only a login tells whether it works.
+        only a login shows whether it works.
     type: str
     choices: [changed, always, never]
     default: changed
   pkcs11_check:
-    description: Whether an application's login is to be made to each partition that has a C(pkcs11_password).
+    description: Whether to log in, as an application does, to each partition that has a C(pkcs11_password).
     type: bool
     default: false
   group_members:
-    description: Users who shall be members of the group.
+    description: Users to add to the group.
     type: list
     elements: str
     default: []
   login_shells:
-    description: Whether login shells shall find the provider.
+    description: Whether to make login shells find the provider.
     type: bool
     default: true
   rsyslog:
-    description: Whether rsyslog shall write the provider's messages to a file of their own.
+    description: Whether rsyslog writes the provider's messages to a file of their own.
     type: bool
     default: false
   rsyslog_filter:
@@ -140,7 +140,7 @@ options:
     type: path
     default: /var/log/primus_syslog.log
   logrotate:
-    description: Whether the logs shall be rotated.
+    description: Whether to rotate the logs.
     type: bool
     default: false
   home:
@@ -163,8 +163,7 @@ options:
     default: primus
   pexpect_package:
     description:
-      - The package of the distribution that has the Python package pexpect, for a client without one that is new
-        enough. When it is empty, none is installed.
+      - The distribution's package of pexpect, for a client without a usable one. When it is empty, none is installed.
     type: str
     default: python3-pexpect
   system_etc:
@@ -173,9 +172,8 @@ options:
     default: /etc
   wanted:
     description:
-      - RV(wanted) of an earlier result. No other option is needed then, and none is used. It is for a second look after
-        an installation, for which the variables are not evaluated anew. What is in C(PRIMUS_HOME/etc) then came with
-        the provider.
+      - RV(wanted) of an earlier result, used in place of all other options. It is for a new plan after an installation,
+        without evaluating the variables again. The files in C(PRIMUS_HOME/etc) are then those of the package.
     type: dict
 extends_documentation_fragment:
   - hsmops.primus.attributes
@@ -215,48 +213,47 @@ EXAMPLES = r"""
 
 RETURN = r"""
 plan:
-  description: What is to be changed.
+  description: The changes that are needed.
   returned: success
   type: dict
   contains:
     any:
-      description: Whether anything is to be done, the login of an application included.
+      description: Whether there is anything to do, including the logins of C(pkcs11).
       type: bool
     check_mode:
       description: Whether the task ran in check mode.
       type: bool
     paths:
       description:
-        - Where things are once the plan is applied, which are C(home), C(etc), C(config) (C(primus.cfg)), C(secrets)
-          (C(.secrets.cfg)) and C(library).
+        - Paths after the plan was applied, as C(home), C(etc), C(config) (C(primus.cfg)), C(secrets) (C(.secrets.cfg))
+          and C(library).
       type: dict
     now:
       description:
-        - Where the tasks after a move find C(config) and C(secrets). As check mode moves nothing, that is where they
-          are there.
+        - Paths of C(config) and C(secrets) for the tasks after a move. In check mode, which moves nothing, these are
+          the present paths.
       type: dict
     owner:
-      description: The owner to give to tasks.
+      description: Owner of the files, for the tasks.
       type: str
     group:
-      description: The group to give to tasks, or null in check mode when it is to be created.
+      description: Group of the files, for the tasks. Null in check mode if the group would be created.
       type: str
     install:
       description:
-        - The package to install, with C(package), C(remote_src), C(url) (whether it is one), C(checksum), C(version),
-          C(file_name), C(allow_downgrade), C(staging) (a directory to unpack it in), C(home), C(keep_as) (the name that
-          a provider gets that is there, or null) and C(group); or null.
+        - The package to install, with C(package), C(remote_src), C(url) (whether it is a URL), C(checksum), C(version),
+          C(file_name), C(allow_downgrade), C(staging) (a directory to unpack it in), C(home), C(keep_as) (the new name
+          of the present provider, or null) and C(group); or null.
       type: dict
     python_packages:
-      description: Packages of the distribution that a credential needs and the client lacks.
+      description: Packages of the distribution that the client lacks and that a credential needs.
       type: list
       elements: str
     new_group:
       description: The group to create, or null.
       type: str
     directory:
-      description: Whether the directory of the configuration is to be created, or to get its owner, group and
-        permissions.
+      description: Whether to create the directory of the configuration, or to correct its owner, group and permissions.
       type: bool
     move:
       description: Names of the files to move from C(PRIMUS_HOME/etc) to the directory of the configuration.
@@ -267,19 +264,19 @@ plan:
       type: list
       elements: str
     permissions:
-      description: Names of the files that are to get their owner, group and permissions.
+      description: Names of the files whose owner, group and permissions have to be corrected.
       type: list
       elements: str
     config:
       description:
-        - What is to be in C(primus.cfg), as C(content), or empty when it is left to others; C(change), whether that is
-          another content than before; and C(removed), for M(hsmops.primus.ppin_config).
+        - The new C(content) of C(primus.cfg), empty if it is not managed; C(change), whether it differs from the
+          present content; and C(removed), for M(hsmops.primus.ppin_config).
         - A partition that is absent stays in it as long as the client has its permanent secret, or the service proxy
-          password of an absent service user before it.
+          password of an absent service user in front of it.
       type: dict
     final_config:
-      description: C(content) and C(removed) of C(primus.cfg) once the credentials of what is absent are removed, or
-        null when that is no other.
+      description: C(content) and C(removed) of C(primus.cfg) after the credentials of absent partitions and service
+        users were removed. Null if that does not differ from C(config).
       type: dict
     members:
       description: Users to add to the group.
@@ -290,52 +287,52 @@ plan:
       type: list
       elements: dict
     restart_rsyslog:
-      description: Whether rsyslog gets new settings.
+      description: Whether the settings of rsyslog change.
       type: bool
     configure:
-      description: Whether any of C(new_group), C(directory), C(move), C(templates), C(permissions),
-        C(config.change), C(members) and C(files) is to be done.
+      description: Whether there is anything to do for C(new_group), C(directory), C(move), C(templates),
+        C(permissions), C(config.change), C(members) or C(files).
       type: bool
     credentials:
-      description: Which credentials are to be changed, or may have to be.
+      description: The credentials that have to be changed, or may have to be.
       type: dict
       contains:
         any:
-          description: Whether any is.
+          description: Whether there are any.
           type: bool
         set:
-          description: Service users whose service proxy password is to be set, or may be another than before.
+          description: Service users whose service proxy password has to be set, or may have to be.
           type: list
           elements: str
         fetch:
-          description: Partitions whose permanent secret is to be fetched, or may be another than before.
+          description: Partitions whose permanent secret has to be fetched, or may have to be.
           type: list
           elements: str
         remove:
-          description: Partitions whose permanent secret is to be removed.
+          description: Partitions whose permanent secret has to be removed.
           type: list
           elements: str
         unset:
-          description: Service users whose service proxy password is to be removed.
+          description: Service users whose service proxy password has to be removed.
           type: list
           elements: str
         missing:
-          description: Those in C(set), as C(service_users), and in C(fetch), as C(partitions), that the client
-            certainly does not have.
+          description: Those of C(set), as C(service_users), and of C(fetch), as C(partitions), whose credential is
+            MISSING on the client.
           type: dict
         unsimulated:
           description:
-            - In check mode, the credentials that would be set and that no module can be asked for, in sentences.
+            - In check mode, sentences about credentials that would be set and that no module can simulate.
           type: list
           elements: str
     pkcs11:
       description:
-        - Logins of an application to make at the end, each with C(user_name), C(slot_id) and C(index), its place in
-          O(partitions). None in check mode.
+        - Logins to make at the end, as an application does, each with C(user_name), C(slot_id) and C(index) (its place
+          in O(partitions)). None in check mode.
       type: list
       elements: dict
     unsimulated:
-      description: In check mode, what would be done to the provider that no module can simulate, in sentences.
+      description: In check mode, sentences about changes of the provider that no module can simulate.
       type: list
       elements: str
 look:
@@ -343,7 +340,7 @@ look:
   returned: success
   type: dict
 wanted:
-  description: What the options ask for, checked, with a boolean in place of each password.
+  description: The validated options, with a boolean in place of each password.
   returned: success
   type: dict
 violations:

@@ -47,7 +47,7 @@ attributes:
 """
 
 EXAMPLES = r"""
-- name: Remove all that makes this host a client of the HSM
+- name: Remove the HSM client and the provider from this host
   hsmops.primus.client_removal:
     provider: true
 """

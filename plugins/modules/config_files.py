@@ -64,7 +64,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: Move a configuration to where no package overwrites it
+- name: Move the configuration to a directory that no package overwrites
   hsmops.primus.config_files:
     state: moved
     names: [.secrets.cfg.ledger, .secrets.cfg, primus.cfg]

@@ -23,13 +23,13 @@ extends_documentation_fragment:
 options:
   clients:
     description:
-      - The results of M(hsmops.primus.ppin_info) by the names of the hosts, also those that failed or say that the host
-        is unreachable. A host whose value is empty counts as not inspected.
+      - The results of M(hsmops.primus.ppin_info) by host name, including those of failed tasks and unreachable hosts. A
+        host whose value is empty counts as not inspected.
     type: dict
     required: true
   logins:
     description:
-      - The results of M(hsmops.primus.ppin_connectivity_info) by the names of the hosts.
+      - The results of M(hsmops.primus.ppin_connectivity_info) by host name.
       - When this is left out, the report says that no login was made.
     type: dict
   dest:
@@ -40,23 +40,23 @@ options:
     required: true
   formats:
     description:
-      - What to write. V(html) is a page that needs no other file and no network, C(primus_report.html). V(json) is the
-        data of it, C(primus_report.json). V(prom) are gauges for the textfile collector of Prometheus' node exporter,
-        C(primus_report.prom).
+      - What to write. V(html) is C(primus_report.html), a page that needs no other file and no network. V(json) is
+        C(primus_report.json), the data of the page. V(prom) is C(primus_report.prom), gauges for the textfile collector
+        of Prometheus' node exporter.
     type: list
     elements: str
     choices: [html, json, prom]
     default: [html, json, prom]
   mode:
     description:
-      - Permissions of the files, as for M(ansible.builtin.file). A symbolic mode is applied to those of the
-        existing file, or to V(0600). The report shows the weaknesses of a fleet, so by default only its owner can
-        read it.
+      - Permissions of the files, as for M(ansible.builtin.file). A symbolic mode is applied to those of the existing
+        file, or to V(0600). By default only the owner can read the report, because it shows the weaknesses of the
+        fleet.
     type: raw
     default: "0600"
   max_age_days:
     description:
-      - Credentials that were set more than this many days ago are reported as old. By default none is.
+      - Credentials that were set more than this many days ago are reported as old. By default none are.
     type: int
   limit:
     description:
@@ -68,19 +68,19 @@ attributes:
     details: Writes nothing, and returns the rest.
   diff_mode:
     support: none
-    details: A report differs from the last one in any case.
+    details: Every report differs from the last one.
 seealso:
   - module: hsmops.primus.ppin_info
   - module: hsmops.primus.ppin_connectivity_info
 """
 
 EXAMPLES = r"""
-- name: The state of each client is known
+- name: Inspect each client
   hsmops.primus.ppin_info:
   register: client
   ignore_unreachable: true
 
-- name: The report is written
+- name: Write the report
   hsmops.primus.fleet_report:
     clients: >-
       {{ dict(ansible_play_hosts_all
@@ -105,7 +105,7 @@ summary:
     - "Permanent secrets: 5 of 6 are there."
     - "PROBLEM: Permanent secrets that are missing: 1, on app3."
 counts:
-  description: Numbers of the fleet.
+  description: Numbers of hosts, partitions, service users and logins of the fleet.
   returned: success
   type: dict
   contains:

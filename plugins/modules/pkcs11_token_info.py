@@ -30,13 +30,13 @@ options:
     default: /usr/local/primus/lib/libprimusP11.so
   config_path:
     description:
-      - Path of C(primus.cfg), which the library is given as the environment variable E(SECUROSYS_PKCS11_CONF). By
-        default it finds the file itself.
+      - Path of C(primus.cfg), passed to the library in the environment variable E(SECUROSYS_PKCS11_CONF). By default
+        the library finds the file itself.
     type: path
   secrets_path:
     description:
-      - Path of C(.secrets.cfg), which the library is given as the environment variable E(SECUROSYS_SECRETS_CONF). By
-        default it finds the file itself.
+      - Path of C(.secrets.cfg), passed to the library in the environment variable E(SECUROSYS_SECRETS_CONF). By default
+        the library finds the file itself.
     type: path
   mechanisms:
     description:
@@ -50,7 +50,7 @@ options:
     type: str
   slot_id:
     description:
-      - Slot id of the token to log in to, which is that of the partition in C(primus.cfg).
+      - Slot id of the token to log in to, as that of the partition in C(primus.cfg).
     type: int
   token_label:
     description:
@@ -58,20 +58,20 @@ options:
     type: str
   user_name:
     description:
-      - Name of the partition that the token is, for the attempt gate and its messages. By default O(token_label), then
-        O(slot_id), so give it when the hosts have different partitions with the same slot id.
+      - Name of the partition, for the attempt gate and its messages. By default O(token_label), then O(slot_id). Set it
+        if different partitions have the same slot id on different hosts.
     type: str
     aliases: [partition, name]
   round_trip:
     description:
-      - After the login, sign a text with a new RSA key of 2048 bits and verify the signature. The key is the session's
-        and is gone when that ends.
+      - After the login, sign a text with a new RSA key of 2048 bits and verify the signature. The key is deleted with
+        the session.
     type: bool
     default: false
   force:
     description:
-      - Try O(pin) also when the flags of the token say that the count of wrong PINs is low (C(USER_PIN_COUNT_LOW)),
-        that the next one is the last (C(USER_PIN_FINAL_TRY)) or that it is locked (C(USER_PIN_LOCKED)).
+      - Try O(pin) even if the flags of the token report wrong PINs before (C(USER_PIN_COUNT_LOW)), that the next one is
+        the last (C(USER_PIN_FINAL_TRY)) or that it is locked (C(USER_PIN_LOCKED)).
     type: bool
     default: false
   timeout:
@@ -94,17 +94,17 @@ notes:
   - The library of the provider connects to the HSMs when it is loaded, with the permanent secrets of the client, unless
     C(connect_on_init) in C(primus.cfg) is false. So even without O(pin), a secret that the HSM no longer accepts may
     cost attempts.
-  - Works with Python 3.6 and later on the host, as far as there is a python-pkcs11 for it.
+  - Works with Python 3.6 and later on the host, if there is a python-pkcs11 for it.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
 """
 
 EXAMPLES = r"""
-- name: The tokens of the client are known
+- name: Gather information about the tokens of the client
   hsmops.primus.pkcs11_token_info:
   register: pkcs11
 
-- name: An application can log in to PARTITION1 and sign
+- name: Log in to PARTITION1 as an application does, and sign a text
   hsmops.primus.pkcs11_token_info:
     user_name: PARTITION1
     slot_id: 0
@@ -127,13 +127,13 @@ library:
       description: Its manufacturer.
       type: str
     description:
-      description: What it is.
+      description: Its description.
       type: str
     version:
       description: Its version.
       type: str
     cryptoki_version:
-      description: The version of PKCS#11 that it has.
+      description: The version of PKCS#11 that it implements.
       type: str
   sample:
     path: /usr/local/primus/lib/libprimusP11.so
@@ -142,7 +142,7 @@ library:
     version: "2.6"
     cryptoki_version: "2.40"
 slots:
-  description: Its slots.
+  description: The slots of the library.
   returned: when it could be loaded
   type: list
   elements: dict
@@ -151,7 +151,7 @@ slots:
       description: Slot id.
       type: int
     description:
-      description: What the slot is.
+      description: Its description.
       type: str
     manufacturer: *manufacturer
     hardware_version: &hardware_version
@@ -202,8 +202,8 @@ login:
       type: dict
       sample: {"certificate": 1, "data": 0, "domain_parameters": 0, "private_key": 1, "public_key": 1, "secret_key": 0}
     round_trip:
-      description: Whether a signature was made and verified, C(ok), with which C(mechanism), and the C(error) if not;
-        null without O(round_trip=true).
+      description: The result of the signature test, as C(ok), C(mechanism) and C(error). Null without
+        O(round_trip=true).
       type: dict
       sample: {"ok": true, "mechanism": "SHA256_RSA_PKCS", "error": null}
 logins:

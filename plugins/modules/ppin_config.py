@@ -13,8 +13,8 @@ description:
     the old one is left unchanged.
   - The exit status of C(ppin) is not documented. The new file therefore counts as valid when C(ppin) lists exactly the
     partitions and service users that are in it.
-  - A partition is dropped only when C(ppin -l) reports that it has no permanent secret. With O(validate=false), this is
-    not checked.
+  - A partition can be left out only when C(ppin -l) reports that it has no permanent secret. With O(validate=false),
+    this is not checked.
   - A C(primus.cfg) that is a symbolic link is neither read nor replaced, because anyone who can write to its directory
     could have created it.
 author:
@@ -35,8 +35,7 @@ options:
     default: true
   removed:
     description:
-      - In check mode, the partitions whose permanent secret an earlier task has reported that it would remove. They may
-        be dropped.
+      - In check mode, the partitions whose permanent secret an earlier task would remove. They can be left out.
     type: list
     elements: str
     default: []
@@ -65,12 +64,12 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    details: Can run in check mode and tell whether it would change something, without changing it.
+    details: Can run in check mode and report whether it would change something, without changing it.
   diff_mode:
     support: full
     details: >-
-      Shows the content before and after. The values of settings that the vendor does not document or that hold a
-      password, and comments, are hidden.
+      Shows the content before and after, without comments, and without the values of settings that hold a password or
+      that the vendor does not document.
 seealso:
   - plugin: hsmops.primus.primus_cfg
     plugin_type: filter
@@ -78,7 +77,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The settings of the provider are in place
+- name: Write primus.cfg
   hsmops.primus.ppin_config:
     content: "{{ settings | hsmops.primus.primus_cfg }}"
     owner: root

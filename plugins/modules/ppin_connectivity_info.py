@@ -16,7 +16,7 @@ description:
     slots or HSMs. If this login is rejected, or its result is unclear, it makes no other login with that secret.
   - To check only whether the secret is accepted, select one HSM with O(hsm).
   - A failed login does not fail the module. Check RV(ok) instead.
-  - C(ppin) has the test since version 1.8.1 of the provider.
+  - Needs provider 1.8.1 or later.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
@@ -48,7 +48,7 @@ options:
 attributes:
   check_mode:
     support: full
-    details: Does the same in any mode, logins included, but notes nothing in the ledger in check mode.
+    details: Does the same in any mode, including the logins, but records nothing in the ledger in check mode.
   diff_mode:
     support: N/A
     details: Changes nothing.
@@ -59,15 +59,15 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: It is known which HSMs can be reached and which partitions can be used
+- name: Test all HSMs and partitions of the client
   hsmops.primus.ppin_connectivity_info:
   register: connectivity
 
-- name: All of them can
+- name: Check that all logins succeeded
   ansible.builtin.assert:
     that: connectivity.ok
 
-- name: The permanent secret of PARTITION1 is good at the first HSM
+- name: Check that the first HSM accepts the permanent secret of PARTITION1
   hsmops.primus.ppin_connectivity_info:
     user_name: PARTITION1
     hsm: hsm0
@@ -78,9 +78,9 @@ EXAMPLES = r"""
 RETURN = r"""
 ok:
   description:
-    - Whether all HSMs that were asked for were reached and all logins worked.
-    - It is V(false) as well when the output of C(ppin) does not show each HSM and slot of C(primus.cfg) that was asked
-      for, or has a line of an HSM that is not understood. See RV(unseen).
+    - Whether all selected HSMs were reached and all logins worked.
+    - It is V(false) as well when the output of C(ppin) lacks a selected HSM or slot of C(primus.cfg), or has a line
+      about an HSM that cannot be parsed. See RV(unseen).
   returned: always
   type: bool
 hsms:
@@ -90,7 +90,7 @@ hsms:
   elements: dict
   contains:
     hsm:
-      description: Key of the HSM in C(primus.cfg).
+      description: Key of the HSM in C(primus.cfg), such as C(hsm0).
       type: str
     host:
       description: Its name or address.
@@ -105,8 +105,8 @@ hsms:
       description: Version of its firmware, or null.
       type: str
     error:
-      description: Why it was not reached, or null. The keys are those of RV(error), and C(name) without a code is what
-        C(ppin) said.
+      description: Why it was not reached, or null. The keys are those of RV(error). Without a code, C(name) is what
+        C(ppin) printed.
       type: dict
     slots:
       description: The slots that were logged in to.
@@ -126,7 +126,7 @@ hsms:
           description: Whether the login worked.
           type: bool
         error:
-          description: Why it did not, or null, as for the HSM.
+          description: Why it failed, or null. The keys are those of the HSM.
           type: dict
   sample:
     - hsm: hsm0
@@ -152,10 +152,10 @@ partitions:
       description: How many logins were made with it.
       type: int
     error:
-      description: What the first HSM said that rejected it, or null.
+      description: Error of the first HSM that rejected it, or null.
       type: dict
 counts:
-  description: How many HSMs and slots were tried, and how many of either failed.
+  description: Numbers of HSMs and slots that were tried, and of failures.
   returned: always
   type: dict
   contains:
@@ -166,7 +166,7 @@ counts:
       description: Slots that were tried.
       type: int
     failures:
-      description: HSMs that were not reached, and logins that did not work.
+      description: HSMs that were not reached, and logins that failed.
       type: int
   sample: {"hsms": 2, "slots": 4, "failures": 0}
 logins:

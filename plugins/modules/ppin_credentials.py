@@ -84,7 +84,7 @@ options:
         then processed, and those that it found to be missing are not checked on the client again.
     type: dict
   prefix:
-    description: What the names of the variables begin with, such as C(primus_client_), for messages.
+    description: Prefix of the variables in messages, such as C(primus_client_).
     type: str
     default: ""
   setup_password_format_check:
@@ -124,8 +124,8 @@ RETURN = r"""
 results:
   description:
     - The outcome of each credential, in the order in which they were processed. The keys are those of
-      M(hsmops.primus.ppin_proxy) or M(hsmops.primus.ppin_secret), C(interrupted) excepted, and C(msg) and
-      C(failed) of one that failed.
+      M(hsmops.primus.ppin_proxy) or M(hsmops.primus.ppin_secret), without C(interrupted). A failed one also has C(msg)
+      and C(failed).
   returned: always
   type: list
   elements: dict

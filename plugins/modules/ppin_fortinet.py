@@ -14,8 +14,8 @@ description:
   - B(The string is a secret.) Whoever has it can open the connection to the HSM as that partition.
   - It uses the setup password. Every wrong one counts towards the lock-out of the partition for all its clients, so the
     module tries it once, and not at all when O(dest) already contains the string.
-  - The C(.secrets.cfg) of the host stays as it is. C(ppin) is given a copy.
-  - C(ppin) has this since version 2.2.4 of the provider.
+  - The C(.secrets.cfg) of the host is not changed. C(ppin) runs on a copy.
+  - Needs provider 2.2.4 or later.
   - A FortiGate takes a string of 3 kB at most. The module warns when this one is longer.
 author:
   - The hsmops.primus authors (@hsmops)
@@ -60,7 +60,7 @@ options:
 attributes:
   check_mode:
     support: full
-    details: Tells whether it would fetch the string, without fetching it.
+    details: Reports whether it would fetch the string, without fetching it.
   diff_mode:
     support: none
     details: Would show the string.
@@ -69,14 +69,14 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The secrets string for the FortiGate is in a file
+- name: Write the secrets string for the FortiGate to a file
   hsmops.primus.ppin_fortinet:
     user_name: PARTITION1
     setup_password: "{{ vault_partition1_setup_password }}"
     pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
     dest: /root/partition1.fortigate
 
-- name: The secrets string is known
+- name: Fetch the secrets string and register it
   hsmops.primus.ppin_fortinet:
     user_name: PARTITION1
     setup_password: "{{ vault_partition1_setup_password }}"
@@ -101,7 +101,7 @@ users:
   elements: str
   sample: [PARTITION1]
 length:
-  description: Bytes of the string.
+  description: Length of the string in bytes.
   returned: when there is a string
   type: int
   sample: 412

@@ -29,7 +29,7 @@ options:
     default: primus
   setup_password_lifespan:
     description:
-      - How many hours a setup password is valid from its first use, the HSM's setting C(lifespan_setup_pwd), for
+      - Number of hours that a setup password is valid from its first use (the HSM's setting C(lifespan_setup_pwd)), for
         RV(partitions[].setup_password_validity). 0 is for a one-time password.
       - By default 168 (7 days) for a partition behind a service proxy, as with CloudHSM, and 72 for others.
     type: int
@@ -44,11 +44,11 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The state of the client is known
+- name: Inspect the client
   hsmops.primus.ppin_info:
   register: client
 
-- name: Every partition has its permanent secret
+- name: Check that every partition has its permanent secret
   ansible.builtin.assert:
     that: client.partitions | rejectattr('configured') | length == 0
 """
@@ -70,7 +70,7 @@ changeable:
   type: str
   sample: /usr/local/primus belongs to the user primus
 version:
-  description: Version of the provider, or null when there is none, or it does not report it.
+  description: Version of the provider. Null if there is no provider, or if it does not report a version.
   returned: always
   type: str
   sample: 2.2.4
@@ -88,7 +88,7 @@ config:
       description: Where C(ppin) looks for it.
       type: str
     exists:
-      description: Whether it is there. The other keys are there only if it is.
+      description: Whether it exists. The other keys are returned only if it does.
       type: bool
     mode:
       description: Permissions, octal.
@@ -110,25 +110,24 @@ config:
       description: SHA-256 of the content, or null when it cannot be read.
       type: str
     link:
-      description: Where it leads, if it is a symbolic link, or null. The other keys are those of its target.
+      description: Target of the symbolic link, or null if it is not a link. The other keys are those of the target.
       type: str
     mount:
       description: Whether something is mounted there, such as one file in a container.
       type: bool
     hard_links:
-      description: How many names the file has. Null for a directory.
+      description: Number of hard links (names) of the file. Null for a directory.
       type: int
     acl:
       description:
-        - The entries of its access control list that name a user or a group, as C(user:NAME:rw-). What they give is cut
-          to the mask of the list.
-        - Those of the default list of a directory begin with C(default:). New files in it get them, but not those that
-          the modules of this collection make.
+        - The entries of its access control list that name a user or a group, as C(user:NAME:rw-). The mask of the list
+          limits their permissions.
+        - Those of the default list of a directory begin with C(default:). New files in it inherit them, except those
+          that this collection creates.
       type: list
       elements: str
     refused:
-      description: Why the modules refuse to use it, because another user could have created it to redirect them, or
-        null.
+      description: Why the modules refuse to use it (another user could have created it to redirect them), or null.
       type: str
     problem:
       description:
@@ -144,7 +143,7 @@ config:
           description: The line, or null when the file cannot be read at all.
           type: int
         reason:
-          description: What is there, without anything of the content.
+          description: Why the line cannot be parsed, without showing its content.
           type: str
 secrets:
   description: >-
@@ -181,7 +180,7 @@ partitions:
       type: list
       elements: dict
     hsms:
-      description: The keys of the HSMs in C(primus.cfg) that it is on.
+      description: The HSMs that it is on, by their keys in C(primus.cfg).
       type: list
       elements: str
     proxy_users:
@@ -193,7 +192,7 @@ partitions:
       type: str
     origin:
       description: Opaque token of the setup password that the present secret was fetched with, or null when it is not
-        known. Clients with the same one have secrets of the same origin. The attempt gate makes it.
+        known. Clients with the same one have secrets of the same origin. The attempt gate creates it.
       type: str
     rejected:
       description: When a login of this collection with the present secret was rejected, in UTC, or null.
@@ -203,7 +202,7 @@ partitions:
         - Until when the setup password that fetched the present secret may be valid. C(valid_until) is the time in UTC,
           C(first_used) is when this client first used it, and C(assumption) is what this is based on.
         - The first use on another client may have been earlier.
-        - Null when that is not known.
+        - Null when this is not known.
       type: dict
   sample:
     - user_name: PARTITION1
@@ -239,7 +238,7 @@ service_users:
       description: When this collection set the present password, in UTC, or null if unknown.
       type: str
 files:
-  description: What O(files) asked for, by path. The keys of each are those of RV(secrets).
+  description: The files of O(files), by path. The keys of each are those of RV(secrets).
   returned: always
   type: dict
   sample:
@@ -255,17 +254,17 @@ group:
       description: Its name.
       type: str
     exists:
-      description: Whether it is there.
+      description: Whether it exists.
       type: bool
     gid:
-      description: Its number, or null when it is not there.
+      description: Its number, or null when it does not exist.
       type: int
     members:
       description: Names of the users that the group lists.
       type: list
       elements: str
 ledger:
-  description: The file that remembers fingerprints of the passwords used.
+  description: The file with the fingerprints of the passwords that were used.
   returned: always
   type: dict
   contains:
@@ -276,7 +275,7 @@ ledger:
       description: What is wrong with it, or null.
       type: str
     exists:
-      description: Whether it is there. The other keys are those of RV(secrets).
+      description: Whether it exists. The other keys are those of RV(secrets).
       type: bool
 orphans:
   description:
@@ -288,7 +287,7 @@ orphans:
   elements: str
   sample: []
 pexpect:
-  description: The Python package pexpect, which the modules need that give C(ppin) a password. It is not loaded.
+  description: The Python package pexpect, which is needed to give C(ppin) a password. It is not loaded.
   returned: always
   type: dict
   contains:
@@ -303,7 +302,7 @@ pexpect:
       type: bool
   sample: {"installed": true, "version": "4.9.0", "usable": true}
 check_mode:
-  description: Whether the task ran in check mode, be it by C(--check) or by the keyword C(check_mode).
+  description: Whether the task ran in check mode, with C(--check) or with the keyword C(check_mode).
   returned: always
   type: bool
 interrupted:
@@ -313,7 +312,7 @@ interrupted:
   returned: always
   type: bool
 leftovers:
-  description: Paths of what interrupted runs have left. A module that runs as root sees those of all users.
+  description: Paths of files that interrupted runs have left. With root, those of all users.
   returned: always
   type: list
   elements: str

@@ -13,8 +13,8 @@ description:
     it to a file.
   - B(This is one login) with the permanent secret of the partition, and the HSM logs it too. A secret that the HSM no
     longer accepts costs one wrong attempt, which counts towards the lock-out of the partition for all its clients.
-  - The HSM gives its log to clients only with C(client_log=true) in its security configuration, which its security
-    officer sets. The module says so when the log is refused or has no entries.
+  - Clients can fetch the log only with C(client_log=true) in the security configuration of the HSM, which its security
+    officer sets. If the log is refused or has no entries, the module reports this.
 author:
   - The hsmops.primus authors (@hsmops)
 extends_documentation_fragment:
@@ -36,13 +36,13 @@ options:
     required: true
   since:
     description:
-      - Only entries from then on, a day C(YYYY-MM-DD) or a time C(YYYY-MM-DDTHH:MM:SSZ), in UTC. By default all.
-      - With O(dest), the day counts.
+      - Only entries since this day C(YYYY-MM-DD) or time C(YYYY-MM-DDTHH:MM:SSZ), in UTC. By default all.
+      - With O(dest), only the day is used.
     type: str
   level:
     description:
-      - Only entries of this level of syslog and of those that are more severe, as well as those whose level is not one
-        of these. By default all.
+      - Only entries of this syslog level or a more severe one, and entries with another level than these. By default
+        all.
       - Cannot be given together with O(dest).
     type: str
     choices: [emerg, alert, crit, err, warning, notice, info, debug]
@@ -55,7 +55,7 @@ options:
     description:
       - Write the log, as it is, to this file of the host instead of returning its entries. A new file has mode 0600
         unless O(mode) says otherwise.
-      - As fetching the log adds to it, this changes the file in every run.
+      - Fetching the log adds an entry to it, so every run changes the file.
     type: path
 attributes:
   check_mode:
@@ -63,13 +63,13 @@ attributes:
     details: Fetches the log in check mode too, logs in for it, and writes nothing.
   diff_mode:
     support: none
-    details: Shows no difference of logs.
+    details: Does not compare logs.
 seealso:
   - module: hsmops.primus.ppin_connectivity_info
 """
 
 EXAMPLES = r"""
-- name: Errors of the partition since yesterday are known
+- name: Fetch the errors of the partition since yesterday
   hsmops.primus.ppin_log_info:
     user_name: PARTITION1
     hsm: hsm0
@@ -77,7 +77,7 @@ EXAMPLES = r"""
     level: err
   register: log
 
-- name: The log is in a file
+- name: Write the log to a file
   hsmops.primus.ppin_log_info:
     user_name: PARTITION1
     hsm: hsm0
@@ -99,16 +99,16 @@ entries:
       description: Name of the HSM.
       type: str
     level:
-      description: Level, in the words of O(level) where it is one of them.
+      description: Level, as in O(level) if it is one of those.
       type: str
     process:
       description: The part of the HSM that wrote it.
       type: str
     text:
-      description: What it says.
+      description: The message.
       type: str
     repeated:
-      description: How many times in a row, as the log counts.
+      description: How many times in a row it occurred, as counted by the log.
       type: int
   sample:
     - time: "2026-01-31T12:00:00Z"
@@ -118,7 +118,7 @@ entries:
       text: "Process: Error: Command: CommandGetKeyFlag, User: PARTITION1, 0x12"
       repeated: 11
 other_lines:
-  description: Lines of the log that are not understood as entries, whatever the filters.
+  description: Lines of the log that cannot be parsed as entries. No filter applies to them.
   returned: without O(dest)
   type: list
   elements: str
@@ -127,7 +127,7 @@ dest:
   returned: with O(dest)
   type: str
 size:
-  description: Bytes of the log.
+  description: Size of the log in bytes.
   returned: success
   type: int
 partitions:

@@ -49,12 +49,12 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The client has the password of its service user
+- name: Set the password of the service user
   hsmops.primus.ppin_proxy:
     service_user: eqabxrfnqqos
     password: "{{ vault_eqabxrfnqqos_password }}"
 
-- name: The client has no password of this service user
+- name: Remove the password of the service user
   hsmops.primus.ppin_proxy:
     service_user: eqabxrfnqqos
     state: absent
@@ -93,7 +93,7 @@ interrupted:
   returned: always
   type: bool
 logins:
-  description: How many passwords this run had the proxy validate. A proxy that could not be reached counts none.
+  description: How many passwords the proxy validated in this run. A proxy that could not be reached counts none.
   returned: always
   type: int
 backup_file:

@@ -61,7 +61,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: The client has the permanent secret of its partition
+- name: Fetch the permanent secret of the partition
   hsmops.primus.ppin_secret:
     user_name: PARTITION1
     setup_password: "{{ vault_partition1_setup_password }}"
@@ -74,14 +74,14 @@ EXAMPLES = r"""
     setup_password: "{{ vault_partition1_new_setup_password }}"
     pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
 
-- name: The HSM accepts the permanent secret, or it is replaced
+- name: Replace the permanent secret if the HSM no longer accepts it
   hsmops.primus.ppin_secret:
     user_name: PARTITION1
     setup_password: "{{ vault_partition1_setup_password }}"
     pkcs11_password: "{{ vault_partition1_pkcs11_password }}"
     verify: always
 
-- name: The client has no secret of this partition
+- name: Remove the permanent secret of the partition
   hsmops.primus.ppin_secret:
     user_name: PARTITION1
     state: absent

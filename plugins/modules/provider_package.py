@@ -6,7 +6,7 @@
 
 DOCUMENTATION = r"""
 module: provider_package
-short_description: Copy the Primus provider package for a host to it
+short_description: Copy the matching Primus provider package to a host
 version_added: 1.0.0
 description:
   - Selects the package of the PKCS#11 provider for a host from the vendor's C(.zip), which has those of all platforms,
@@ -25,7 +25,7 @@ options:
     description:
       - The vendor's C(.zip), a directory with packages, or one package (C(.deb), C(.rpm), C(.tar.gz)).
       - In an archive, packages in any directory count; in a directory, also those in three levels of subdirectories.
-      - A single package only has to be for the host's system, as far as its name tells, not for its exact release.
+      - A single package only has to be for the host's system, according to its name, not for its exact release.
       - For a URL, only the name is checked. Nothing is downloaded; use M(ansible.builtin.get_url) for that.
     type: str
     required: true
@@ -46,7 +46,7 @@ options:
   facts:
     description:
       - The facts C(os_family), C(distribution), C(distribution_version) and C(architecture) of the host to choose for.
-      - By default the facts that are known, or else they are gathered.
+      - By default the known facts of the host. If there are none, they are gathered.
     type: dict
 attributes:
   action:
@@ -69,7 +69,7 @@ EXAMPLES = r"""
     dest: /root
   register: provider
 
-- name: Install it
+- name: Install the package
   ansible.builtin.apt:
     deb: "{{ provider.path }}"
 """

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Names of plays, tasks and handlers are imperative: a user sees them, searches for them and starts at them."""
 
+import ast
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from emulated_hsm import COLLECTION
 VERBS = re.findall(
     r"\w+",
     """
-    Add Apply Ask Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create
+    Add Allow Apply Ask Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create
     Decommission Decrypt Describe Disable Download Enable Encrypt End Expect Expire Fail Fetch Fill Find Free
     Gather Give Have Ignore Include Inspect Install Keep Kill Leave Let Link List Load Log Look Make Measure Mount
     Move Name Pack Plan Prepare Provision Publish Put Query Read Record Remember Remove Render Replace Report Reset
@@ -64,6 +65,20 @@ def test_names_begin_with_a_verb(request, directory):
     if directory in NOT_YET:
         request.applymarker(pytest.mark.xfail(reason="not all names are imperative yet"))
     assert list(wrong_names(directory)) == []
+
+
+def examples():
+    """The path and the EXAMPLES of each plugin whose examples are tasks."""
+    for path in sorted((COLLECTION / "plugins").glob("*/*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLES":
+                yield path, yaml.safe_load(ast.literal_eval(node.value))
+
+
+def test_names_in_examples_of_plugins_begin_with_a_verb():
+    found = [(path.name, name) for path, entries in examples() for name in names(entries)]
+    assert ("ppin_info.py", "Inspect the client") in found
+    assert [(path, name) for path, name in found if name.split()[0] not in VERBS] == []
 
 
 def test_names_are_found():
