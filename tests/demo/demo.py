@@ -3,8 +3,8 @@
 
 """Three emulated clients get their credentials from an emulated HSM, through real ansible-playbook runs.
 
-Needs no root and no arguments; all that it writes is in build/demo. What it tells is checked, against the clients'
-files and the HSM's own report. Exits with 1 and a sentence when something does not hold.
+Needs no root and no arguments; it writes only to build/demo. Each of its statements is checked against the clients'
+files and the HSM's report. Exits with 1 and the statement that is not true.
 """
 
 import collections
@@ -35,7 +35,7 @@ CLIENTS = ["app1", "app2", "app3"]
 PARTITIONS = ["PAYMENTS", "ARCHIVE"]
 SERVICE_USER = "svc_demo"
 
-# A login in the HSM's report: what was judged, how it came to ppin, and the verdict.
+# A login in the HSM's report: the credential, how it was given to ppin, and the result.
 PROXY = ("service proxy password", "terminal", "accepted")
 SETUP = ("setup password", "terminal", "accepted")
 WRONG_SETUP = ("setup password", "terminal", "rejected")
@@ -46,7 +46,7 @@ STORED = PERMANENT[1]
 
 
 class Untrue(Exception):
-    """What the demo tells does not hold."""
+    """A statement of the demo is not true."""
 
 
 # What the reader sees
@@ -56,8 +56,8 @@ def show(text: str, indent: str = "", hanging: str = ""):
     print(textwrap.fill(text, 110, initial_indent=indent, subsequent_indent=indent + hanging), flush=True)
 
 
-def tell(headline: str, why: str):
-    print(f"\n=== {headline}\n")
+def headline(title: str, why: str):
+    print(f"\n=== {title}\n")
     show(why)
     print()
 
@@ -155,7 +155,7 @@ class Playbook:
         # A name with dots in it is that of a playbook of the collection.
         arguments = [name if "." in name else f"tests/demo/{name}.yml", *words]
         print(f"  $ ansible-playbook {' '.join(arguments)}", flush=True)
-        # The reader's own settings of Ansible must not change the story; where the collection is, `make` says.
+        # The user's own settings of Ansible must not have an effect. `make` sets where the collection is.
         kept = ("ANSIBLE_COLLECTIONS_PATH",)
         environment = {name: os.environ[name] for name in os.environ if not name.startswith("ANSIBLE_") or name in kept}
         environment.update(ANSIBLE_CONFIG="tests/demo/ansible.cfg", LC_ALL="C.UTF-8")
@@ -175,7 +175,7 @@ class Playbook:
         self.changed = {client: int(changed) for client, changed, failed in recap if failed == "0"}
         self.failed = [client for client, _changed, failed in recap if failed != "0"]
         if not recap or process.returncode != (2 if self.failed else 0):
-            raise Untrue(f"ansible-playbook runs {arguments[0]} to its end. All that it said is in {PRINTED}.")
+            raise Untrue(f"ansible-playbook runs {arguments[0]} to its end. Its output is in {PRINTED}.")
 
     def essential(self, lines):
         """The lines but empty ones, and what ansible-core 2.19 and later say of a failure before the failure itself."""
@@ -187,7 +187,7 @@ class Playbook:
                 yield re.sub(r"\s+skipped=\d+\s+rescued=.*", "", line)
 
 
-# The story. Each step adds to `expected` the logins that it costs.
+# The steps. Each adds to `expected` the logins that it costs.
 
 
 def prepare() -> dict[str, str]:
@@ -198,16 +198,16 @@ def prepare() -> dict[str, str]:
     passwords["vault_service_proxy_password"] = secrets.token_urlsafe(12)
     partitions = {name: {"pkcs11_password": passwords[f"vault_{name.lower()}_pkcs11_password"]} for name in PARTITIONS}
     service_users = {SERVICE_USER: passwords["vault_service_proxy_password"]}
-    # The wrong trial is counted at the end, so it is not to be forgotten on the way there.
+    # The wrong attempt is counted at the end, so the HSM must not forget it before.
     limits = {"attempt_reset_time": 3600}
     write_private(HSM_CONFIG, {"partitions": partitions, "service_users": service_users, "limits": limits})
     return passwords
 
 
-def story():
+def run_steps():
     passwords = prepare()
     expected = collections.Counter()
-    tell(
+    headline(
         "1. An HSM and three clients",
         "The HSM is a cluster of two nodes behind a service proxy, emulated on the loopback interface. It has two "
         "partitions, PAYMENTS and ARCHIVE. Each client is a directory with ppin, a primus.cfg and no credential yet.",
@@ -228,10 +228,10 @@ def story():
 
 
 def make_setup_passwords(passwords: dict[str, str]):
-    tell(
-        "2. The security officer makes the setup passwords",
-        "With one of them a client can fetch the permanent secret of a partition. They go, with the others, to "
-        f"{PASSWORDS}, which only you may read; in real life to a vault.",
+    headline(
+        "2. The security officer creates the setup passwords",
+        "A client uses one to fetch the permanent secret of a partition. All passwords are written to "
+        f"{PASSWORDS}, which only you can read; in production, use a vault.",
     )
     for name in PARTITIONS:
         passwords[f"vault_{name.lower()}_setup_password"] = new_setup_password(name)
@@ -239,34 +239,34 @@ def make_setup_passwords(passwords: dict[str, str]):
 
 
 def provision(expected: collections.Counter):
-    tell(
+    headline(
         "3. The clients get their credentials",
-        "First the service proxy password, then the permanent secrets, as the proxy lets nobody without one through.",
+        "First the service proxy password, which the proxy requires, then the permanent secrets.",
     )
     run = Playbook("provision", f"-e@{PASSWORDS}")
     expected.update({PROXY: 3, SETUP: 6, PKCS11: 6, PERMANENT: 6})
     check(
         run.changed == dict.fromkeys(CLIENTS, 2) and logins() == expected,
-        "Each client has three credentials. The proxy and the HSM accepted all that was sent to them, and each "
-        "permanent secret has been tried with one login.",
+        "Each client has three credentials. The proxy and the HSM accepted every password, and each permanent secret "
+        "was verified by one login.",
     )
 
 
 def provision_again(expected: collections.Counter):
-    tell("4. The same again", "What is as it should be stays as it is, and costs the HSM nothing.")
+    headline("4. The same run again", "Nothing has to be changed, so no password is used and no login is made.")
     before = checksums()
     run = Playbook("provision", f"-e@{PASSWORDS}")
     check(
         run.changed == dict.fromkeys(CLIENTS, 0) and checksums() == before and logins() == expected,
-        "changed=0 on each client, each .secrets.cfg is the same byte for byte, and there was no login.",
+        "changed=0 on each client, each .secrets.cfg is unchanged, and there was no login.",
     )
 
 
 def rotate(passwords: dict[str, str], expected: collections.Counter):
-    tell(
-        "5. The secret of PAYMENTS is rotated",
-        "The security officer makes a new setup password, which ends the old one. With state: updated each client "
-        "fetches the permanent secret again, with the new one.",
+    headline(
+        "5. Rotate the secret of PAYMENTS",
+        "The security officer creates a new setup password, which replaces the old one. With state: updated, each "
+        "client uses it to fetch the permanent secret again.",
     )
     PASSWORDS.rename(OLD_PASSWORDS)
     passwords["vault_payments_setup_password"] = new_setup_password("PAYMENTS")
@@ -275,44 +275,52 @@ def rotate(passwords: dict[str, str], expected: collections.Counter):
     expected.update({SETUP: 3, PKCS11: 3, PERMANENT: 3})
     check(
         run.changed == dict.fromkeys(CLIENTS, 1) and logins() == expected,
-        "Each client has spent the new setup password once, and has logged in with what it got.",
+        "Each client has spent the new setup password once, and has logged in with the secret that it fetched.",
     )
     run = Playbook("rotate", f"-e@{PASSWORDS}")
     check(
         run.changed == dict.fromkeys(CLIENTS, 0) and logins() == expected,
-        "changed=0, no login: each client keeps a fingerprint of the setup password, and does not spend it twice.",
+        "changed=0 and no login: each client has a fingerprint of the setup password, and does not spend it twice.",
     )
 
 
 def fail(expected: collections.Counter):
-    tell(
+    headline(
         "6. An update that fails",
-        "Somebody runs it with the passwords of last month. When an update fails, ppin removes the entry that was "
-        "there, and the client would be cut off. The module puts it back.",
+        "Somebody runs it with old passwords. If an update fails, ppin removes the present entry, and the client could "
+        "not log in any more. The module therefore runs ppin on a copy of .secrets.cfg.",
     )
     before = checksums()
     run = Playbook("rotate", f"-e@{OLD_PASSWORDS}", "--limit=app3")
     expected[WRONG_SETUP] += 1
     check(
         run.failed == ["app3"] and "rolled_back: true" in run.output and checksums() == before,
-        "The run failed, and .secrets.cfg of app3 is as it was, byte for byte.",
+        "The run failed, and .secrets.cfg of app3 is unchanged.",
     )
-    check(logins() == expected, "The wrong password was tried once: wrong trials lock a partition for all its clients.")
+    check(
+        logins() == expected,
+        "The wrong password was tried only once: wrong attempts lock a partition for all its clients.",
+    )
 
 
 def remove(expected: collections.Counter):
-    tell("7. app3 no longer needs ARCHIVE", "With state: absent its permanent secret goes. That takes no password.")
+    headline(
+        "7. app3 no longer needs ARCHIVE",
+        "With state: absent, its permanent secret is removed. This needs no password.",
+    )
     run = Playbook("remove", "--limit=app3")
-    check(run.changed == {"app3": 1} and logins() == expected, "It is removed from app3, and there was no login.")
+    check(
+        run.changed == {"app3": 1} and logins() == expected, "The secret was removed from app3, and there was no login."
+    )
 
 
 def report():
-    tell(
-        "8. The fleet",
-        "The playbook hsmops.primus.report takes one look at each client, never logs in, and writes what needs doing.",
+    headline(
+        "8. Report on the fleet",
+        "The playbook hsmops.primus.report inspects each client without a login, and reports what needs to be done.",
     )
     run = Playbook("hsmops.primus.report")
-    check(not run.failed, "Each client could be inspected.")
+    check(not run.failed, "Each client was inspected.")
     data = json.loads((REPORT / "primus_report.json").read_text())
     states = {}
     for client in sorted(data["hosts"], key=lambda client: client["name"]):
@@ -326,24 +334,24 @@ def report():
     check(
         states == {"app1": all_there, "app2": all_there, "app3": [*all_there[:2], "MISSING"]}
         and found == {"secret_missing": ["app3"]},
-        "app3 has lost ARCHIVE alone, which is all that the report has found; its secret of PAYMENTS has outlived the "
+        "The report has one finding: app3 has no secret of ARCHIVE. Its secret of PAYMENTS is still there after the "
         "failed update.",
     )
 
 
 def count(expected: collections.Counter):
-    tell("9. What the HSM has counted", "It reports every login, and how what was judged had come to ppin.")
+    headline("9. Logins at the HSM", "The emulated HSM reports every login, and how the credential was given to ppin.")
     counts = logins()
     show_table(
-        ["what was judged", "came from", "verdict", "logins"],
+        ["credential", "given through", "result", "logins"],
         *([*login, str(number)] for login, number in sorted(counts.items())),
     )
     summary = json.loads(run_emulator("admin", "--state", HSM, "report-summary", shown=False))
     trials = {name: partition["trials"] for name, partition in summary["partitions"].items()}
     check(
         counts == expected and trials == {"PAYMENTS": 1, "ARCHIVE": 0},
-        "There is no login that was not told above, and one wrong trial, at PAYMENTS. Each password was typed at a "
-        "terminal of ppin's own: none was an argument, where other users could have read it.",
+        "There were no other logins, and one wrong attempt, at PAYMENTS. Each password was typed at a terminal of "
+        "ppin's own; none was an argument, which other users could read.",
     )
 
 
@@ -353,24 +361,24 @@ def look_for_passwords():
     texts = [path.read_bytes() for path in BUILD.rglob("*") if path.is_file() and path not in given]
     check(
         not any(password.encode() in text for password in passwords for text in texts),
-        f"In {BUILD}, what Ansible printed included, no password is outside of the three files it was given in.",
+        f"In {BUILD}, including the output of Ansible, no password is in any file but the three that it was given in.",
     )
 
 
 def main() -> int:
     os.chdir(ROOT)
-    # The emulator is stopped in all cases but the hardest.
+    # Stop the emulator at these signals, too.
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     try:
-        story()
+        run_steps()
     except Untrue as untrue:
-        print(f"\nThe demo has failed. This does not hold: {untrue}", file=sys.stderr)
+        print(f"\nThe demo has failed. This is not true: {untrue}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print(f"All of this held. The HSM is stopped; what it leaves is in {BUILD}.")
-    print(f"The report is a page, too: open {REPORT}/primus_report.html.")
+    print(f"The demo is complete, and everything was as described. The HSM is stopped; the files are in {BUILD}.")
+    print(f"To see the report, open {REPORT}/primus_report.html.")
     return 0
 
 
