@@ -149,7 +149,8 @@ partitions:
       description: Whether the HSM accepts the secret. Null when it was not evaluated or the result is unclear.
       type: bool
     logins:
-      description: How many logins were made with it.
+      description: How many logins of the test may have been evaluated. The single login before the test is only in
+        RV(logins).
       type: int
     error:
       description: Error of the first HSM that rejected it, or null.

@@ -84,5 +84,5 @@ def test_names_in_examples_of_plugins_begin_with_a_verb():
 def test_names_are_found():
     """In blocks, plays and handlers, too."""
     found = "".join(name for path in files("playbooks") for name in names(yaml.load(path.read_text(), Loader)))  # noqa: S506
-    assert "Find out to which package ppin belongs" in found
+    assert "Find the package of ppin" in found
     assert "Fetch the permanent secrets with new setup passwords" in found

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes down what each playbook run did, so that verify.yml can judge the runs before it.
+"""Records what each playbook run changed, so that verify.yml can check the runs before it.
 
 One JSON line per run is added to the file that PRIMUS_RUNS names: {"playbook": its file's name, "check": bool,
 "stats": {host: {"ok", "changed", "failures", "unreachable", "skipped", "rescued", "ignored"}}, "changed": {host: the
@@ -19,17 +19,18 @@ from ansible.plugins.callback import CallbackBase
 DOCUMENTATION = r"""
 name: record
 type: notification
-short_description: Writes down what each playbook run did
+short_description: Records what each playbook run changed
 description: See the source.
 """
 
-# What check mode can only tell in a sentence, and the tasks that do it, have one name here.
+# The sentences in which check mode reports what it cannot simulate, and the tasks that do it, get the same name.
 SAME = {
     r"The provider \S+ would be installed\.|(Create|Remove) the temporary directory .*|Download the package"
-    r"|Put the package for this host .*|Install the \.(deb|rpm)\b.*|Unpack the package .*|Make ppin executable"
-    r"|Let the group use the provider.*|Keep the present provider as a backup|Put the provider in place": "installed",
-    r"Remove the package( with zypper)?|Remove what no package has removed": "provider removed",
-    r"\S+ would be moved from .*|Move the configuration to .*": "moved",
+    r"|Copy the package for this host .*|Install the \.(deb|rpm)\b.*|Unpack the package .*|Make ppin executable"
+    r"|Set owner, group and permissions of the provider|Keep the present provider as a backup"
+    r"|Replace the provider by the new one": "installed",
+    r"Remove the package( with zypper)?|Remove the remaining files of the provider": "provider removed",
+    r"\S+ would be moved from .*|Move the configuration out of .*": "moved",
     r"\S+ would be put in place from the template .*|Copy missing configuration files .*": "copied",
     r"(\S+) would become a member of .*|Add the members to the group: (\S+)": r"joined: \1\2",
     r"The service proxy password of '(.+)' would be set\.": r"service proxy password: \1",
@@ -88,7 +89,7 @@ class CallbackModule(CallbackBase):
 
 
 def kind_and_name(outcome):
-    """Of a credential, as ppin_credentials tells what came of it."""
+    """The name of a credential, from an outcome of ppin_credentials."""
     if "service_user" in outcome:
         return f"service proxy password: {outcome['service_user']}"
     return f"permanent secret: {outcome['user_name']}"
