@@ -42,7 +42,7 @@ GOALS = (
         "Converged: CPU time to that of ping, at the size where that is most",
         1.3,
         lambda page: page.most(page.to_ping(size) for size in page.sizes),
-        "a look starts ppin twice, and its code is compiled on the client each time",
+        "an inspection starts ppin twice, and the code of the module is compiled on the client each time",
     ),
     Goal(
         "Converged: CPU time of a host in the largest fleet, to that in the smallest",
@@ -287,8 +287,8 @@ def _cell(value: object) -> str:
 
 
 _PPIN = {
-    "native": "`ppin` is a small native program that talks as the vendor's does, and has no HSM behind it\n"
-    "(`tests/benchmarks/native_ppin`); it rejects the one password that is called wrong here.",
+    "native": "`ppin` is a small native program with the dialogue of the vendor's, but without an HSM\n"
+    "(`tests/benchmarks/native_ppin`). It rejects only the wrong setup password of these runs.",
     "emulator": "`ppin` is the emulator's, a Python program, so each start of it costs more CPU time than that of a\n"
     "native one does. The emulated HSM locks a partition after 100 rejected logins within 300 seconds, which is the\n"
     "vendor's published default.",
@@ -307,14 +307,15 @@ Written by tests/benchmarks/compare.py --docs
 
 {machine}
 
-Made by `make bench BENCH=--docs`. The connection is local, so a real network adds its own to both ways.
+Measured with `make bench BENCH=--docs`. The connection is local; a real network adds the same time to both ways.
 {ppin}
 
-- "Plain playbook" does the same with modules of ansible.builtin: it is in `tests/benchmarks/`. Ratios to it, and to
-  ping, are those of this collection: below 1 is less. What is compared took turns, and seconds are means of the rounds.
-- A whole client is one behind a service proxy with two partitions on two nodes, whose provider is installed.
-- Tasks are those of the host that had most. "Executions" are tasks or, where a task loops, its items.
-- "Rejected logins" are those that count towards the lock-out; the security officer sets how many there may be.
+- "Plain playbook" does the same with modules of ansible.builtin: it is in `tests/benchmarks/`. Ratios compare this
+  collection to it, and to ping: below 1, the collection needs less. The ways ran alternately, and seconds are means of
+  the rounds.
+- A "whole client" is behind a service proxy and has two partitions on two nodes. Its provider is installed already.
+- Tasks are those of the host with the most tasks. "Executions" are tasks or, if a task loops, its items.
+- "Rejected logins" count towards the lock-out; the security officer sets the limit.
 
 {tables}
 """
