@@ -115,7 +115,7 @@ entries:
       witnesses: [client1]
 damaged:
   description:
-    - Number of unusable records that were cleared, or would be in check mode. RV(entries) does not list them. Always 0
+    - Number of unusable entries that were cleared, or would be in check mode. RV(entries) does not list them. Always 0
       without O(all=true).
   returned: success
   type: int
