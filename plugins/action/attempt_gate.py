@@ -41,7 +41,7 @@ class ActionModule(EntriesAction):
 def check_choice(options: Options) -> None:
     """:raises AnsibleActionFail: unless it was said what to clear.
 
-    By value, as ansible-core's own checks take C(all=false) or an empty name for a choice.
+    By value, as ansible-core's own checks take `all=false` or an empty name for a choice.
     """
     chosen_by = [option for option in ("name", "kind") if options[option] is not None]
     if options["name"] == "":

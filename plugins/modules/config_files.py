@@ -98,7 +98,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_os_error
 
 SECRETS = ".secrets.cfg"
 CONFIG = "primus.cfg"
@@ -220,7 +220,7 @@ def main() -> None:
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:
-        module.fail_json(**from_os_error(exc, "The files cannot be put in place").failure())
+        module.fail_json(**error_from_os_error(exc, "The files cannot be put in place").failure())
     module.exit_json(changed=changed)
 
 

@@ -222,12 +222,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._client.pkcs11 import Login, Request, look
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_secret, check_timeout
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_crash
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_password, check_timeout
 
 
 def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
-    check_secret("pin", params["pin"])
+    check_password("pin", params["pin"])
     check_timeout(params["timeout"])
     if params["pin"] is not None and params["slot_id"] is None and not params["token_label"]:
         raise PpinError(
@@ -267,7 +267,7 @@ def main() -> None:
     except PpinError as exc:
         module.fail_json(**with_control(dict(facts, **exc.failure())))
     except Exception as exc:  # so that the result tells in any case what was tried
-        module.fail_json(**with_control(dict(facts, **from_crash(exc).failure())))
+        module.fail_json(**with_control(dict(facts, **error_from_crash(exc).failure())))
     module.exit_json(**with_control(facts))
 
 

@@ -125,8 +125,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg i
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, find_paths
 
 NOTHING_CONFIGURED = "0x80005001"
 
@@ -307,7 +307,7 @@ def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
+            PPIN_ARGUMENTS,
             content={"type": "str", "required": True, "no_log": True},
             validate={"type": "bool", "default": True},
             removed={"type": "list", "elements": "str", "default": []},
@@ -327,7 +327,7 @@ def main() -> None:
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:
-        module.fail_json(**from_os_error(exc, "primus.cfg cannot be put in place").failure())
+        module.fail_json(**error_from_os_error(exc, "primus.cfg cannot be put in place").failure())
 
 
 if __name__ == "__main__":

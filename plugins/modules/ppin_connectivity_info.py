@@ -205,6 +205,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.login import
     run_login_module,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.connectivity_test import (
+    ConnectivityTest,
+    HsmResult,
+    SlotResult,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
@@ -213,7 +218,6 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
     quoted,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.tested import Tested, TestedHsm, TestedSlot
 
 
 def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
@@ -235,8 +239,8 @@ def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result:
         tested = _test(ppin, params, listed, params["user_name"])
     result.update(_facts(tested))
     note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
-    if tested.late is not None:
-        raise tested.late
+    if tested.timeout_error is not None:
+        raise tested.timeout_error
     rest = {name: listed[name] for name in names if name not in stopped}
     unseen = _unseen(tested, params, slots, rest)
     result["unseen"] = unseen or []
@@ -290,7 +294,7 @@ def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Coll
     ]
 
 
-def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optional[Tested]:
+def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optional[ConnectivityTest]:
     """One login to a partition, at the first HSM that is reached; None where the whole test is no more than that."""
     if len(slots) < 2:
         return None
@@ -305,35 +309,42 @@ def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optio
             if exc.code is None and exc.cls in ("config", "unknown"):  # it said nothing of this HSM
                 continue
             raise
-        if _spent(tested) or tested.late:
+        if _spent(tested) or tested.timeout_error:
             break
     return tested
 
 
-def _spent(tested: Tested) -> bool:
+def _spent(tested: ConnectivityTest) -> bool:
     """Whether a secret may have been judged."""
-    return any(slot.may_be_spent for slot in tested.slots) or tested.logins_at_hsms > 0
+    return any(slot.counts_as_login for slot in tested.slots) or tested.logins_without_slot > 0
 
 
-def _test(ppin: LoginPpin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]) -> Tested:
+def _test(
+    ppin: LoginPpin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]
+) -> ConnectivityTest:
     slot_id = None if params["slot_id"] is None else str(params["slot_id"])
     return ppin.test(listed, user=name, hsm=params["hsm"], slot=params["slot"], slotid=slot_id)
 
 
-def _merged(tests: t.Sequence[Tested]) -> Tested:
+def _merged(tests: t.Sequence[ConnectivityTest]) -> ConnectivityTest:
     """Several outputs as one. What ppin counted in each does not add up."""
-    hsms: t.Dict[str, TestedHsm] = {}
+    hsms: t.Dict[str, HsmResult] = {}
     for hsm in (hsm for tested in tests for hsm in tested.hsms):
         known = hsms.get(hsm.hsm, hsm)
         better = hsm if hsm.connected and not known.connected else known
         slots = known.slots + hsm.slots if known is not hsm else hsm.slots
         hsms[hsm.hsm] = better._replace(slots=sorted(slots, key=lambda slot: (len(slot.slot), slot.slot)))
-    late = next((tested.late for tested in tests if tested.late), None)
-    return Tested([hsms[key] for key in sorted(hsms, key=lambda key: (len(key), key))], None, None, late)
+    timeout_error = next((tested.timeout_error for tested in tests if tested.timeout_error), None)
+    return ConnectivityTest(
+        [hsms[key] for key in sorted(hsms, key=lambda key: (len(key), key))], None, None, timeout_error
+    )
 
 
 def _unseen(
-    tested: Tested, params: t.Mapping[str, t.Any], slots: t.Sequence[Slot], listed: t.Mapping[str, t.Sequence[Entry]]
+    tested: ConnectivityTest,
+    params: t.Mapping[str, t.Any],
+    slots: t.Sequence[Slot],
+    listed: t.Mapping[str, t.Sequence[Entry]],
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
     """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
 
@@ -364,7 +375,7 @@ def _unseen(
     ]
 
 
-def _keys(hsm: TestedHsm, slots: t.Sequence[Slot]) -> t.Set[str]:
+def _keys(hsm: HsmResult, slots: t.Sequence[Slot]) -> t.Set[str]:
     """The keys in primus.cfg of the HSM that was tested.
 
     It is not documented that ppin names HSMs as primus.cfg does: address and port tell more than the key that is shown.
@@ -378,7 +389,7 @@ def _place(entry: t.Mapping[str, t.Any]) -> str:
     return "'%s' in slot %s of %s" % (entry["user_name"], entry["slot_id"], entry["hsm"] or "one HSM")
 
 
-def _facts(tested: Tested) -> t.Dict[str, t.Any]:
+def _facts(tested: ConnectivityTest) -> t.Dict[str, t.Any]:
     hsms = [
         {
             "hsm": hsm.hsm,
@@ -401,30 +412,30 @@ def _facts(tested: Tested) -> t.Dict[str, t.Any]:
         for hsm in tested.hsms
     ]
     failures = [thing for thing in list(tested.hsms) + list(tested.slots) if thing.error]
-    by_name: t.Dict[str, t.List[TestedSlot]] = {}
+    by_name: t.Dict[str, t.List[SlotResult]] = {}
     for slot in tested.slots:
         by_name.setdefault(slot.user_name, []).append(slot)
     return {
-        "ok": not failures and tested.late is None,
+        "ok": not failures and tested.timeout_error is None,
         "hsms": hsms,
         "partitions": [_partition(name, slots) for name, slots in by_name.items()],
         "counts": {"hsms": len(tested.hsms), "slots": len(tested.slots), "failures": len(failures)},
     }
 
 
-def _partition(name: str, slots: t.Sequence[TestedSlot]) -> t.Dict[str, t.Any]:
-    rejections = [slot.error for slot in slots if slot.error and slot.error.rejects]
+def _partition(name: str, slots: t.Sequence[SlotResult]) -> t.Dict[str, t.Any]:
+    rejections = [slot.error for slot in slots if slot.error and slot.error.is_rejection]
     accepted = [slot for slot in slots if slot.ok]
     return {
         "user_name": name,
         # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
-        "logins": len([slot for slot in slots if slot.may_be_spent]),
+        "logins": len([slot for slot in slots if slot.counts_as_login]),
         "error": rejections[0].result() if rejections else None,
     }
 
 
-def _as_counted(tested: Tested, counts: t.Mapping[str, int]) -> bool:
+def _as_counted(tested: ConnectivityTest, counts: t.Mapping[str, int]) -> bool:
     """Whether nothing that ppin printed was overlooked, going by what it counted itself.
 
     It is not documented whether a partition counts once, or for each HSM and slot, and whether where it was not tried.

@@ -140,14 +140,18 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file
     remove_leftovers,
     warn_of,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin, import_pexpect
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash, from_os_error
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import not_listed
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin, import_pexpect
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
+    PpinError,
+    error_from_crash,
+    error_from_os_error,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import not_listed_error
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
-    ARGUMENTS,
     PARTITION_ARGUMENTS,
+    PPIN_ARGUMENTS,
     SETUP_ARGUMENTS,
-    check_secret,
+    check_password,
     check_setup_password,
     find_paths,
 )
@@ -161,7 +165,7 @@ FORTIGATE_LIMIT = 3000
 def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     params = module.params
     for option in PASSWORDS + ("proxy_password",):
-        check_secret(option, params[option])
+        check_password(option, params[option])
     if params["setup_password_format_check"]:
         check_setup_password(params["setup_password"])
     if not params["dest"] and not params["return_content"]:
@@ -199,7 +203,7 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsStr
     return found
 
 
-def find_ppin(module: AnsibleModule) -> TalkingPpin:
+def find_ppin(module: AnsibleModule) -> DialoguePpin:
     """A ppin that can fetch the string, as far as that is known without a login. :raises PpinError:"""
     user_name = module.params["user_name"]
     missing = [option for option in PASSWORDS if module.params[option] is None]
@@ -210,22 +214,22 @@ def find_ppin(module: AnsibleModule) -> TalkingPpin:
             hint="Give %s and run again. No login was spent." % " and ".join(missing),
         )
     import_pexpect()
-    ppin = TalkingPpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
+    ppin = DialoguePpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
     ppin.check_files()
     listed = ppin.listing().partitions
     if user_name not in listed:
-        raise not_listed(user_name, listed)
+        raise not_listed_error(user_name, listed)
     return ppin
 
 
-def fetch(module: AnsibleModule, ppin: TalkingPpin, result: t.Dict[str, t.Any]) -> SecretsString:
+def fetch(module: AnsibleModule, ppin: DialoguePpin, result: t.Dict[str, t.Any]) -> SecretsString:
     """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout):
         warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
         content = read_file(ppin.paths.secrets)
     for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, ppin.end)  # from here on, the copy is removed first
+        signal.signal(number, ppin.on_signal)  # from here on, the copy is removed first
     try:
         with Workplace(ppin.paths.secrets) as place:
             ppin.secrets_path = place.write(".secrets.cfg", content)
@@ -261,7 +265,7 @@ def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: SecretsString)
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
+            PPIN_ARGUMENTS,
             proxy_user={"type": "str"},
             proxy_password={"type": "str", "no_log": True},
             dest={"type": "path"},
@@ -281,9 +285,9 @@ def main() -> None:
     except PpinError as exc:
         module.fail_json(**with_control(dict(result, **exc.failure())))
     except OSError as exc:
-        module.fail_json(**with_control(dict(result, **from_os_error(exc).failure())))
+        module.fail_json(**with_control(dict(result, **error_from_os_error(exc).failure())))
     except Exception as exc:  # so that the result tells in any case what was tried
-        module.fail_json(**with_control(dict(result, **from_crash(exc).failure())))
+        module.fail_json(**with_control(dict(result, **error_from_crash(exc).failure())))
     module.exit_json(**with_control(result))
 
 

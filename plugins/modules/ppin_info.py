@@ -349,14 +349,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.validity imp
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import pexpect_facts
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
     Entry,
     Listing,
     entry_state,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS, changeable, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, changeable_by, find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.pexpect_check import pexpect_facts
 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
@@ -408,11 +408,11 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
         "executable": paths.executable and shown(paths.executable),
-        "changeable": changeable(paths),
+        "changeable": changeable_by(paths),
         "version": None,
         "home": shown(paths.home),
         "config": file_facts(module, paths.config),
-        "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_by or paths.secrets)),
+        "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_as_given or paths.secrets)),
         "passwords_in_plaintext": ppin.passwords_in_plaintext(),
         "files": {path: file_facts(module, native(path)) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
@@ -476,7 +476,7 @@ def _unique(values: t.Iterable[str]) -> t.List[str]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
+            PPIN_ARGUMENTS,
             files={"type": "list", "elements": "path", "default": []},
             group={"type": "str", "default": "primus"},
             setup_password_lifespan=LIFESPAN_ARGUMENT,

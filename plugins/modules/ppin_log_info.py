@@ -201,7 +201,7 @@ def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[s
             ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
             content = place.directory.read("log")
     except PpinError as exc:
-        verified = False if exc.rejects else None
+        verified = False if exc.is_rejection else None
         tell(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
         if exc.cls == "refused":
             exc.hint += " " + CLIENT_LOG
@@ -219,7 +219,7 @@ def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[s
     result["entries"] = [
         entry._asdict()
         for entry in entries
-        if entry.time >= since and (params["level"] is None or entry.is_severe(params["level"]))
+        if entry.time >= since and (params["level"] is None or entry.is_at_least(params["level"]))
     ]
 
 

@@ -16,7 +16,7 @@ PAGE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 def classes():
     for name, hint in _errors.HINTS.items():
         error = _errors.PpinError("", cls=name)
-        judged = "yes" if error.rejects else "not known" if error.may_be_judged else "no"
+        judged = "yes" if error.is_rejection else "not known" if error.may_be_evaluated else "no"
         yield f"`{name}`", judged, hint
 
 

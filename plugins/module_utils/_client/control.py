@@ -4,7 +4,7 @@
 """What a module tells its action plugin in a form that no password can mask.
 
 Ansible replaces each value of a no_log option wherever it is a part of a string or number of the result: with a PIN
-C(1) the number of logins is masked, with C(eject) the class C(rejected). Keys of dictionaries and booleans it leaves
+`1` the number of logins is masked, with `eject` the class `rejected`. Keys of dictionaries and booleans it leaves
 alone. So what the attempt gate decides on is repeated as keys.
 """
 
@@ -19,7 +19,7 @@ def with_control(
 ) -> t.Dict[str, t.Any]:
     """The result of a module, with what the attempt gate needs of it.
 
-    :arg entry: C(origin) and C(since) of the permanent secret that was there, where they are known.
+    :arg entry: `origin` and `since` of the permanent secret that was there, where they are known.
     """
     error = result.get("error") or {}
     facts = {"logins": result.get("logins"), "class": error.get("class"), "code": error.get("code"), **(entry or {})}

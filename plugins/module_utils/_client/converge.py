@@ -28,12 +28,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file
     remove_leftovers,
     warn_of,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin, import_pexpect
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin, import_pexpect
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     HINTS,
     PpinError,
-    from_crash,
-    from_os_error,
+    error_from_crash,
+    error_from_os_error,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
@@ -41,11 +41,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
     NOT_LISTED,
     Listing,
     entry_state,
-    not_listed,
+    not_listed_error,
     quoted,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, find_paths
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
@@ -56,7 +55,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     in_place={"type": "bool", "default": False},
     **GATE_ARGUMENTS,
 )
-"""The options of the doc fragments C(ppin), C(ppin.credential) and C(ppin.gate), and C(state)."""
+"""The options of the doc fragments `ppin`, `ppin.credential` and `ppin.gate`, and `state`."""
 
 _SHOWN = {CONFIGURED: "Configured", MISSING: "MISSING", NOT_LISTED: "not in primus.cfg"}
 _DONE = {_plan.ADD: "added", _plan.UPDATE: "updated", _plan.REMOVE: "removed"}
@@ -115,7 +114,7 @@ def _not_tried(credential: Credential, because: PpinError) -> PpinError:
 def _as_error(exc: Exception) -> PpinError:
     if isinstance(exc, PpinError):
         return exc
-    return from_os_error(exc) if isinstance(exc, OSError) else from_crash(exc)
+    return error_from_os_error(exc) if isinstance(exc, OSError) else error_from_crash(exc)
 
 
 class _Client:
@@ -130,7 +129,7 @@ class _Client:
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
-        self.ppin = TalkingPpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
+        self.ppin = DialoguePpin(find_paths(module.params, module.get_bin_path), module.params["timeout"])
         self.says = GateSays.of(module.params)
         self.retries: int = module.params["retries"]
         self.pending: t.Set[t.Tuple[str, str]] = set()
@@ -202,7 +201,7 @@ class _Change:
         self.proxy_users: t.List[str] = []  # which stand, or may stand, before the partition
         self.entry: t.Dict[str, t.Optional[str]] = {}  # what is known of the one that was there
         self.client: _Client
-        self.ppin: TalkingPpin
+        self.ppin: DialoguePpin
 
     def enter(self, client: _Client, stack: contextlib.ExitStack) -> None:
         """Find the ppin that can do it. :raises OSError, PpinError: when there is none."""
@@ -210,7 +209,7 @@ class _Change:
         paths, timeout = client.ppin.paths, client.ppin.timeout
         if self.credential.absent:
             paths = stack.enter_context(self.credential.path_to_remove(paths, timeout, self.module.warn))
-        self.ppin = client.ppin if paths == client.ppin.paths else TalkingPpin(paths, timeout)
+        self.ppin = client.ppin if paths == client.ppin.paths else DialoguePpin(paths, timeout)
         self.ppin.check_files()
 
     def run(self, client: _Client) -> None:
@@ -257,7 +256,7 @@ class _Change:
             self.listing = self.foreseen(action, listing)
         else:
             for number in (signal.SIGHUP, signal.SIGTERM):
-                signal.signal(number, self.ppin.end)  # from here on, the working copy is removed first
+                signal.signal(number, self.ppin.on_signal)  # from here on, the working copy is removed first
             self.apply(action)
             self.note(action)
         self.result.update(changed=True, action=_DONE[action], diff=diff)
@@ -370,7 +369,7 @@ class _Change:
         """Say why nothing can be done. :raises PpinError: for the plans that are failures."""
         name, label = self.credential.name, self.credential.label
         if action == _plan.FAIL_NOT_LISTED:
-            raise not_listed(name, self.credential.listed(listing))
+            raise not_listed_error(name, self.credential.listed(listing))
         if action == _plan.FAIL_PROXY:
             raise PpinError(
                 "The service proxy password of '%s', the service user of '%s', is MISSING" % (missing_proxy, name),
@@ -492,7 +491,7 @@ class _Change:
         )
 
     def login(self) -> t.Tuple[str, t.Optional[PpinError]]:
-        """One login, at the first HSM that can be reached: C(ok), C(rejected) or C(unreachable), and what ppin said.
+        """One login, at the first HSM that can be reached: `ok`, `rejected` or `unreachable`, and what ppin said.
 
         Where primus.cfg is not understood, it is one at each HSM of the partition.
         """
@@ -507,7 +506,7 @@ class _Change:
             failure = self.ppin.login(name, hsm, ids[0] if len(ids) > 1 else None)
             if failure is None:
                 return "ok", None
-            if failure.rejects:
+            if failure.is_rejection:
                 return "rejected", failure
             if failure.cls != "transient":
                 break

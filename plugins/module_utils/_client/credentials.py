@@ -8,13 +8,13 @@ import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import removable
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import DUPLICATE_CODES, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import MISSING, Entry, Listing, entry_state
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     Paths,
     check_name,
-    check_secret,
+    check_password,
     check_setup_password,
 )
 
@@ -25,11 +25,11 @@ class Credential:
     """What differs between the kinds.
 
     :arg params: the options of ppin_secret or ppin_proxy.
-    :cvar kind: the part of the ledger, C(partitions) or C(service_users).
+    :cvar kind: the part of the ledger, `partitions` or `service_users`.
     :cvar label: what messages call it.
     :cvar passwords: the options that an add or update needs; the ledger remembers the first.
     :cvar result_key: the option that names it, and the key of the result.
-    :cvar logs_in: whether an HSM can be asked to judge the one that is there, with C(ppin --test).
+    :cvar logs_in: whether an HSM can be asked to judge the one that is there, with `ppin --test`.
     :ivar verify: when to log in with it, one of VERIFY of plan.py.
     """
 
@@ -55,7 +55,7 @@ class Credential:
         check_name(self.result_key, self.name)
         if not self.absent:
             for option in self.passwords:
-                check_secret(option, self.params[option])
+                check_password(option, self.params[option])
 
     def entries(self, listing: Listing) -> t.List[Entry]:
         """Its lines in the listing."""
@@ -78,13 +78,13 @@ class Credential:
         """The paths with which ppin can remove it. :raises OSError, PpinError:"""
         return _unchanged(paths)
 
-    def add(self, ppin: TalkingPpin) -> None:
+    def add(self, ppin: DialoguePpin) -> None:
         raise NotImplementedError
 
-    def update(self, ppin: TalkingPpin) -> None:
+    def update(self, ppin: DialoguePpin) -> None:
         raise NotImplementedError
 
-    def remove(self, ppin: TalkingPpin) -> None:
+    def remove(self, ppin: DialoguePpin) -> None:
         raise NotImplementedError
 
 
@@ -94,7 +94,7 @@ def _unchanged(paths: Paths) -> t.Iterator[Paths]:
 
 
 class PermanentSecret(Credential):
-    """That of a partition. Options C(user_name), C(setup_password), C(pkcs11_password), C(verify) and C(state)."""
+    """That of a partition. Options `user_name`, `setup_password`, `pkcs11_password`, `verify` and `state`."""
 
     kind = "partitions"
     label = "permanent secret"
@@ -121,28 +121,28 @@ class PermanentSecret(Credential):
     def path_to_remove(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
         return removable(paths, self.name, timeout, warn)
 
-    def add(self, ppin: TalkingPpin) -> None:
+    def add(self, ppin: DialoguePpin) -> None:
         ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
 
-    def update(self, ppin: TalkingPpin) -> None:
+    def update(self, ppin: DialoguePpin) -> None:
         ppin.update(self.name, self.params["setup_password"], self.params["pkcs11_password"])
 
-    def remove(self, ppin: TalkingPpin) -> None:
+    def remove(self, ppin: DialoguePpin) -> None:
         ppin.remove(self.name)
 
 
 class ProxyPassword(Credential):
-    """That of a service user. Options C(service_user), C(password) and C(state)."""
+    """That of a service user. Options `service_user`, `password` and `state`."""
 
     kind = "service_users"
     label = "service proxy password"
     passwords = ("password",)
     result_key = "service_user"
 
-    def add(self, ppin: TalkingPpin) -> None:
+    def add(self, ppin: DialoguePpin) -> None:
         ppin.add_proxy(self.name, self.params["password"])
 
-    def update(self, ppin: TalkingPpin) -> None:
+    def update(self, ppin: DialoguePpin) -> None:
         try:
             self.add(ppin)
         except PpinError as exc:
@@ -152,7 +152,7 @@ class ProxyPassword(Credential):
             ppin.remove_proxy(self.name)
             self.add(ppin)
 
-    def remove(self, ppin: TalkingPpin) -> None:
+    def remove(self, ppin: DialoguePpin) -> None:
         ppin.remove_proxy(self.name)
 
 

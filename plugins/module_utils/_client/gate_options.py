@@ -12,7 +12,7 @@ GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "gate_parallel": {"type": "int", "default": 16},
     "gate_window": {"type": "int", "default": 3600},
 }
-"""The options of the doc fragment C(ppin.gate)."""
+"""The options of the doc fragment `ppin.gate`."""
 
 GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
     "gate_says": {
@@ -29,7 +29,7 @@ GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
 
 
 class GateSays(t.NamedTuple):
-    """The option C(gate_says).
+    """The option `gate_says`.
 
     :ivar look: check mode, but the verdict of a login is noted, as it was really made.
     :ivar checked: partitions of whose present entry the verdict in the ledger is of this run.

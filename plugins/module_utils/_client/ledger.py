@@ -3,7 +3,7 @@
 # Private to hsmops.primus: may change without notice.
 """Remembers of each credential of a client which password made it, when, and what the HSM said of it.
 
-ppin cannot tell it, and without it C(state=updated) would spend the setup password at every run. What is remembered is
+ppin cannot tell it, and without it `state=updated` would spend the setup password at every run. What is remembered is
 bound to the entry as it stands in the secrets file: of an entry that somebody else has put there, nothing is known.
 """
 
@@ -30,13 +30,13 @@ KINDS = ("partitions", "service_users")
 
 
 class Ledger:
-    """The JSON file C(.secrets.cfg.ledger) beside the secrets file, mode 0600.
+    """The JSON file `.secrets.cfg.ledger` beside the secrets file, mode 0600.
 
-    ``{"version": 2, "partitions": {NAME: entry}, "service_users": {NAME: entry}}``. An entry has, in base64, ``salt``
-    and ``entry``, the fingerprint of what the secrets file has of that name. If the password is known that made it:
-    ``iterations`` and ``hash`` of it, and ``since``, the time in UTC as ``YYYY-MM-DDTHH:MM:SSZ``; ``first_used`` the
-    same, where the password was used before since. And if they are known: ``origin``, the attempt gate's token of that
-    password; ``rejected`` and ``accepted``, when the HSM or the service proxy last said so.
+    `{"version": 2, "partitions": {NAME: entry}, "service_users": {NAME: entry}}`. An entry has, in base64, `salt`
+    and `entry`, the fingerprint of what the secrets file has of that name. If the password is known that made it:
+    `iterations` and `hash` of it, and `since`, the time in UTC as `YYYY-MM-DDTHH:MM:SSZ`; `first_used` the
+    same, where the password was used before since. And if they are known: `origin`, the attempt gate's token of that
+    password; `rejected` and `accepted`, when the HSM or the service proxy last said so.
 
     Version 1 had no fingerprints and no origins. Its entries are taken for those that are there.
     A lost or damaged file counts as empty: see problem.
@@ -78,7 +78,7 @@ class Ledger:
         return known
 
     def same(self, kind: str, name: str, password: str) -> bool:
-        """Whether this password made the present credential. kind: C(partitions) or C(service_users)."""
+        """Whether this password made the present credential. kind: `partitions` or `service_users`."""
         known = self._known(kind, name)
         if "hash" not in known:
             return False

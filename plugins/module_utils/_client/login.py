@@ -17,10 +17,13 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file
     remove_leftovers,
     warn_of,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, from_crash, from_os_error
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
+    PpinError,
+    error_from_crash,
+    error_from_os_error,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import find_paths
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, find_paths
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
@@ -28,7 +31,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     **GATE_ARGUMENTS,
     **GATE_SAYS,
 )
-"""The options of the doc fragments C(ppin), C(ppin.login) and C(ppin.gate)."""
+"""The options of the doc fragments `ppin`, `ppin.login` and `ppin.gate`."""
 
 
 class Refused(PpinError):
@@ -49,9 +52,9 @@ def run_login_module(
     do: t.Callable[[AnsibleModule, LoginPpin, Ledger, t.Dict[str, t.Any]], None],
     result: t.Dict[str, t.Any],
 ) -> None:
-    """Have C(do) log in and fill the result, with nobody else at work on this client; leave through exit_json.
+    """Have `do` log in and fill the result, with nobody else at work on this client; leave through exit_json.
 
-    :arg result: what a failure returns if C(do) did not come to it.
+    :arg result: what a failure returns if `do` did not come to it.
     """
     result = dict(result, changed=False, logins=0, refused=[])
     try:
@@ -73,9 +76,9 @@ def run_login_module(
     except PpinError as exc:
         module.fail_json(**exc.failure(), **result)
     except OSError as exc:
-        module.fail_json(**from_os_error(exc).failure(), **result)
+        module.fail_json(**error_from_os_error(exc).failure(), **result)
     except Exception as exc:  # so that the result tells in any case what was tried
-        module.fail_json(**from_crash(exc).failure(), **result)
+        module.fail_json(**error_from_crash(exc).failure(), **result)
     module.exit_json(**result)
 
 

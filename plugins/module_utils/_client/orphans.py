@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import read_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
-    name_problem,
+    invalid_name_reason,
     read_secret_users,
     read_slots,
 )
@@ -61,7 +61,7 @@ def removable(paths: Paths, name: str, timeout: int, warn: t.Callable[[str], Non
             "It is not known whether .secrets.cfg has a permanent secret of '%s', as primus.cfg or .secrets.cfg is not "
             "understood. ppin does not list one." % name
         )
-    if name not in (found or []) or name_problem(name):
+    if name not in (found or []) or invalid_name_reason(name):
         yield paths
         return
     with Workplace(paths.secrets) as place:

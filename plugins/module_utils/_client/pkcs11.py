@@ -51,7 +51,7 @@ class Login(t.NamedTuple):
 
 
 def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
-    """Fill C(facts) with C(library), C(slots), C(login) and C(logins), as far as it gets. :raises PpinError:"""
+    """Fill `facts` with `library`, `slots`, `login` and `logins`, as far as it gets. :raises PpinError:"""
     if not os.path.isfile(request.library):
         raise PpinError(
             "There is no PKCS#11 library %s" % request.library,
@@ -158,7 +158,7 @@ def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], 
     except pkcs11.exceptions.PKCS11Error as exc:
         problem = "The login to the token '%s' failed: %s" % (_text(token.label), _name(exc))
         error = PpinError(problem, find_return_value(_name(exc)))
-        raise PpinError(problem, error.code, error.cls, _PIN_HINT if error.may_be_judged else None) from None
+        raise PpinError(problem, error.code, error.cls, _PIN_HINT if error.may_be_evaluated else None) from None
     with session:
         objects = {
             cls.lower(): sum(1 for _object in session.get_objects({pkcs11.Attribute.CLASS: pkcs11.ObjectClass[cls]}))
@@ -253,7 +253,7 @@ def _flags(value: t.Any) -> t.List[str]:
 
 
 def _name(exc: BaseException) -> str:
-    """The PKCS#11 return value, C(CKR_PIN_INCORRECT), that python-pkcs11 makes the exception PinIncorrect of."""
+    """The PKCS#11 return value, `CKR_PIN_INCORRECT`, that python-pkcs11 makes the exception PinIncorrect of."""
     if not isinstance(exc, pkcs11.exceptions.PKCS11Error):
         return "%s" % exc
     name = type(exc).__name__

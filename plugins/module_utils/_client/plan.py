@@ -28,8 +28,8 @@ FAIL_NOT_LISTED, FAIL_PROXY, FAIL_UNREACHABLE, FAIL_SPENT = "not listed", "proxy
 def plan(state: str, force: bool, seen: Observed) -> str:
     """One of the constants above.
 
-    :arg state: C(present), C(updated) or C(absent).
-    :arg force: with C(updated), spend the password even if it is the one that made the present entry.
+    :arg state: `present`, `updated` or `absent`.
+    :arg force: with `updated`, spend the password even if it is the one that made the present entry.
     """
     if state == "absent":
         return REMOVE if seen.entry == CONFIGURED else NONE

@@ -45,8 +45,8 @@ _PASSWORD = re.compile(r"pin|.*password.*", re.I)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 
 
-def name_problem(name: str) -> t.Optional[str]:
-    """What no name of a partition or service user can be, such as C(is empty), or None."""
+def invalid_name_reason(name: str) -> t.Optional[str]:
+    """What no name of a partition or service user can be, such as `is empty`, or None."""
     if not name.strip():
         return "is empty"
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
@@ -59,7 +59,7 @@ def name_problem(name: str) -> t.Optional[str]:
 
 
 class Slot(t.NamedTuple):
-    """A slot of an HSM. hsm and slot are its keys in primus.cfg, C(hsm0) and C(slot0); host and port as there."""
+    """A slot of an HSM. hsm and slot are its keys in primus.cfg, `hsm0` and `slot0`; host and port as there."""
 
     hsm: str
     user_name: str
@@ -112,7 +112,7 @@ def _of_kind(group: Group, name: str, kind: t.Type[t.Any], what: str) -> t.Any:
 
 
 def find_passwords(text: str, path: t.Optional[str] = None) -> t.List[str]:
-    """The settings of a primus.cfg that hold a password, such as C(primus.hsms.hsm0.pin), and never what they hold.
+    """The settings of a primus.cfg that hold a password, such as `primus.hsms.hsm0.pin`, and never what they hold.
 
     Those are the vendor's, and any name with password in it, which somebody has made up. Included files count.
 
@@ -186,7 +186,7 @@ def read_secret_users(text: str) -> t.List[str]:
 def secret_entries(content: bytes) -> t.Dict[str, bytes]:
     """What a secrets file has under each name, in a form to compare; without what cannot be told.
 
-    Only the groups C(users) are documented, so every group counts that has a name, wherever it is.
+    Only the groups `users` are documented, so every group counts that has a name, wherever it is.
     """
     found: t.Dict[str, t.List[str]] = {}
     try:

@@ -24,7 +24,7 @@ ON_PREMISES, CLOUDHSM = 72, 7 * 24
 LIFESPAN_LIMIT = 10 * 365 * 24
 
 LIFESPAN_ARGUMENT: t.Dict[str, t.Any] = {"type": "int", "no_log": False}
-"""The option C(setup_password_lifespan): hours, or None when it is not known."""
+"""The option `setup_password_lifespan`: hours, or None when it is not known."""
 
 
 def moment_of(text: t.Any) -> t.Optional[int]:

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The error codes that ppin prints, what each means and what a caller may do next.
+"""The error codes that ppin prints: the meaning of each, its class, and what to do next.
 
 Sources: the error list of the vendor's PKCS#11 provider documentation, and PKCS #11 v2.40, section 5.1 (return values).
-The class is this collection's reading of them.
+The classes are this collection's own.
 """
 
 import os
@@ -34,16 +34,16 @@ HINTS = {
     "unknown": "Read the output of ppin. If a password was used, it is not known whether the HSM evaluated it: check "
     "the password before the next run.",
 }
-"""What to do next, by class. Only C(transient) may be tried again without a person's look at it."""
+"""What to do next, by class. Only errors of the class `transient` may be retried automatically."""
 
 FILE_HINT = "Fix the file permissions or free disk space, then run again."
-"""What to do next when a file cannot be read or written, which the operating system gives a reason for."""
+"""What to do next when the operating system reports that a file cannot be read or written."""
 
-NOT_JUDGED = ("transient", "config", "permission", "state")
-"""Classes of errors after which a credential was not judged."""
+NOT_EVALUATED = ("transient", "config", "permission", "state")
+"""Classes of errors that mean that the HSM has not evaluated a credential."""
 
 NOT_ACCEPTED = ("rejected", "expired")
-"""Classes of errors after which a credential was judged and not accepted."""
+"""Classes of errors that mean that the HSM has evaluated a credential and has not accepted it."""
 
 CODES = {
     "0x80000001": ("unexpected data type", "bug"),
@@ -87,26 +87,26 @@ CODES = {
     "0x80005017": ("login to the HSM failed with the credentials given (setup password)", "rejected"),
     "0x80005018": ("setup password expired", "expired"),
     "0x80005019": ("access to the partition disabled by HSM configuration", "refused"),
-    # Return values of PKCS #11 that a provider can give at a login, or before it. The comment says why the class.
-    "0x00000002": ("CKR_HOST_MEMORY", "state"),  # the client has no memory left, so that nothing was sent
+    # PKCS #11 return values that a provider can return before or at a login. The comments give the reason of the class.
+    "0x00000002": ("CKR_HOST_MEMORY", "state"),  # the client has no memory left, so nothing was sent
     "0x00000003": ("CKR_SLOT_ID_INVALID", "config"),  # there is no such slot to log in to
-    "0x00000005": ("CKR_GENERAL_ERROR", "unknown"),  # says nothing of how far it got
-    "0x00000006": ("CKR_FUNCTION_FAILED", "unknown"),  # the same
-    "0x00000007": ("CKR_ARGUMENTS_BAD", "bug"),  # ppin has called its library wrongly
-    "0x00000030": ("CKR_DEVICE_ERROR", "unknown"),  # a problem with the HSM, before or after it judged
-    "0x00000031": ("CKR_DEVICE_MEMORY", "unknown"),  # the HSM lacks memory, before or after it judged
-    "0x00000032": ("CKR_DEVICE_REMOVED", "unknown"),  # it went away during the call: the verdict may be lost
+    "0x00000005": ("CKR_GENERAL_ERROR", "unknown"),  # does not say whether the credential was evaluated
+    "0x00000006": ("CKR_FUNCTION_FAILED", "unknown"),  # as CKR_GENERAL_ERROR
+    "0x00000007": ("CKR_ARGUMENTS_BAD", "bug"),  # ppin has called its library with wrong arguments
+    "0x00000030": ("CKR_DEVICE_ERROR", "unknown"),  # an error of the HSM, before or after the evaluation
+    "0x00000031": ("CKR_DEVICE_MEMORY", "unknown"),  # the HSM lacks memory, before or after the evaluation
+    "0x00000032": ("CKR_DEVICE_REMOVED", "unknown"),  # removed during the call: the verdict may be lost
     "0x00000054": ("CKR_FUNCTION_NOT_SUPPORTED", "bug"),
     "0x000000A0": ("CKR_PIN_INCORRECT", "rejected"),
-    "0x000000A1": ("CKR_PIN_INVALID", "rejected"),  # has characters that a PIN cannot have: never right
-    "0x000000A2": ("CKR_PIN_LEN_RANGE", "rejected"),  # is too long or too short: never right
+    "0x000000A1": ("CKR_PIN_INVALID", "rejected"),  # has characters that a PIN cannot have: can never be accepted
+    "0x000000A2": ("CKR_PIN_LEN_RANGE", "rejected"),  # is too long or too short: can never be accepted
     "0x000000A3": ("CKR_PIN_EXPIRED", "expired"),
     "0x000000A4": ("CKR_PIN_LOCKED", "refused"),
     "0x000000B0": ("CKR_SESSION_CLOSED", "unknown"),  # closed during the call: the verdict may be lost
-    "0x000000B1": ("CKR_SESSION_COUNT", "transient"),  # too many sessions are open: none was opened to log in with
+    "0x000000B1": ("CKR_SESSION_COUNT", "transient"),  # too many sessions are open, so there was no login
     "0x000000B3": ("CKR_SESSION_HANDLE_INVALID", "unknown"),  # as CKR_SESSION_CLOSED
     "0x000000E0": ("CKR_TOKEN_NOT_PRESENT", "transient"),  # no HSM of any priority was reachable for the slot
-    "0x000000E1": ("CKR_TOKEN_NOT_RECOGNIZED", "state"),  # something answered that is no HSM which it knows
+    "0x000000E1": ("CKR_TOKEN_NOT_RECOGNIZED", "state"),  # what answered is not an HSM that the provider knows
     "0x00000100": ("CKR_USER_ALREADY_LOGGED_IN", "state"),
     "0x00000101": ("CKR_USER_NOT_LOGGED_IN", "state"),
     "0x00000102": ("CKR_USER_PIN_NOT_INITIALIZED", "state"),  # the partition has no PIN to compare with
@@ -119,9 +119,9 @@ CODES = {
 """Code, as printed by ppin with upper-case digits: (meaning, class)."""
 
 NO_ANSWER, CONNECTION_FAILED = "0x8000003B", "0x80005015"
-"""What ppin says when no answer came. After a credential was sent, the HSM may have judged it, so it is not sent again.
+"""The codes of a missing answer. If a credential was sent before, the HSM may have evaluated it: it is not sent again.
 
-A connection that failed is taken for one that was never there, unless a login test has told that it was.
+CONNECTION_FAILED counts as "never connected", unless a login test shows that there was a connection.
 """
 
 DUPLICATE_CODES = ("0x80000003", "0x80005002")
@@ -149,20 +149,20 @@ _CODE_HINTS = {
 }
 
 _CODE = re.compile(r"(?<![0-9A-Fa-fxX])0[xX]([08Cc][0-9A-Fa-f]{7})(?![0-9A-Za-z])")
-_SLOT_ID = re.compile(r"(?:slot-\s*id|\(\s*id)\s*=?\s*0x[0-9A-F]+", re.I)  # which looks like a code
+_SLOT_ID = re.compile(r"(?:slot-\s*id|\(\s*id)\s*=?\s*0x[0-9A-F]+", re.I)  # has the form of a code, and is none
 _RETURN_NAME = re.compile(r"\bCKR_[A-Z0-9_]+", re.I)
 _BY_NAME = {name: code for code, (name, _cls) in CODES.items() if name.startswith("CKR_")}
 _RETURN_VALUE = re.compile(r"(?<![0-9A-Za-z])0[xX]0*([1-9A-Fa-f][0-9A-Fa-f]{0,7})(?![0-9A-Za-z])")
 
 
 class PpinError(Exception):
-    """A failure to tell the operator about.
+    """A failure that is reported to the user.
 
-    :arg msg: what happened, one sentence without a full stop.
-    :arg code: the vendor's code, C(0x8nnnnnnn), or V(None) when there is none.
-    :arg cls: a key of HINTS; taken from CODES for a known code, C(unknown) by default.
+    :arg msg: what happened, in one sentence without a full stop.
+    :arg code: the vendor's code, `0x8nnnnnnn`, or None when there is none.
+    :arg cls: a key of HINTS; taken from CODES for a known code, `unknown` by default.
     :arg hint: what to do next; taken from the code or the class by default.
-    :ivar output: what a ppin that was ended had printed.
+    :ivar output: what ppin had printed before it was terminated; empty if it was not.
     """
 
     output = ""
@@ -170,7 +170,7 @@ class PpinError(Exception):
     def __init__(
         self, msg: str, code: t.Optional[str] = None, cls: t.Optional[str] = None, hint: t.Optional[str] = None
     ) -> None:
-        # Paths have surrogates in them where Python 3.6 runs in the locale C.
+        # With Python 3.6 in the locale C, paths contain surrogates.
         msg = msg.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
         super().__init__(msg)
         self.msg = msg
@@ -181,47 +181,47 @@ class PpinError(Exception):
         self.hint = hint or _CODE_HINTS.get(code or "") or HINTS[self.cls]
 
     @property
-    def rejects(self) -> bool:
-        """Whether the HSM judged a credential and did not accept it."""
+    def is_rejection(self) -> bool:
+        """Whether the HSM has evaluated a credential and has not accepted it."""
         return self.cls in NOT_ACCEPTED
 
     @property
-    def may_be_judged(self) -> bool:
-        """Whether the HSM may have judged a credential."""
-        return self.cls not in NOT_JUDGED
+    def may_be_evaluated(self) -> bool:
+        """Whether the HSM has evaluated a credential, or may have."""
+        return self.cls not in NOT_EVALUATED
 
     def result(self) -> t.Dict[str, t.Optional[str]]:
-        """The C(error) that modules return: code, name, class and hint, all strings, code possibly V(None)."""
+        """Return the `error` of a module's result: code (or None), name, class and hint, all strings."""
         return {"code": self.code, "name": self.name, "class": self.cls, "hint": self.hint}
 
-    def failure(self, left: str = "") -> t.Dict[str, t.Any]:
-        """What C(fail_json) is given: C(msg) says what happened, what was left as it was, and what to do next."""
-        sentences = (self.msg.rstrip(".") + ".", left, self.hint)
+    def failure(self, state: str = "") -> t.Dict[str, t.Any]:
+        """Return arguments of `fail_json`: `msg` says what happened, the state (a sentence) and what to do next."""
+        sentences = (self.msg.rstrip(".") + ".", state, self.hint)
         return {"msg": " ".join(filter(None, sentences)), "error": self.result()}
 
 
 def find_code(text: str) -> t.Optional[str]:
-    """The error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error.
+    """Return the error code in the output of ppin, in the spelling of CODES, or None. 0x00000000 means no error.
 
-    A return value of PKCS#11 counts by its name, too. Of several, the first that says most: when one HSM cannot be
-    reached and the next rejects a credential, that is what must not be tried again.
+    PKCS#11 return values are also found by their names. Of several codes, the one of the highest _certainty_rank is
+    returned: if one HSM cannot be reached and the next one rejects the credential, the caller must not retry.
     """
     text = _SLOT_ID.sub("", text)
     found = [(match.start(), "0x" + match.group(1).upper()) for match in _CODE.finditer(text)]
     names = [(match.start(), match.group().upper()) for match in _RETURN_NAME.finditer(text)]
     found += [(place, _BY_NAME[name]) for place, name in names if name in _BY_NAME]
     codes = [code for _place, code in sorted(found) if code != "0x00000000"]
-    return min(codes, key=_vagueness, default=None)
+    return min(codes, key=_certainty_rank, default=None)
 
 
-def _vagueness(code: str) -> int:
-    """How little a code says beside others: a verdict first, last what says that there was none."""
+def _certainty_rank(code: str) -> int:
+    """Rank codes, the most important first: a verdict of the HSM, other errors, unknown results, no evaluation."""
     cls = CODES.get(code, ("", "unknown"))[1]
     return 0 if cls in NOT_ACCEPTED + ("refused",) else {"unknown": 2, "transient": 3}.get(cls, 1)
 
 
 def find_return_value(text: str) -> t.Optional[str]:
-    """The code in what ppin says of one login: as find_code, or a PKCS#11 return value in few digits."""
+    """Return the code of one login in the output of ppin: as find_code, or a PKCS#11 return value with few digits."""
     code = find_code(text)
     if code is None:
         digits = _RETURN_VALUE.search(text)
@@ -229,16 +229,16 @@ def find_return_value(text: str) -> t.Optional[str]:
     return code
 
 
-def from_code(code: str, doing: str) -> PpinError:
-    """The error for a code that ppin printed while it was doing something ("adding the permanent secret of 'P'")."""
+def error_from_code(code: str, operation: str) -> PpinError:
+    """Return the error for a code that ppin printed. operation: such as "Adding the permanent secret of 'P'"."""
     if code in CODES:
-        return PpinError("%s failed: %s %s" % (doing, code, CODES[code][0]), code)
+        return PpinError("%s failed: %s %s" % (operation, code, CODES[code][0]), code)
     kind = "an HSM system error" if code.startswith("0xC") else "an error code that is not in the vendor's list"
-    return PpinError("%s failed: %s, %s" % (doing, code, kind), code)
+    return PpinError("%s failed: %s, %s" % (operation, code, kind), code)
 
 
-def from_crash(exc: BaseException) -> PpinError:
-    """The error for an exception that nobody expected. It names the place, and shows nothing of what was at work."""
+def error_from_crash(exc: BaseException) -> PpinError:
+    """Return the error for an unexpected exception: its type and the line, and no data, which may be a password."""
     frame, place = exc.__traceback__, ""
     while frame is not None:
         place = "%s:%d" % (os.path.basename(frame.tb_frame.f_code.co_filename), frame.tb_lineno)
@@ -250,11 +250,11 @@ def from_crash(exc: BaseException) -> PpinError:
     )
 
 
-def from_os_error(exc: OSError, doing: str = "") -> PpinError:
+def error_from_os_error(exc: OSError, operation: str = "") -> PpinError:
     """The error for a file that cannot be read or written (doing "primus.cfg cannot be put in place")."""
-    said = [doing, exc.filename, exc.strerror or str(exc)]  # a full disk is found without a file's name
+    message = [operation, exc.filename, exc.strerror or str(exc)]  # a full disk is found without a file's name
     return PpinError(
-        ": ".join(str(part) for part in said if part),
+        ": ".join(str(part) for part in message if part),
         cls="permission",
         hint=FILE_HINT,
     )

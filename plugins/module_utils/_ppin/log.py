@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads the log of a partition, as C(ppin --fetchlog) dumps it."""
+"""Parse the log of a partition, as `ppin --fetchlog` writes it."""
 
 import re
 import typing as t
@@ -9,9 +9,9 @@ import typing as t
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 
 LEVELS = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-"""The levels of syslog, the most severe first. One that is not here counts as the most severe."""
+"""The levels of syslog, the most severe first. Unknown levels count as the most severe."""
 
-_LONG = {"panic": "emerg", "emergency": "emerg", "critical": "crit", "error": "err", "warn": "warning"}
+_LONG_LEVEL_NAMES = {"panic": "emerg", "emergency": "emerg", "critical": "crit", "error": "err", "warn": "warning"}
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _ENTRY = re.compile(
     r"^(\d{4})\s+(%s)\s+(\d{1,2})\s+(\d\d:\d\d:\d\d)\s+(?:UTC|GMT)\s+(\S+)\s+(\S+)\s+(\S+)\s+(.*)$" % "|".join(_MONTHS)
@@ -21,7 +21,7 @@ _HEAD = re.compile(r"^(?:Dump log starting from|Fetching log from HSM|Number of 
 
 
 class LogEntry(t.NamedTuple):
-    """A line of the log. time is in UTC, C(YYYY-MM-DDTHH:MM:SSZ)."""
+    """A line of the log. `time` is in UTC, `YYYY-MM-DDTHH:MM:SSZ`; `repeated` is how often it came in a row."""
 
     time: str
     device: str
@@ -30,13 +30,13 @@ class LogEntry(t.NamedTuple):
     text: str
     repeated: int
 
-    def is_severe(self, level: str) -> bool:
-        """Whether this is at least as severe as a level of LEVELS."""
+    def is_at_least(self, level: str) -> bool:
+        """Whether the entry is at least as severe as this level, one of LEVELS."""
         return self.level not in LEVELS or LEVELS.index(self.level) <= LEVELS.index(level)
 
 
 def parse_log(text: str) -> t.Tuple[t.List[LogEntry], t.List[str]]:
-    """The entries of a log in its order, and the lines that are none."""
+    """Return the entries of a log in its order, and the lines that have another form."""
     entries, others = [], []
     for raw_line in printable(text).split("\n"):
         line = raw_line.strip()
@@ -48,7 +48,7 @@ def parse_log(text: str) -> t.Tuple[t.List[LogEntry], t.List[str]]:
                 LogEntry(
                     "%s-%02d-%02dT%sZ" % (year, _MONTHS.index(month) + 1, int(day), clock),
                     device,
-                    _LONG.get(level.lower(), level.lower()),
+                    _LONG_LEVEL_NAMES.get(level.lower(), level.lower()),
                     process,
                     repeated.group(2) if repeated else message,
                     int(repeated.group(1)) if repeated else 1,

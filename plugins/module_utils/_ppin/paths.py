@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Where ppin and its files are on a client, and the options that say so. Who else may change what is run."""
+"""Find ppin and its files on a client, and check the options that name them, as well as names and passwords."""
 
 import os
 import stat
@@ -9,65 +9,68 @@ import typing as t
 import unicodedata
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import group_name, native, user_name
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import name_problem
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import invalid_name_reason
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.passwords import (
     SETUP_FORM,
     has_setup_password_form,
-    password_problem,
+    invalid_password_reason,
 )
 
 PRIMUS_HOME = "/usr/local/primus"
 ETC = "/etc/primus"
 
-ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
+PPIN_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "executable": {"type": "path"},
     "primus_home": {"type": "path"},
     "config_path": {"type": "path"},
     "secrets_path": {"type": "path"},
     "timeout": {"type": "int", "default": 60},
 }
-"""The options of the doc fragment C(ppin)."""
+"""The options of the doc fragment `ppin`."""
 
 PARTITION_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "user_name": {"type": "str", "required": True, "aliases": ["partition", "name"]},
 }
-"""The option of the doc fragment C(ppin.partition)."""
+"""The option of the doc fragment `ppin.partition`."""
 
 SETUP_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "setup_password": {"type": "str", "no_log": True},
     "pkcs11_password": {"type": "str", "no_log": True},
     "setup_password_format_check": {"type": "bool", "default": True, "no_log": False},
 }
-"""The options of the doc fragment C(ppin.setup)."""
+"""The options of the doc fragment `ppin.setup`."""
 
 
 class Paths(t.NamedTuple):
-    """Where things are on this client.
+    """The paths of ppin and its files.
 
-    executable: None when there is no ppin.
-    secrets: never a symbolic link.
-    secrets_by: the path by which secrets was found, where links on it lead there; or empty.
+    :ivar executable: None when there is no ppin.
+    :ivar home: the directory of the provider (PRIMUS_HOME).
+    :ivar secrets: with all symbolic links resolved.
+    :ivar secrets_as_given: the path before symbolic links were resolved; empty when it has none.
     """
 
     executable: t.Optional[str]
     home: str
     config: str
     secrets: str
-    secrets_by: str = ""
+    secrets_as_given: str = ""
 
 
 def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.Optional[str]]) -> Paths:
-    """Look where ppin looks: the option, the environment variable, /etc/primus, then PRIMUS_HOME/etc.
+    """Find the files in the same order as ppin: option, environment variable, /etc/primus, PRIMUS_HOME/etc.
 
-    :arg params: the module's parameters, with those of ARGUMENTS.
-    :arg find_in_path: C(AnsibleModule.get_bin_path).
-    :raises PpinError: when the executable that was named is not there, or a path can be none.
+    :arg params: the module's parameters, those of PPIN_ARGUMENTS among them.
+    :arg find_in_path: searches PATH for an executable: `AnsibleModule.get_bin_path`.
+    :raises PpinError: when the option `executable` names no file, or a path contains an invalid character.
     """
     for option in ("executable", "primus_home", "config_path", "secrets_path"):
         if any(char == "\0" or unicodedata.category(char) == "Cs" for char in params[option] or ""):
             raise PpinError("%s has a NUL or a character in it that is no UTF-8" % option, cls="config")
-    params = {option: native(params[option]) if params[option] else None for option in ARGUMENTS if option != "timeout"}
+    params = {
+        option: native(params[option]) if params[option] else None for option in PPIN_ARGUMENTS if option != "timeout"
+    }
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 
     def find(option: str, variable: str, name: str) -> str:
@@ -75,7 +78,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         if named:
             return str(named)
         places = [os.path.join(ETC, name), os.path.join(home, "etc", name)]
-        return next((place for place in places if os.path.exists(place)), places[0])
+        return next((path for path in places if os.path.exists(path)), places[0])
 
     executable = params["executable"] or None
     if executable is None:
@@ -94,24 +97,25 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
     )
 
 
-def changeable(paths: Paths) -> t.Optional[str]:
-    """Who else than root and this user may change what they run, ppin and its library, or None.
+def changeable_by(paths: Paths) -> t.Optional[str]:
+    """Return who can change ppin or its library, other than root and the user of this run, in words, or None.
 
-    What an ACL allows shows in the permissions of the group. A directory with the sticky bit protects what is in it.
+    Checks each directory of their paths, too. Permissions by ACL show in the bits of the group. A directory with the
+    sticky bit protects its files.
     """
     programs = [paths.executable] if paths.executable else []
     for path in programs + [os.path.join(paths.home, "lib", "libprimusP11.so")]:
-        place = os.path.realpath(path)
-        while os.path.exists(place):
-            status = os.stat(place)
+        checked_path = os.path.realpath(path)
+        while os.path.exists(checked_path):
+            status = os.stat(checked_path)
             if status.st_uid not in (0, os.geteuid()):
-                return "%s belongs to the user %s" % (place, user_name(status.st_uid))
+                return "%s belongs to the user %s" % (checked_path, user_name(status.st_uid))
             if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
                 others = "every user" if status.st_mode & 0o002 else "the group %s" % group_name(status.st_gid)
-                return "%s can be written by %s" % (place, others)
-            if place == os.path.dirname(place):
+                return "%s can be written by %s" % (checked_path, others)
+            if checked_path == os.path.dirname(checked_path):
                 break
-            place = os.path.dirname(place)
+            checked_path = os.path.dirname(checked_path)
     return None
 
 
@@ -119,18 +123,18 @@ INSTALL_HINT = "Install the Primus PKCS#11 provider, or set executable or primus
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuse what can be no name of a partition or service user. :raises PpinError:"""
-    problem = name_problem(name)
-    if problem:
-        raise PpinError("%s %s" % (option, problem), cls="config", hint="Use a name that is in primus.cfg.")
+    """Check the name of a partition or service user. :raises PpinError:"""
+    reason = invalid_name_reason(name)
+    if reason:
+        raise PpinError("%s %s" % (option, reason), cls="config", hint="Use a name that is in primus.cfg.")
 
 
-def check_secret(option: str, secret: t.Optional[str]) -> None:
-    """Refuse what a terminal would not deliver as it is. :raises PpinError:"""
-    problem = None if secret is None else password_problem(secret)
-    if problem:
+def check_password(option: str, secret: t.Optional[str]) -> None:
+    """Check that a terminal would deliver a password unchanged. :raises PpinError:"""
+    reason = None if secret is None else invalid_password_reason(secret)
+    if reason:
         raise PpinError(
-            "%s %s" % (option, problem),
+            "%s %s" % (option, reason),
             cls="config",
             hint="A terminal would not deliver it as it is. Check where it comes from: a line break at the end often "
             "comes from a file, and | trim removes it.",
@@ -138,13 +142,13 @@ def check_secret(option: str, secret: t.Optional[str]) -> None:
 
 
 def check_timeout(timeout: int) -> None:
-    """:raises PpinError: when nothing could be done in time."""
+    """:raises PpinError: when it is less than a second."""
     if timeout < 1:
         raise PpinError("timeout must be at least 1", cls="config", hint="Set timeout to at least 1.")
 
 
 def check_setup_password(setup_password: t.Optional[str]) -> None:
-    """Refuse what cannot be a setup password before it costs an attempt. :raises PpinError:"""
+    """Check that a setup password has the documented form, before it costs an attempt. :raises PpinError:"""
     if setup_password is not None and not has_setup_password_form(setup_password):
         raise PpinError(
             "setup_password does not have the form of a setup password",

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Cuts secrets out of what ppin prints."""
+"""Remove passwords and secrets from what ppin prints."""
 
 import base64
 import json
@@ -9,28 +9,28 @@ import re
 import typing as t
 import urllib.parse
 
-# A secrets file in base64 on one line or several, or a ciphered value of one.
+# A whole secrets file in base64, on one line or several, or one of its encrypted values.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
 
 
-def without(secrets: t.Iterable[str], text: str) -> str:
-    """The text with the secrets cut out, or none of it when one is there in another form, or in pieces."""
+def redact(secrets: t.Iterable[str], text: str) -> str:
+    """Replace the secrets in a text by asterisks. If it has one in an encoded form, or half of it, return no text."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "********")
     text = _ENCODED.sub("********", text)
-    for between in (r"\s+", r"[\W_]+"):
-        squeezed = re.sub(between, "", text).lower()
-        for form in (re.sub(between, "", form).lower() for secret in secrets for form in _forms(secret)):
+    for separator in (r"\s+", r"[\W_]+"):
+        compact = re.sub(separator, "", text).lower()
+        for form in (re.sub(separator, "", form).lower() for secret in secrets for form in _encodings(secret)):
             length = max(8, len(form) // 2)
             pieces = [form[i : i + length] for i in range(max(1, len(form) - length + 1))]
-            if len(form) >= 4 and any(piece in squeezed for piece in pieces):
+            if len(form) >= 4 and any(piece in compact for piece in pieces):
                 return "(not shown, as a password is in it)"
     return text
 
 
-def _forms(secret: str) -> t.List[str]:
-    """A secret and what is easily made of it."""
+def _encodings(secret: str) -> t.List[str]:
+    """Return a secret in the forms that a program might print: itself, reversed, hex, URL, JSON, base64."""
     raw = secret.encode("utf-8")
-    # In base64 it looks different at each of three places in what was encoded with it.
+    # Its base64 form depends on its offset in the encoded data, modulo 3.
     encoded = [base64.b64encode(b"\0" * i + raw)[(0, 2, 3)[i] : -4].decode("ascii") for i in range(3)]
     return [secret, secret[::-1], raw.hex(), urllib.parse.quote(secret, ""), json.dumps(secret)[1:-1]] + encoded

@@ -21,12 +21,12 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
     MANAGED,
     NAME_LIMIT,
-    name_problem,
+    invalid_name_reason,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.passwords import (
     SETUP_FORM,
     has_setup_password_form,
-    password_problem,
+    invalid_password_reason,
 )
 
 DEFAULT_PORT = "2310"
@@ -45,9 +45,9 @@ PASSWORDS = ("setup_password", "pkcs11_password", "password")
 class Violation(t.NamedTuple):
     """Something that is wrong with a variable. str() makes a sentence of it.
 
-    :ivar where: the variable and the place in it, such as ``primus_client_partitions[0].slot_id ('PARTITION1')``.
-    :ivar what: what is wrong, such as ``is missing``.
-    :ivar fix: what to do, such as ``put it in quotes``; may be empty.
+    :ivar where: the variable and the place in it, such as `primus_client_partitions[0].slot_id ('PARTITION1')`.
+    :ivar what: what is wrong, such as `is missing`.
+    :ivar fix: what to do, such as `put it in quotes`; may be empty.
     """
 
     where: str
@@ -64,7 +64,7 @@ Found = t.List[Violation]
 class Settings(t.NamedTuple):
     """What a primus.cfg is made of, checked and with every value in its own type.
 
-    :ivar primus: the integers and booleans of the group C(primus).
+    :ivar primus: the integers and booleans of the group `primus`.
     :ivar hsms: key, host, port (a string) and, if given, priority.
     :ivar partitions: user_name, slot_id (a list), on (the places of its HSMs in hsms), state, proxy_users (the names of
         all of its service users), and, if given, client_id and proxy_user, each a dictionary from the place of an HSM
@@ -95,7 +95,7 @@ class Checked(t.NamedTuple):
 
 
 class Wrong(ValueError):
-    """What is wrong with a value, and what to do. inner: the place in the value, such as C([2])."""
+    """What is wrong with a value, and what to do. inner: the place in the value, such as `[2]`."""
 
     def __init__(self, what: str, fix: str = "", inner: str = "") -> None:
         super().__init__(what)
@@ -141,7 +141,7 @@ def read_text(value: t.Any) -> str:
 
 def read_name(value: t.Any) -> str:
     name = read_text(value)
-    problem = name_problem(name)
+    problem = invalid_name_reason(name)
     if problem:
         raise Wrong(problem)
     return name
@@ -526,7 +526,7 @@ def _judge_passwords(found: Found, place: Place, entry: t.Mapping[str, t.Any], f
         except Wrong as exc:
             found.append(Violation(place.of(key), exc.what, exc.fix))
             continue
-        problem = password_problem(password)
+        problem = invalid_password_reason(password)
         if problem:
             found.append(Violation(place.of(key), problem))
         elif key == "setup_password" and format_check and not has_setup_password_form(password):
@@ -693,7 +693,7 @@ def _scalar(value: t.Any) -> str:
 
 
 def quote(text: str) -> str:
-    """A libconfig string. Control characters are written as C(\\xHH), everything else as it is, in UTF-8 in the end."""
+    """A libconfig string. Control characters are written as `\\xHH`, everything else as it is, in UTF-8 in the end."""
     return '"%s"' % re.sub(r'[\\"\x00-\x1f\x7f]', _escape, text)
 
 

@@ -27,7 +27,7 @@ display = Display()
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of them. ``name_options``: the first of them that is given names the partition or service user.
+    """Base of them. `name_options`: the first of them that is given names the partition or service user.
 
     It is the module that decides, and there the last alias wins.
     """

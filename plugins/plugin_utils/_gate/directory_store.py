@@ -38,7 +38,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
 
 
 class _Directory(t.NamedTuple):
-    """The store's directory while it is open. ``group``: the id of the group that shares it, or None."""
+    """The store's directory while it is open. `group`: the id of the group that shares it, or None."""
 
     handle: int
     group: t.Optional[int]
@@ -66,11 +66,11 @@ def _judge_above(directory: Directory) -> None:
 
 
 class DirectoryStore(Store):
-    """One file per record, C(KEY.json), replaced by rename; C(KEY.lock) with a flock for each turn; C(key).
+    """One file per record, `KEY.json`, replaced by rename; `KEY.lock` with a flock for each turn; `key`.
 
     Everything is opened relative to the directory, after a check of its owner and mode, and no link is followed.
     Whoever has a turn removes its lock file in the end, and whoever locks one makes sure that it is still the one at
-    its path. C(key) is locked, too: shared by who writes a record, exclusively by who removes one that has expired.
+    its path. `key` is locked, too: shared by who writes a record, exclusively by who removes one that has expired.
     """
 
     SWEPT = 20

@@ -21,7 +21,7 @@ ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "kind": {"type": "str", "choices": list(LABELS)},
     "gate_store": GATE_ARGUMENTS["gate_store"],
 }
-"""The options of the doc fragment C(ppin.gate_entries)."""
+"""The options of the doc fragment `ppin.gate_entries`."""
 
 
 class EntriesAction(ActionBase):  # type: ignore[misc]
@@ -44,7 +44,7 @@ class EntriesAction(ActionBase):  # type: ignore[misc]
 
 
 def chosen(store: Store, options: Options) -> t.List[t.Tuple[str, Record]]:
-    """The records that ``name`` and ``kind`` choose, with their keys, the oldest first."""
+    """The records that `name` and `kind` choose, with their keys, the oldest first."""
     given = {option: options[option] for option in ("name", "kind") if options[option] is not None}
     items = [item for item in store.items() if item[1]["kind"] != FIRST]
     found = [item for item in items if all(item[1][option] == value for option, value in given.items())]

@@ -9,7 +9,7 @@ import contextlib
 import typing as t
 
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ARGUMENTS as PPIN_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.action import GatedAction, Result, display
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
@@ -26,7 +26,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts impor
 
 
 class LoginAction(GatedAction):
-    """Base of them. The module tells with C(partitions) what the HSM said of each."""
+    """Base of them. The module tells with `partitions` what the HSM said of each."""
 
     def _needs_gate(self) -> bool:
         return True
@@ -117,7 +117,7 @@ class LoginAction(GatedAction):
 
 
 def _by_name(partitions: t.Any) -> t.Dict[str, t.Mapping[str, t.Any]]:
-    """The C(partitions) of a host's result, which may be anything, by their names."""
+    """The `partitions` of a host's result, which may be anything, by their names."""
     listed = partitions if isinstance(partitions, list) else []
     named = [found for found in listed if isinstance(found, dict) and isinstance(found.get("user_name"), str)]
     return {found["user_name"]: found for found in named}

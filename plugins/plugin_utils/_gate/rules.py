@@ -90,7 +90,7 @@ KEPT_FIRST_USE = 30 * 24 * 3600
 
 
 class Options(t.NamedTuple):
-    """The options of the doc fragment C(ppin.gate)."""
+    """The options of the doc fragment `ppin.gate`."""
 
     budget: int
     window: int
@@ -132,7 +132,7 @@ def order(subject: Subject) -> t.Tuple[bool, str, int]:
 
 
 class Refused(Exception):
-    """The gate does not let this host try. ``code`` and ``meaning`` are those of the host that found out."""
+    """The gate does not let this host try. `code` and `meaning` are those of the host that found out."""
 
     def __init__(self, msg: str, hint: str, record: Record) -> None:
         super().__init__(msg)

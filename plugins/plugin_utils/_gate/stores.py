@@ -15,7 +15,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import G
 
 
 def open_store(where: t.Optional[str]) -> Store:
-    """The store that the option C(gate_store) names, or the default. Nothing is created or connected yet.
+    """The store that the option `gate_store` names, or the default. Nothing is created or connected yet.
 
     :raises GateError: when it can name none.
     """

@@ -9,7 +9,7 @@ import re
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import moment_of
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_JUDGED
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_EVALUATED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT, MEANING_LIMIT
 
 ACCEPTED, REJECTED, UNCLEAR = "accepted", "rejected", "unclear"
@@ -55,7 +55,7 @@ def judge(result: t.Mapping[str, t.Any]) -> Verdict:
         return Verdict(None, error, _unreachable(error))
     if error["class"] in NOT_ACCEPTED:
         return Verdict(REJECTED, error)
-    if error["class"] in NOT_JUDGED:
+    if error["class"] in NOT_EVALUATED:
         return Verdict(None, error, _unreachable(error))
     return Verdict(UNCLEAR, error)
 
@@ -82,10 +82,10 @@ def logins_of(result: t.Mapping[str, t.Any]) -> t.Optional[int]:
 
 
 def bounded(error: t.Any) -> t.Dict[str, t.Optional[str]]:
-    """What a record keeps of the C(error) in a host's result, which may be anything.
+    """What a record keeps of the `error` in a host's result, which may be anything.
 
-    :returns: ``code``, ``0x`` and 8 hexadecimal digits, or None; ``class``, one that is known, else C(unknown);
-        ``meaning``, printable and of at most MEANING_LIMIT characters, empty when there is none.
+    :returns: `code`, `0x` and 8 hexadecimal digits, or None; `class`, one that is known, else `unknown`;
+        `meaning`, printable and of at most MEANING_LIMIT characters, empty when there is none.
     """
     told = error if isinstance(error, t.Mapping) else {"name": error}
     code, cls, meaning = told.get("code"), told.get("class"), told.get("name")
@@ -111,7 +111,7 @@ class Entry(t.NamedTuple):
 
 
 def entry_of(found: t.Mapping[str, t.Any]) -> Entry:
-    """The entry that a host's result tells of with C(origin) and C(since), which may be anything."""
+    """The entry that a host's result tells of with `origin` and `since`, which may be anything."""
     origin, since = found.get("origin"), found.get("since")
     known = isinstance(origin, str) and re.fullmatch("[0-9a-f]{64}", origin)
     return Entry(str(origin) if known else None, float(min(max(moment_of(since) or 0, 0), LAST_MOMENT)))

@@ -76,7 +76,7 @@ class Admin:
     def call(self, command: str, **args):
         """Run a command and return its result (None, str, list or dict).
 
-        Arguments are named as in COMMANDS, e.g. ``call("network", node=0, state="down")``. Raises AdminError.
+        Arguments are named as in COMMANDS, e.g. `call("network", node=0, state="down")`. Raises AdminError.
         """
         if args.get("config"):
             args["config"] = os.path.abspath(args["config"])

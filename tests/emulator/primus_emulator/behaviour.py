@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The switches of ppin: what the vendor's documentation leaves open, and ways to fail.
 
-A client keeps them in ``etc/emulator.json``, an object from name to value; what it does not name has its default.
+A client keeps them in `etc/emulator.json`, an object from name to value; what it does not name has its default.
 """
 
 import json

@@ -36,7 +36,7 @@ def launcher(python: str, folder: str | None = None) -> str:
 def install(prefix: str, state: str, partitions: list[str], behaviour: dict | None = None):
     """Install a client of the emulator whose state folder is given.
 
-    partitions: ``NAME[:slot_id[:proxy_user]]``, the slot id is the place in the list by default.
+    partitions: `NAME[:slot_id[:proxy_user]]`, the slot id is the place in the list by default.
     behaviour: switches. Raises ValueError, and OSError when no emulator runs there.
     """
     with open(os.path.join(state, "endpoint.json")) as file:
@@ -52,7 +52,7 @@ def install(prefix: str, state: str, partitions: list[str], behaviour: dict | No
 
 
 def set_behaviour(prefix: str, changes: dict, clear: bool = False):
-    """Change switches of an installed client; clear: all others go back to their defaults, except ``ca``."""
+    """Change switches of an installed client; clear: all others go back to their defaults, except `ca`."""
     path = os.path.join(prefix, "etc/emulator.json")
     with open(path) as file:
         values = json.load(file)

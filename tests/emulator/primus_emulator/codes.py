@@ -84,12 +84,12 @@ _PKCS11_NAMES = {
 
 
 def text(code: int) -> str:
-    """Return a code as the vendor writes it, e.g. ``0x80005017``."""
+    """Return a code as the vendor writes it, e.g. `0x80005017`."""
     return "0x%08X" % code
 
 
 def pkcs11_name(code: int) -> str:
-    """Return a code as the name of a PKCS#11 return value, e.g. ``CKR_PIN_INCORRECT``."""
+    """Return a code as the name of a PKCS#11 return value, e.g. `CKR_PIN_INCORRECT`."""
     return _PKCS11_NAMES.get(code, "CKR_DEVICE_ERROR")
 
 

@@ -152,7 +152,7 @@ class Partition:
 class Hsm:
     """A cluster of two nodes with shared state.
 
-    config: the JSON of ``serve --config``; clock: returns epoch seconds, the injected offset is added to it.
+    config: the JSON of `serve --config`; clock: returns epoch seconds, the injected offset is added to it.
     Raises ValueError for a config that is not valid.
     """
 
@@ -262,7 +262,7 @@ class Hsm:
     def fetch_secret(self, name: str, setup_password: str | None, *, node: int, client: str, peer: str) -> dict:
         """Issue the permanent secret of a partition to a session.
 
-        setup_password: the one it logged in with. Returns ``code`` and, when that is 0, ``secret``.
+        setup_password: the one it logged in with. Returns `code` and, when that is 0, `secret`.
         """
         partition = self.partition(name)
         setup = partition.setup_passwords.get(setup_password)
@@ -280,7 +280,7 @@ class Hsm:
         return hmac.new(self._seed, text.encode(), hashlib.sha256).hexdigest()
 
     def fetch_log(self, name: str, node: int, since: float = 0.0, reverse: bool = False) -> dict:
-        """Give a client a log. Returns ``code`` and, when that is 0, ``lines``. Arguments as for log_lines."""
+        """Give a client a log. Returns `code` and, when that is 0, `lines`. Arguments as for log_lines."""
         partition = self.partition(name)
         if partition.limits["client_log"]:
             return {"code": codes.OK, "lines": self.log_lines(name, node, since, reverse)}

@@ -79,7 +79,7 @@ class Language:
 
 
 class Options:
-    """A command line: ``command`` is a letter of COMMANDS, fetchlog or fortinet. Raises UsageError."""
+    """A command line: `command` is a letter of COMMANDS, fetchlog or fortinet. Raises UsageError."""
 
     VALUES = ("user", "hsm", "slot", "slotid", "since", "out", "proxyuser")
 

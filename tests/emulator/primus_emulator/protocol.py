@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What travels between ppin, proxy, HSM and admin command: one JSON object a line, answered by one line.
 
-A client connects over TLS. Through a proxy its first request must be ``proxy-login``. Requests, by ``op``:
+A client connects over TLS. Through a proxy its first request must be `proxy-login`. Requests, by `op`:
   proxy-login {user, password, source, client}
   hello {} -> {firmware}
   login {partition, kind: setup|permanent, password, source, client}
   pkcs11-login {password, source}     needs login
   fetch-secret {} -> {secret}         needs login and pkcs11-login
   fetch-log {since, reverse} -> {lines}   needs login
-``source`` says how the password reached ppin: terminal, stdin, argv or file. Every answer has ``code``, 0 for success.
+`source` says how the password reached ppin: terminal, stdin, argv or file. Every answer has `code`, 0 for success.
 """
 
 import json

@@ -19,7 +19,7 @@ _GROUPS = {"users": "user", "proxies": "proxy"}
 
 
 class SecretsFile:
-    """The entries of a secrets file: ``users`` (permanent secrets) and ``proxies``, from name to ciphered value."""
+    """The entries of a secrets file: `users` (permanent secrets) and `proxies`, from name to ciphered value."""
 
     def __init__(self):
         self.users = {}

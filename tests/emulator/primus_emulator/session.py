@@ -12,7 +12,7 @@ from .codes import PpinError
 class Session:
     """A connection to one HSM for one slot, through the proxy when the slot names one. A context. Raises PpinError.
 
-    proxy_password: a Password, for a slot with a proxy user. ``firmware`` is the HSM's.
+    proxy_password: a Password, for a slot with a proxy user. `firmware` is the HSM's.
     """
 
     def __init__(self, hsm, slot, switches, proxy_password=None):

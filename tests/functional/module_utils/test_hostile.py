@@ -14,12 +14,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import TalkingPpin
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     Paths,
     check_name,
-    check_secret,
+    check_password,
     find_paths,
 )
 from hypothesis import example, given, settings
@@ -69,7 +69,7 @@ class Fake:
         self.paths = Paths(str(path), str(folder), str(folder / config), str(folder / ".secrets.cfg"))
 
     def ppin(self, timeout=20):
-        return TalkingPpin(self.paths, timeout)
+        return DialoguePpin(self.paths, timeout)
 
     def notes(self, kind):
         lines = self.log.read_bytes().splitlines() if self.log.exists() else []
@@ -116,8 +116,8 @@ def test_a_password_is_delivered_to_the_last_byte_or_refused(setup, pin):
     with tempfile.TemporaryDirectory() as folder:
         fake = Fake(Path(folder), HONEST)
         try:
-            check_secret("setup_password", setup)
-            check_secret("pkcs11_password", pin)
+            check_password("setup_password", setup)
+            check_password("pkcs11_password", pin)
         except PpinError as exc:
             assert exc.cls == "config" and re.match("(setup|pkcs11)_password (is|has) ", exc.msg)
             return

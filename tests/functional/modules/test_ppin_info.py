@@ -8,7 +8,7 @@ import os
 import re
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.expect import pexpect_facts
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.pexpect_check import pexpect_facts
 from emulated_hsm import PROXY_PASSWORD
 
 

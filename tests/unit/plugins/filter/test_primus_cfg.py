@@ -11,7 +11,11 @@ import libconf
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg import FilterModule as Cfg
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot, name_problem, read_slots
+from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
+    Slot,
+    invalid_name_reason,
+    read_slots,
+)
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import check_client, quote
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,7 +236,9 @@ def test_a_file_is_never_made_of_wrong_data():
 
 # Characters that a file in UTF-8 and libconfig can hold.
 TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
-NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40).filter(lambda name: not name_problem(name))
+NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=40).filter(
+    lambda name: not invalid_name_reason(name)
+)
 
 
 @given(TEXTS)

@@ -7,9 +7,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
     CODES,
     HINTS,
     PpinError,
+    error_from_code,
+    error_from_os_error,
     find_code,
-    from_code,
-    from_os_error,
 )
 
 # The vendor's list, with this collection's class.
@@ -91,7 +91,7 @@ PKCS11 = [
 
 @pytest.mark.parametrize(("code", "meaning", "cls"), [*TABLE, *PKCS11])
 def test_code(code, meaning, cls):
-    error = from_code(code, "Adding the permanent secret of 'P'")
+    error = error_from_code(code, "Adding the permanent secret of 'P'")
     assert (error.code, error.name, error.cls) == (code, meaning, cls)
     assert error.msg == str(error)
     assert error.msg.startswith("Adding the permanent secret of 'P' failed")
@@ -127,7 +127,7 @@ def test_no_other_code_is_known():
     ],
 )
 def test_unlisted_code(code, kind):
-    error = from_code(code, "Listing")
+    error = error_from_code(code, "Listing")
     assert (error.code, error.cls, error.hint) == (code, "unknown", HINTS["unknown"])
     assert code in error.msg and kind in error.msg
 
@@ -283,7 +283,7 @@ def test_what_is_given_wins_over_the_table():
 
 
 def test_a_wrong_pin_and_a_wrong_setup_password_have_different_hints():
-    pin, setup = (from_code(code, "Adding").hint for code in ("0x8000000B", "0x80005017"))
+    pin, setup = (error_from_code(code, "Adding").hint for code in ("0x8000000B", "0x80005017"))
     assert pin != setup
     assert "pkcs11_password" in pin
 
@@ -297,6 +297,6 @@ def test_a_wrong_pin_and_a_wrong_setup_password_have_different_hints():
     ],
 )
 def test_an_error_of_a_file(exc, doing, msg):
-    error = from_os_error(exc, doing)
+    error = error_from_os_error(exc, doing)
     assert (error.msg, error.cls) == (msg, "permission")
     assert error.failure("Nothing was changed.")["msg"] == f"{msg}. Nothing was changed. {error.hint}"

@@ -3,6 +3,12 @@
 """What ppin prints: the published outputs, and all that may differ from them."""
 
 import pytest
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.connectivity_test import (
+    ConnectivityTest,
+    HsmResult,
+    SlotResult,
+    parse_connectivity_test,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, find_code
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     CONFIGURED,
@@ -14,17 +20,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
     parse_listing,
     printable,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.tested import (
-    Tested,
-    TestedHsm,
-    TestedSlot,
-    parse_test,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 from published import FETCHLOG
 
-for kind in (Tested, TestedHsm, TestedSlot):
+for kind in (ConnectivityTest, HsmResult, SlotResult):
     kind.__test__ = False  # its name makes pytest take it for a test
 
 # As published, blanks at the ends of lines included.
@@ -346,14 +346,14 @@ TWO_MB = 2 * 1024 * 1024
 def test_two_megabytes_of_noise(noise):
     text = (noise * (TWO_MB // len(noise) + 1))[:TWO_MB]
     assert parse_listing(text) is None
-    assert parse_test(text).hsms == []
+    assert parse_connectivity_test(text).hsms == []
     assert parse_listing(text + "\n" + LIST) == PUBLISHED["list"][1]
     assert parse_listing(LIST + "\n" + text) == PUBLISHED["list"][1]
 
 
 @pytest.mark.parametrize("noise", [" ", ":", " :", ": OK"])
 def test_two_megabytes_behind_a_tested_slot(noise):
-    (slot,) = parse_test("slot0 (id=1), user=P1" + noise * (TWO_MB // len(noise)) + ": x").slots
+    (slot,) = parse_connectivity_test("slot0 (id=1), user=P1" + noise * (TWO_MB // len(noise)) + ": x").slots
     assert (slot.slot_id, slot.user_name, slot.ok) == (1, "P1", False)
 
 
@@ -398,7 +398,7 @@ def test_damage_makes_no_credential(start, length, instead):
         return
     entries = [entry for names in listing or () for lines in names.values() for entry in lines]
     assert sum(entry.configured for entry in entries) <= printable(text).count("Configured")
-    assert len(parse_test(text).slots) <= text.count("user=")
+    assert len(parse_connectivity_test(text).slots) <= text.count("user=")
 
 
 @given(
@@ -415,7 +415,7 @@ def test_any_text_is_read_or_refused(text):
         assert exc.cls == "dialogue"
     else:
         assert listing is None or listing.partitions or listing.service_users
-    assert isinstance(parse_test(text), Tested)
+    assert isinstance(parse_connectivity_test(text), ConnectivityTest)
 
 
 @pytest.mark.parametrize(
@@ -463,22 +463,24 @@ WORDED = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_published_test(shape):
-    slots = [TestedSlot("slot0", 2, "DEMO-TEST", True, "OK")]
-    hsm = TestedHsm("hsm0", "82.197.162.10", 2411, "RP-2.10.0-T", "", slots)
-    assert parse_test(SHAPES[shape](TEST)) == Tested([hsm], 1, 0)
+    slots = [SlotResult("slot0", 2, "DEMO-TEST", True, "OK")]
+    hsm = HsmResult("hsm0", "82.197.162.10", 2411, "RP-2.10.0-T", "", slots)
+    assert parse_connectivity_test(SHAPES[shape](TEST)) == ConnectivityTest([hsm], 1, 0)
     assert hsm.connected and hsm.error is None and slots[0].error is None
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_published_plain_test(shape):
-    tested = parse_test(SHAPES[shape](PLAIN))
+    tested = parse_connectivity_test(SHAPES[shape](PLAIN))
     slots = [
-        TestedSlot("slot0", 0, "DEMO_PARTITION", True, "OK"),
-        TestedSlot("slot1", 1, "DEMO_PARTITION2", False, "CKR_TOKEN_NOT_PRESENT"),
+        SlotResult("slot0", 0, "DEMO_PARTITION", True, "OK"),
+        SlotResult("slot1", 1, "DEMO_PARTITION2", False, "CKR_TOKEN_NOT_PRESENT"),
     ]
-    assert tested == Tested([TestedHsm("hsm0", "a-api.cloudshsm.com", 2310, "RX-2.20.0-T", "", slots)], None, None)
+    assert tested == ConnectivityTest(
+        [HsmResult("hsm0", "a-api.cloudshsm.com", 2310, "RX-2.20.0-T", "", slots)], None, None
+    )
     assert tested.hsms[0].connected
-    assert (slots[1].error.code, slots[1].error.cls, slots[1].may_be_judged) == ("0x000000E0", "transient", False)
+    assert (slots[1].error.code, slots[1].error.cls, slots[1].may_be_evaluated) == ("0x000000E0", "transient", False)
 
 
 @pytest.mark.parametrize("wording", WORDED)
@@ -488,15 +490,15 @@ def test_either_form_in_other_words(form, wording):
         return [
             (hsm.hsm, hsm.host.lower(), hsm.port, hsm.connected, hsm.firmware.lower())
             + tuple((slot.slot, slot.slot_id, slot.user_name.lower(), slot.ok) for slot in hsm.slots)
-            for hsm in parse_test(text).hsms
-        ], parse_test(text)[1:]
+            for hsm in parse_connectivity_test(text).hsms
+        ], parse_connectivity_test(text)[1:]
 
     assert facts(WORDED[wording](form)) == facts(form)
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "test"])
 def test_other_outputs_have_no_tested_slot(name):
-    assert parse_test(PUBLISHED[name][0]) == Tested([], None, None)
+    assert parse_connectivity_test(PUBLISHED[name][0]) == ConnectivityTest([], None, None)
 
 
 def test_several_hsms():
@@ -512,17 +514,17 @@ hsm2:Connect to 'a.example.com' on port 2310
 Number of tested HSMs: 3 (number of partitions: 4)
 Number of failures: 3
 """
-    tested = parse_test(text)
+    tested = parse_connectivity_test(text)
     assert [(hsm.hsm, hsm.host, hsm.port, hsm.connected, hsm.firmware) for hsm in tested.hsms] == [
         ("hsm0", "192.0.2.1", 2310, True, "RP-2.10.0-T"),
         ("hsm1", "192.0.2.2", 2310, False, None),
         ("hsm2", "a.example.com", 2310, True, None),
     ]
     assert tested.slots == [
-        TestedSlot("slot0", 0, "P1", True, "OK"),
-        TestedSlot("slot1", 31, "P2", False, "FAILED (0x80005017)"),
-        TestedSlot("slot0", 0, "P1", True, "OK"),
-        TestedSlot("slot1", 31, "P2", False, "Not OK"),
+        SlotResult("slot0", 0, "P1", True, "OK"),
+        SlotResult("slot1", 31, "P2", False, "FAILED (0x80005017)"),
+        SlotResult("slot0", 0, "P1", True, "OK"),
+        SlotResult("slot1", 31, "P2", False, "Not OK"),
     ]
     assert (tested.partitions, tested.failures) == (4, 3)
     assert [hsm.error and hsm.error.code for hsm in tested.hsms] == [None, "0x80005015", None]
@@ -568,7 +570,7 @@ Number of failures: 3
     ],
 )
 def test_line_of_an_hsm(line, host, port, connected, code):
-    (hsm,) = parse_test("hsm7: %s\n" % line).hsms
+    (hsm,) = parse_connectivity_test("hsm7: %s\n" % line).hsms
     assert (hsm.hsm, hsm.host, hsm.port, hsm.connected) == ("hsm7", host, port, connected)
     assert (hsm.error is None) == connected
     assert connected or hsm.error.code == code
@@ -588,7 +590,7 @@ def test_line_of_an_hsm(line, host, port, connected, code):
     ],
 )
 def test_what_a_login_says_of_its_hsm(line, verdict, connected):
-    (hsm,) = parse_test("hsm0: %s\n slot0 (id=0), user=P: %s\n" % (line, verdict)).hsms
+    (hsm,) = parse_connectivity_test("hsm0: %s\n slot0 (id=0), user=P: %s\n" % (line, verdict)).hsms
     assert hsm.connected == connected
     assert [slot.ok for slot in hsm.slots] == [verdict == "OK"]
 
@@ -610,8 +612,8 @@ def test_what_a_login_says_of_its_hsm(line, verdict, connected):
     ],
 )
 def test_names_with_colons(line, names, expected):
-    (slot,) = parse_test("slot0 (id=0x00000001), " + line, names).slots
-    assert (slot.user_name, slot.said) == expected
+    (slot,) = parse_connectivity_test("slot0 (id=0x00000001), " + line, names).slots
+    assert (slot.user_name, slot.message) == expected
     assert slot.ok == (expected[1] in ("OK", "CKR_OK"))
 
 
@@ -639,9 +641,9 @@ def test_names_with_colons(line, names, expected):
 )
 @pytest.mark.parametrize("form", ["Connect to 'b.example.com' on port 2410", "Connect to b.example.com port 2410"])
 def test_an_hsm_whose_login_went_wrong_is_not_one_that_was_not_reached(form, said, cls):
-    tested = parse_test("hsm4: %s%s\n" % (form, said))
+    tested = parse_connectivity_test("hsm4: %s%s\n" % (form, said))
     assert not tested.hsms[0].connected and tested.hsms[0].error.cls == cls
-    assert tested.logins_at_hsms == (0 if cls == "transient" else 1)
+    assert tested.logins_without_slot == (0 if cls == "transient" else 1)
 
 
 @given(
@@ -651,19 +653,20 @@ def test_an_hsm_whose_login_went_wrong_is_not_one_that_was_not_reached(form, sai
     st.lists(st.text(max_size=8), max_size=2),
 )
 def test_an_hsm_is_never_reached_by_chance(words, noise):
-    for hsm in parse_test("".join(words + noise)).hsms:
+    for hsm in parse_connectivity_test("".join(words + noise)).hsms:
         assert not hsm.connected or (hsm.firmware and hsm.port)
 
 
 def test_slots_of_one_partition():
     text = "hsm0: Connect to b port 2310, firmware: 1\n slot0 (id=0), user=A: 0x80005017\n slot1 (id=1), user=B: OK\n"
-    tested = parse_test(text)
-    assert [slot.user_name for slot in tested.of("B").slots] == ["B"] and tested.of("B").hsms[0].connected
-    assert tested.of("C").slots == [] and tested.of("A").slots == tested.slots[:1]
+    tested = parse_connectivity_test(text)
+    assert [slot.user_name for slot in tested.for_partition("B").slots] == ["B"]
+    assert tested.for_partition("B").hsms[0].connected
+    assert tested.for_partition("C").slots == [] and tested.for_partition("A").slots == tested.slots[:1]
 
 
 def test_a_slot_without_an_hsm():
-    tested = parse_test("slot0 (id=0), user=P1: OK\n")
+    tested = parse_connectivity_test("slot0 (id=0), user=P1: OK\n")
     assert [(hsm.hsm, len(hsm.slots)) for hsm in tested.hsms] == [("", 1)]
 
 
@@ -687,7 +690,7 @@ def test_a_slot_without_an_hsm():
     ],
 )
 def test_tested_slot(line, expected):
-    assert [slot[:4] for slot in parse_test(line).slots] == [expected]
+    assert [slot[:4] for slot in parse_connectivity_test(line).slots] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -708,11 +711,11 @@ def test_tested_slot(line, expected):
     ],
 )
 def test_what_is_said_of_a_failed_login(said, code, cls):
-    (slot,) = parse_test("slot0 (id=2), user=A: %s" % said).slots
+    (slot,) = parse_connectivity_test("slot0 (id=2), user=A: %s" % said).slots
     assert (slot.error.code, slot.error.cls) == (code, cls)
     assert slot.error.msg == said
 
 
 @pytest.mark.parametrize("text", ["", "\r\n", "OK", "user=A: OK", "slot0 (id=2), user=A", "hsm: OK", "slot0: OK"])
 def test_no_tested_slot(text):
-    assert parse_test(text) == Tested([], None, None)
+    assert parse_connectivity_test(text) == ConnectivityTest([], None, None)

@@ -44,9 +44,9 @@ def test_other_lines_are_kept():
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_levels(level):
-    severe = [other for other in LEVELS if LogEntry("", "", other, "", "", 1).is_severe(level)]
+    severe = [other for other in LEVELS if LogEntry("", "", other, "", "", 1).is_at_least(level)]
     assert severe == list(LEVELS[: LEVELS.index(level) + 1])
-    assert LogEntry("", "", "none-that-is-known", "", "", 1).is_severe(level)
+    assert LogEntry("", "", "none-that-is-known", "", "", 1).is_at_least(level)
 
 
 @given(st.text())

@@ -9,9 +9,9 @@ import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin import command, dialogue, paths
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
-    ARGUMENTS,
+    PPIN_ARGUMENTS,
     Paths,
-    check_secret,
+    check_password,
     check_setup_password,
     find_paths,
 )
@@ -53,7 +53,7 @@ def test_the_default_places_are_the_vendors():
 
 
 def test_the_options_are_those_that_are_looked_at():
-    assert set(ARGUMENTS) == {*OPTIONS, "timeout"}
+    assert set(PPIN_ARGUMENTS) == {*OPTIONS, "timeout"}
 
 
 def test_nothing_is_installed(machine):
@@ -211,7 +211,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("secret", SECRETS, ids=ascii)
 def test_a_password_that_a_terminal_delivers(secret):
-    assert check_secret("pkcs11_password", secret) is None
+    assert check_password("pkcs11_password", secret) is None
 
 
 @pytest.mark.parametrize("place", ["%s", "%sx", "x%s", "x%sx"])
@@ -219,7 +219,7 @@ def test_a_password_that_a_terminal_delivers(secret):
 def test_a_password_with_a_control_character(number, place):
     secret = place % chr(number)
     with pytest.raises(PpinError) as caught:
-        check_secret("pkcs11_password", secret)
+        check_password("pkcs11_password", secret)
     assert caught.value.cls == "config"
     assert "pkcs11_password" in caught.value.msg
 
@@ -231,7 +231,7 @@ def test_a_password_with_a_control_character(number, place):
 )
 def test_a_password_that_is_refused_is_not_told(secret):
     with pytest.raises(PpinError) as caught:
-        check_secret("setup_password", secret)
+        check_password("setup_password", secret)
     assert caught.value.cls == "config"
     told = " ".join([caught.value.msg, *filter(None, caught.value.result().values())])
     assert "setup_password" in told
@@ -316,7 +316,7 @@ def test_few_files_may_be_open_while_a_process_is_started(limit):
         try:
             limits = (limit, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-            with dialogue._few_files() as restore:
+            with dialogue._low_descriptor_limit() as restore:
                 few = resource.getrlimit(resource.RLIMIT_NOFILE)
                 restore()
                 own = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,16 +1,17 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Whether the Python that runs a module has a pexpect that the dialogue can use, without loading it."""
+"""Find out, without importing it, whether the Python that runs a module has a pexpect that dialogue.py can use."""
 
 import importlib.util
 import re
 import typing as t
 
 PEXPECT_VERSION = 4
-"""The oldest pexpect: since 4.0 it can be given an encoding. EL8 has 4.3, Debian 9 has 4.2, CentOS 7 has 2.3."""
+"""Oldest major version that works: 4.0 has the argument `encoding`. EL8 has 4.3, Debian 9 has 4.2, CentOS 7 has 2.3."""
 
 SIZE_LIMIT = 65536
+"""Bytes of pexpect's source that are searched for its version."""
 
 
 def is_new_enough(version: str) -> bool:
@@ -19,7 +20,7 @@ def is_new_enough(version: str) -> bool:
 
 
 def pexpect_facts() -> t.Dict[str, t.Any]:
-    """As the module ppin_info returns them."""
+    """Return the `pexpect` of the result of ppin_info."""
     try:
         spec = importlib.util.find_spec("pexpect")
     except (ImportError, ValueError):
@@ -29,7 +30,7 @@ def pexpect_facts() -> t.Dict[str, t.Any]:
 
 
 def _version(path: str) -> t.Optional[str]:
-    """Where distributions put their metadata differs, so the text of the package itself is read."""
+    """Read the version from the source of the package, as distributions put metadata in different places."""
     try:
         with open(path, "rb") as file:
             text = file.read(SIZE_LIMIT).decode("utf-8", "replace")
