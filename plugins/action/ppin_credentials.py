@@ -8,9 +8,9 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS as CONVERGE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import run_order
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import CREDENTIAL_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import VERIFY_CHOICES
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import processing_order
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import check_client, read_flag
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.wanted import with_state
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
@@ -27,12 +27,12 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts impor
 Data = t.Mapping[str, t.Any]
 
 ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
-    CONVERGE_ARGUMENTS,
+    CREDENTIAL_ARGUMENTS,
     plan={"type": "dict"},
     prefix={"type": "str"},
     rotate={"type": "bool"},
     setup_password_format_check={"type": "bool"},
-    verify={"type": "str", "choices": list(VERIFY)},
+    verify={"type": "str", "choices": list(VERIFY_CHOICES)},
 )
 """The options that are of all credentials. The task has no others but those that list these."""
 
@@ -68,7 +68,7 @@ class ActionModule(CredentialAction):
         if plan is not None:
             trials = [trial for trial in trials if _is_planned(trial, plan)]
         self._missing: Data = (plan or {}).get("missing") or {}
-        self._trials = sorted(trials, key=lambda trial: run_order(KINDS[type(trial)], trial.options["state"]))
+        self._trials = sorted(trials, key=lambda trial: processing_order(KINDS[type(trial)], trial.options["state"]))
 
     def _proxy(self, user: Data) -> Trial:
         options = {**_texts(user, "name", "password"), "state": user["state"]}

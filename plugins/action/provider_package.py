@@ -13,22 +13,22 @@ import typing as t
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
-from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
-    ARGUMENTS,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import (
     FACTS,
+    PACKAGE_ARGUMENTS,
     Choice,
     PackageError,
     System,
-    judge_url,
-    result_of,
-    system_of,
+    check_url,
+    package_result,
+    system_from_facts,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose_package, copy_package
 
 Result = t.Dict[str, t.Any]
 
 # A path may have a ~ that is the host's.
-LOCAL_ARGUMENTS = {**ARGUMENTS, "dest": {"type": "str", "required": True}}
+LOCAL_ARGUMENTS = {**PACKAGE_ARGUMENTS, "dest": {"type": "str", "required": True}}
 
 SUBSET = ["!all", "!min", "distribution", "architecture"]
 
@@ -43,10 +43,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             facts = options["facts"] or self._facts()
             if re.match("https?://", options["src"]):
-                return {"changed": False, **judge_url(options["src"], system_of(facts))}
+                return {"changed": False, **check_url(options["src"], system_from_facts(facts))}
             if options["remote_src"]:
                 return self._module("hsmops.primus.provider_package", {**self._task.args, "facts": facts})
-            return self._from_here(options, system_of(facts))
+            return self._from_here(options, system_from_facts(facts))
         except PackageError as exc:
             return {"failed": True, "changed": False, "msg": f"{exc}. Nothing was changed."}
 
@@ -70,12 +70,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             src = self._find_needle("files", options["src"])
         except AnsibleFileNotFound as exc:
             raise PackageError(f"There is no {options['src']} on the control node") from exc
-        choice = choose(src, system, options["version"])
+        choice = choose_package(src, system, options["version"])
         path = os.path.join(options["dest"], choice.package.file_name)
         copied = self._send(src, choice, path)
         if copied.get("failed"):
             return copied
-        return {"changed": copied["changed"], **result_of(choice, system, path)}
+        return {"changed": copied["changed"], **package_result(choice, system, path)}
 
     def _send(self, src: str, choice: Choice, path: str) -> Result:
         """Unpack the package and copy it to the host; what is left here is removed."""

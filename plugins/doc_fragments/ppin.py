@@ -139,7 +139,7 @@ notes:
 """
 
     # module_utils/_client/gate_options.py
-    GATE_SAYS = r"""
+    GATE_FINDINGS_ARGUMENTS = r"""
 options:
   gate_says:
     description: Information from the attempt gate. The action plugin sets it.

@@ -78,19 +78,19 @@ import stat
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import MANAGED_COMMENT
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     DEPTH_LIMIT,
     Directory,
     open_directory,
     open_parent,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
-    is_made_of,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import (
+    belongs_to_file,
     leftovers,
     remove_leftovers,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import MANAGED
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ETC, PRIMUS_HOME
 
@@ -153,7 +153,7 @@ class Removal:
             paths = secrets, os.path.join(folder, NAMES[1])
             found = leftovers(*paths)
             if not self.module.check_mode:  # also an announcement of what is gone
-                self.left += remove_leftovers(*paths, kept=True)
+                self.left += remove_leftovers(*paths, remove_journals=True)
             self.removed += [path for path in found if self.module.check_mode or not os.path.lexists(path)]
 
     def empty(
@@ -204,7 +204,7 @@ class Removal:
         """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
         path = directory.path_of(name)
         try:
-            status = directory.look(name)
+            status = directory.lstat(name)
             if stat.S_ISDIR(status.st_mode) and depth == 0:
                 raise OSError(errno.EISDIR, "It is a directory", path)
             if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
@@ -237,7 +237,7 @@ class Removal:
 def is_ours(directory: Directory, name: str) -> bool:
     """Whether what stands beside the provider's templates is of a client, and no template."""
     if name not in NAMES:
-        return any(is_made_of(file_name, name) for file_name in NAMES)
+        return any(belongs_to_file(file_name, name) for file_name in NAMES)
     try:
         return bool(_FILLED.search(directory.read(name)))
     except (OSError, PpinError):
@@ -246,7 +246,7 @@ def is_ours(directory: Directory, name: str) -> bool:
 
 def is_managed(directory: Directory, name: str) -> bool:
     try:
-        return directory.read(name).startswith(MANAGED.encode("ascii"))
+        return directory.read(name).startswith(MANAGED_COMMENT.encode("ascii"))
     except (OSError, PpinError):
         return False
 

@@ -95,9 +95,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import announced
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import recover_with_lock
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_os_error
 
 SECRETS = ".secrets.cfg"
@@ -148,7 +148,7 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
 @contextlib.contextmanager
 def checked(directory: Directory, name: str) -> t.Iterator[int]:
     """A descriptor of a file that is not another one under this name. :raises OSError, PpinError:"""
-    if stat.S_ISLNK(directory.look(name).st_mode):
+    if stat.S_ISLNK(directory.lstat(name).st_mode):
         raise not_alone(directory.path_of(name), "is a symbolic link")
     with directory.open(name) as file:
         if os.fstat(file).st_nlink > 1:
@@ -214,7 +214,7 @@ def main() -> None:
     try:
         for folder in filter(None, (module.params["dest"], module.params["src"])):
             secrets = os.path.realpath(os.path.join(folder, SECRETS))
-            clean_up(module, secrets, os.path.join(folder, CONFIG), module.params["timeout"])
+            recover_with_lock(module, secrets, os.path.join(folder, CONFIG), module.params["timeout"])
         do = {"present": correct, "directory": make_directory}.get(module.params["state"], put_in_place)
         changed = do(module)
     except PpinError as exc:

@@ -221,7 +221,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.pkcs11 import Login, Request, look
+from ansible_collections.hsmops.primus.plugins.module_utils._client.pkcs11 import Login, Request, query_library
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_crash
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_password, check_timeout
 
@@ -263,7 +263,7 @@ def main() -> None:
     )
     facts: t.Dict[str, t.Any] = {"changed": False, "login": None, "logins": 0}
     try:
-        look(request(module.params, module.check_mode), module.params["timeout"], facts)
+        query_library(request(module.params, module.check_mode), module.params["timeout"], facts)
     except PpinError as exc:
         module.fail_json(**with_control(dict(facts, **exc.failure())))
     except Exception as exc:  # so that the result tells in any case what was tried

@@ -109,6 +109,11 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    hide_passwords,
+    password_values,
+    read_slots,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     Directory,
     NewFile,
@@ -116,14 +121,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     read_all,
     set_permissions,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import RunDirectory
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
-    hide_passwords,
-    password_values,
-    read_slots,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import clean_up
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import recover_with_lock
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_os_error
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, find_paths
@@ -135,7 +135,7 @@ def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
     params = module.params
     ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
     path = ppin.paths.config
-    clean_up(module, ppin.paths.secrets, path, ppin.timeout)
+    recover_with_lock(module, ppin.paths.secrets, path, ppin.timeout)
     old, new = read(path), content.encode("utf-8")
     for text in (content, (old or b"").decode("utf-8", "replace")):
         with contextlib.suppress(ValueError):  # a text that is not understood is shown nowhere
@@ -176,7 +176,7 @@ def read_in(directory: Directory, name: str) -> bytes:
     path = directory.path_of(name)
     try:
         with directory.open(name) as file:
-            if os.fstat(file).st_nlink > 1 and directory.others_write:
+            if os.fstat(file).st_nlink > 1 and directory.others_can_write:
                 raise not_alone(path, "has other names (hard links)")
             return read_all(file)
     except OSError as exc:
@@ -220,10 +220,10 @@ def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Di
         with directory.open(name) as present:
             if backup:
                 copy = "%s.%d.%s~" % (name, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S"))
-                with NewFile(directory, copy, like=present) as file:
+                with NewFile(directory, copy, attributes_from=present) as file:
                     file.put_in_place(old)
                 result["backup_file"] = directory.path_of(copy)
-            with NewFile(directory, name, like=present) as file:
+            with NewFile(directory, name, attributes_from=present) as file:
                 file.put_in_place(new, check_unchanged)
     return result
 
@@ -240,7 +240,7 @@ def shown(content: bytes) -> str:
 
 def validate(ppin: Ppin, content: str) -> t.Collection[str]:
     """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
-    with Workplace(ppin.paths.secrets) as place:
+    with RunDirectory(ppin.paths.secrets) as place:
         return validate_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
 
 

@@ -197,14 +197,14 @@ import typing as t
 from collections import Counter
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import Slot
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.login import (
-    ARGUMENTS,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login_module import (
+    LOGIN_ARGUMENTS,
     check_not_rejected,
-    note_logins,
+    record_logins,
     run_login_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.connectivity_test import (
     ConnectivityTest,
     HsmResult,
@@ -238,7 +238,7 @@ def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result:
     else:
         tested = _test(ppin, params, listed, params["user_name"])
     result.update(_facts(tested))
-    note_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
+    record_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
     if tested.timeout_error is not None:
         raise tested.timeout_error
     rest = {name: listed[name] for name in names if name not in stopped}
@@ -451,7 +451,7 @@ def main() -> None:
     run_login_module(
         AnsibleModule(
             argument_spec=dict(
-                ARGUMENTS,
+                LOGIN_ARGUMENTS,
                 user_name={"type": "str", "aliases": ["partition", "name"]},
                 hsm={"type": "str"},
                 slot={"type": "str"},

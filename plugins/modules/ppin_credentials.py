@@ -154,15 +154,15 @@ violations:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, converge
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import CREDENTIAL_ARGUMENTS, converge
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import STATES, VERIFY_CHOICES
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import (
     Credential,
     PermanentSecret,
     ProxyPassword,
-    run_order,
+    processing_order,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import STATES, VERIFY
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_FINDINGS_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import SETUP_ARGUMENTS
 
 STATE: t.Dict[str, t.Dict[str, t.Any]] = {"state": {"type": "str", "choices": list(STATES)}}
@@ -190,21 +190,21 @@ def credentials_of(params: t.Mapping[str, t.Any]) -> t.List[Credential]:
         ProxyPassword(dict(options(user), service_user=user["name"])) for user in params["service_users"]
     ]
     credentials += [PermanentSecret(options(partition)) for partition in params["partitions"]]
-    return sorted(credentials, key=lambda each: run_order(each.kind, each.params["state"]))
+    return sorted(credentials, key=lambda each: processing_order(each.kind, each.params["state"]))
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
+            CREDENTIAL_ARGUMENTS,
             service_users={"type": "list", "elements": "dict", "options": SERVICE_USER, "default": []},
             partitions={"type": "list", "elements": "dict", "options": PARTITION, "default": []},
             rotate={"type": "bool", "default": False},  # these three are for the action plugin
             plan={"type": "dict"},
             prefix={"type": "str", "default": ""},
             setup_password_format_check=SETUP_ARGUMENTS["setup_password_format_check"],
-            verify={"type": "str", "choices": list(VERIFY), "default": "changed"},
-            **GATE_SAYS,
+            verify={"type": "str", "choices": list(VERIFY_CHOICES), "default": "changed"},
+            **GATE_FINDINGS_ARGUMENTS,
         ),
         supports_check_mode=True,
     )

@@ -128,17 +128,19 @@ import signal
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    SecretsString,
+    find_secrets_string,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import with_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.dest import check_dest, set_attributes, write_dest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native, read_file, real_path
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import os_text, read_file, real_path
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import RunDirectory
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
-    clean_up,
-    remove_leftovers,
-    warn_of,
+    recover,
+    recover_with_lock,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin, import_pexpect
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
@@ -173,10 +175,10 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     if params["dest"]:
         check_dest(module)
         result["dest"] = params["dest"]
-    present = None if params["force"] else read_present(params["dest"] and native(params["dest"]), params["user_name"])
+    present = None if params["force"] else read_present(params["dest"] and os_text(params["dest"]), params["user_name"])
     if present is not None:
         paths = find_paths(params, module.get_bin_path)
-        clean_up(module, paths.secrets, paths.config, params["timeout"])
+        recover_with_lock(module, paths.secrets, paths.config, params["timeout"])
         result["changed"] = set_attributes(module)
         tell(module, result, present)
         return
@@ -226,12 +228,12 @@ def fetch(module: AnsibleModule, ppin: DialoguePpin, result: t.Dict[str, t.Any])
     """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout):
-        warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
+        recover(module, ppin.paths.secrets, ppin.paths.config)
         content = read_file(ppin.paths.secrets)
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, ppin.on_signal)  # from here on, the copy is removed first
     try:
-        with Workplace(ppin.paths.secrets) as place:
+        with RunDirectory(ppin.paths.secrets) as place:
             ppin.secrets_path = place.write(".secrets.cfg", content)
             made = ppin.fortinet(
                 params["user_name"],

@@ -332,16 +332,16 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     acl_entries,
+    display_text,
     group_name,
     link_facts,
-    native,
-    shown,
+    os_text,
     user_name,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, rebind_ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import is_mount_point, locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import orphans
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import (
     LIFESPAN_ARGUMENT,
     check_lifespan,
@@ -361,12 +361,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.pexpect_check 
 
 def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
     if not os.path.exists(path):
-        return {"path": shown(path), "exists": False}
+        return {"path": display_text(path), "exists": False}
     status = os.stat(path)
     readable = os.path.isfile(path) and os.access(path, os.R_OK)
     return dict(
         link_facts(path),
-        path=shown(path),
+        path=display_text(path),
         exists=True,
         mode="%04o" % (status.st_mode & 0o7777),
         owner=user_name(status.st_uid),
@@ -407,18 +407,18 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     left = leftovers(paths.secrets, paths.config)
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
-        "executable": paths.executable and shown(paths.executable),
+        "executable": paths.executable and display_text(paths.executable),
         "changeable": changeable_by(paths),
         "version": None,
-        "home": shown(paths.home),
+        "home": display_text(paths.home),
         "config": file_facts(module, paths.config),
         "secrets": dict(file_facts(module, paths.secrets), **link_facts(paths.secrets_as_given or paths.secrets)),
         "passwords_in_plaintext": ppin.passwords_in_plaintext(),
-        "files": {path: file_facts(module, native(path)) for path in module.params["files"]},
+        "files": {path: file_facts(module, os_text(path)) for path in module.params["files"]},
         "group": group_facts(module.params["group"]),
         "ledger": dict(file_facts(module, ledger.path), problem=ledger.problem),
         "directory": file_facts(module, os.path.dirname(paths.secrets) or "."),
-        "leftovers": [shown(path) for path in left],
+        "leftovers": [display_text(path) for path in left],
         "interrupted": bool(left),
         "orphans": orphans(paths),
         "pexpect": pexpect_facts(),
@@ -431,9 +431,9 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
             facts["version"] = ppin.version()
         ppin.check_files()
         listing = ppin.listing()
-        if ledger.moved:  # by this ppin, as it seems: most do not write here, so that others need no lock
+        if ledger.secrets_changed:  # by this ppin, as it seems: most do not write here, so that others need no lock
             with locked(paths.secrets, ppin.timeout):
-                follow(module, ledger)
+                rebind_ledger(module, ledger)
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
     if facts["changeable"] and os.geteuid() == 0:

@@ -157,13 +157,13 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.dest import check_dest, write_dest
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
-from ansible_collections.hsmops.primus.plugins.module_utils._client.login import (
-    ARGUMENTS,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import RunDirectory
+from ansible_collections.hsmops.primus.plugins.module_utils._client.login_module import (
+    LOGIN_ARGUMENTS,
     check_not_rejected,
-    note_logins,
+    record_logins,
     run_login_module,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.log import LEVELS, parse_log
@@ -196,7 +196,7 @@ def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[s
         check_dest(module)
     check_not_rejected(module, ledger, [params["user_name"]])
     try:
-        with Workplace(ppin.paths.secrets) as place:
+        with RunDirectory(ppin.paths.secrets) as place:
             out = place.path_of("log")
             ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
             content = place.directory.read("log")
@@ -226,14 +226,14 @@ def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[s
 def tell(module: AnsibleModule, ledger: Ledger, result: t.Dict[str, t.Any], verdict: t.Dict[str, t.Any]) -> None:
     name = module.params["user_name"]
     result["partitions"] = [dict(verdict, user_name=name)]
-    note_logins(module, ledger, {name: verdict["verified"]})
+    record_logins(module, ledger, {name: verdict["verified"]})
 
 
 def main() -> None:
     run_login_module(
         AnsibleModule(
             argument_spec=dict(
-                ARGUMENTS,
+                LOGIN_ARGUMENTS,
                 **PARTITION_ARGUMENTS,
                 hsm={"type": "str", "required": True},
                 since={"type": "str"},

@@ -113,14 +113,17 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, run_credential_module
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
+    CREDENTIAL_ARGUMENTS,
+    run_credential_module,
+)
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import ProxyPassword
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
+            CREDENTIAL_ARGUMENTS,
             service_user={"type": "str", "required": True, "aliases": ["name"]},
             password={"type": "str", "no_log": True},
         ),

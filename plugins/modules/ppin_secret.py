@@ -173,21 +173,24 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import ARGUMENTS, run_credential_module
+from ansible_collections.hsmops.primus.plugins.module_utils._client.converge import (
+    CREDENTIAL_ARGUMENTS,
+    run_credential_module,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import VERIFY_CHOICES
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credentials import PermanentSecret
-from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_SAYS
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
+from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_FINDINGS_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS, SETUP_ARGUMENTS
 
 
 def main() -> None:
     module = AnsibleModule(
         argument_spec=dict(
-            ARGUMENTS,
-            verify={"type": "str", "choices": list(VERIFY), "default": "changed"},
+            CREDENTIAL_ARGUMENTS,
+            verify={"type": "str", "choices": list(VERIFY_CHOICES), "default": "changed"},
             **PARTITION_ARGUMENTS,
             **SETUP_ARGUMENTS,
-            **GATE_SAYS,
+            **GATE_FINDINGS_ARGUMENTS,
         ),
         supports_check_mode=True,
     )

@@ -112,14 +112,14 @@ os_family:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
-    ARGUMENTS,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import (
+    PACKAGE_ARGUMENTS,
     Choice,
     PackageError,
-    result_of,
-    system_of,
+    package_result,
+    system_from_facts,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose_package, copy_package
 
 
 def put_in_place(module: AnsibleModule, choice: Choice, path: str) -> bool:
@@ -137,15 +137,15 @@ def put_in_place(module: AnsibleModule, choice: Choice, path: str) -> bool:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec=PACKAGE_ARGUMENTS, supports_check_mode=True)
     try:
-        system = system_of(module.params["facts"] or {})
-        choice = choose(module.params["src"], system, module.params["version"])
+        system = system_from_facts(module.params["facts"] or {})
+        choice = choose_package(module.params["src"], system, module.params["version"])
         path = os.path.join(module.params["dest"], choice.package.file_name)
         changed = put_in_place(module, choice, path)
     except PackageError as exc:
         module.fail_json(msg="%s. Nothing was changed." % exc)
-    module.exit_json(changed=changed, **result_of(choice, system, path))
+    module.exit_json(changed=changed, **package_result(choice, system, path))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pexpect
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import read_secret_users, secret_entries
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    read_secret_users,
+    secret_entries,
+)
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
 from emulated_hsm import CONFIG, PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, Hsm
 from native import NoCompiler, compile_ppin

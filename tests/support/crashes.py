@@ -45,7 +45,7 @@ SCENARIOS = {
 COPY = "copy:"
 """What the names of working copies begin with, which are not in the client's directory."""
 
-LASTING = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
+PERSISTENT_ROOT = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
 """What may be in the folder after the next ordinary run."""
 
 PRIVATE = "/hsmops.primus-"
@@ -239,8 +239,8 @@ class Trial:
             logins = {name for name in wanted if name in SETUP and (name != "P1" or "svc1" in wanted)}
             if then[0] != logins:
                 faults.append(f"after the next run: {sorted(then[0])} log in instead of {sorted(logins)}")
-        if set(after) - LASTING:
-            faults.append(f"after the next run: {sorted(set(after) - LASTING)} is left")
+        if set(after) - PERSISTENT_ROOT:
+            faults.append(f"after the next run: {sorted(set(after) - PERSISTENT_ROOT)} is left")
         if ".secrets.cfg" in after and after[".secrets.cfg"][1:] != self.starts[start][".secrets.cfg"][1:]:
             faults.append("after the next run: mode or owner of .secrets.cfg differ")
         return faults

@@ -10,11 +10,10 @@ import sys
 import time
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
-from ansible_collections.hsmops.primus.plugins.module_utils._client import plan as _plan
+from ansible_collections.hsmops.primus.plugins.module_utils._client import leftovers as _leftovers
 from primus_emulator.admin import Admin
 
-COLLECTION = Path(_plan.__file__).parents[3]
+COLLECTION = Path(_leftovers.__file__).parents[3]
 COLLECTIONS = COLLECTION.parents[2]
 EMULATOR = COLLECTION / "tests/emulator"
 
@@ -97,8 +96,8 @@ def both(secrets: Path):
 
 def working_copies(secrets: Path):
     """The copies of a secrets file that ppin works on, or that runs which died have left."""
-    own = [Path(place, _places.NAME % os.geteuid()) for place in _places.places(os.geteuid())]
-    key = _places.key_of(os.path.realpath(secrets))
+    own = [Path(place, _leftovers.PRIVATE_NAME % os.geteuid()) for place in _leftovers.private_roots(os.geteuid())]
+    key = _leftovers.path_key(os.path.realpath(secrets))
     return [copy for private in own for copy in private.glob(f"{key}-*/.secrets.cfg")]
 
 

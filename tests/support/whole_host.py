@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import leftovers
 from crashes import PRIVATE, command
 from emulated_hsm import COLLECTION, COLLECTIONS, LIMITS, wait_for
 from find_secrets import all_forms

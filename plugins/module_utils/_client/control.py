@@ -1,25 +1,25 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""What a module tells its action plugin in a form that no password can mask.
+"""Pass data from a module to its action plugin in a form that Ansible cannot mask.
 
-Ansible replaces each value of a no_log option wherever it is a part of a string or number of the result: with a PIN
-`1` the number of logins is masked, with `eject` the class `rejected`. Keys of dictionaries and booleans it leaves
-alone. So what the attempt gate decides on is repeated as keys.
+Ansible masks each value of a no_log option wherever it is part of a string or number in the result. With the PIN `1`
+the number of logins is masked, with the password `eject` the class `rejected`. Ansible does not mask keys of
+dictionaries and booleans, so the values that the attempt gate needs are repeated as keys.
 """
 
 import typing as t
 
 CONTROL = "control"
-"""The key of a result that holds it; the action plugin takes it out."""
+"""The key of the result that has these data. The action plugin removes it."""
 
 
 def with_control(
     result: t.Mapping[str, t.Any], entry: t.Optional[t.Mapping[str, t.Optional[str]]] = None
 ) -> t.Dict[str, t.Any]:
-    """The result of a module, with what the attempt gate needs of it.
+    """Add the control data to the result of a module.
 
-    :arg entry: `origin` and `since` of the permanent secret that was there, where they are known.
+    :arg entry: `origin` and `since` of the permanent secret before the run, as far as they are known.
     """
     error = result.get("error") or {}
     facts = {"logins": result.get("logins"), "class": error.get("class"), "code": error.get("code"), **(entry or {})}
@@ -27,9 +27,9 @@ def with_control(
 
 
 def take_control(result: t.Dict[str, t.Any]) -> t.Dict[str, str]:
-    """Put right in a result what was masked, and take the control data out. What has another form is ignored.
+    """Remove the control data from a result, and restore the values that were masked. Invalid data are ignored.
 
-    :returns: what was given as entry.
+    :returns: the `entry` that with_control() was given.
     """
     control = result.pop(CONTROL, None)
     facts = {}

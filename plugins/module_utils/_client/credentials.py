@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The two kinds of credentials that a client has in .secrets.cfg, and how ppin sets and removes each."""
+"""The two kinds of credentials in .secrets.cfg, and how ppin sets, updates and removes each."""
 
 import contextlib
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import removable
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import Slot
+from ansible_collections.hsmops.primus.plugins.module_utils._client.orphans import paths_for_removal
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import DialoguePpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import DUPLICATE_CODES, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import MISSING, Entry, Listing, entry_state
@@ -22,15 +22,15 @@ Warn = t.Callable[[str], None]
 
 
 class Credential:
-    """What differs between the kinds.
+    """A credential of a client. Subclasses have what differs between the kinds.
 
     :arg params: the options of ppin_secret or ppin_proxy.
-    :cvar kind: the part of the ledger, `partitions` or `service_users`.
-    :cvar label: what messages call it.
-    :cvar passwords: the options that an add or update needs; the ledger remembers the first.
+    :cvar kind: the section of the ledger and the field of the listing, `partitions` or `service_users`.
+    :cvar label: its name in messages.
+    :cvar passwords: the options that an add or update needs; the ledger has a fingerprint of the first.
     :cvar result_key: the option that names it, and the key of the result.
-    :cvar logs_in: whether an HSM can be asked to judge the one that is there, with `ppin --test`.
-    :ivar verify: when to log in with it, one of VERIFY of plan.py.
+    :cvar logs_in: whether `ppin --test` can log in with the present one.
+    :ivar verify: when to log in with it, one of VERIFY_CHOICES.
     """
 
     kind = ""
@@ -47,35 +47,35 @@ class Credential:
 
     @property
     def password(self) -> t.Optional[str]:
-        """The one that the ledger remembers."""
+        """The password that the ledger has a fingerprint of."""
         return self.params[self.passwords[0]]  # type: ignore[no-any-return]
 
     def check(self) -> None:
-        """Refuse bad input before anything runs. :raises PpinError:"""
+        """Check the options before anything runs. :raises PpinError:"""
         check_name(self.result_key, self.name)
         if not self.absent:
             for option in self.passwords:
                 check_password(option, self.params[option])
 
     def entries(self, listing: Listing) -> t.List[Entry]:
-        """Its lines in the listing."""
+        """Return its lines in the listing."""
         found: t.List[Entry] = getattr(listing, self.kind).get(self.name, [])
         return found
 
     def listed(self, listing: Listing) -> t.Collection[str]:
-        """The names of its kind in the listing."""
+        """Return all names of its kind in the listing."""
         return t.cast(t.Collection[str], getattr(listing, self.kind))
 
     def own_slots(self, slots: t.Sequence[Slot]) -> t.List[Slot]:
-        """Those of the slots in primus.cfg whose login uses it."""
+        """Return the slots of primus.cfg whose login uses it."""
         return []
 
     def missing_proxy(self, listing: Listing, slots: t.Sequence[Slot]) -> t.Optional[str]:
-        """The service user whose password must be set first, or None."""
+        """Return the service user whose password must be set first, or None."""
         return None
 
-    def path_to_remove(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
-        """The paths with which ppin can remove it. :raises OSError, PpinError:"""
+    def paths_for_removal(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
+        """Return the paths with which ppin can remove it. :raises OSError, PpinError:"""
         return _unchanged(paths)
 
     def add(self, ppin: DialoguePpin) -> None:
@@ -94,7 +94,10 @@ def _unchanged(paths: Paths) -> t.Iterator[Paths]:
 
 
 class PermanentSecret(Credential):
-    """That of a partition. Options `user_name`, `setup_password`, `pkcs11_password`, `verify` and `state`."""
+    """The permanent secret of a partition.
+
+    Options: `user_name`, `setup_password`, `pkcs11_password`, `setup_password_format_check`, `verify` and `state`.
+    """
 
     kind = "partitions"
     label = "permanent secret"
@@ -118,8 +121,8 @@ class PermanentSecret(Credential):
         users = [slot.proxy_user for slot in self.own_slots(slots) if slot.proxy_user]
         return next((user for user in users if entry_state(listing.service_users.get(user)) == MISSING), None)
 
-    def path_to_remove(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
-        return removable(paths, self.name, timeout, warn)
+    def paths_for_removal(self, paths: Paths, timeout: int, warn: Warn) -> t.ContextManager[Paths]:
+        return paths_for_removal(paths, self.name, timeout, warn)
 
     def add(self, ppin: DialoguePpin) -> None:
         ppin.add(self.name, self.params["setup_password"], self.params["pkcs11_password"])
@@ -132,7 +135,7 @@ class PermanentSecret(Credential):
 
 
 class ProxyPassword(Credential):
-    """That of a service user. Options `service_user`, `password` and `state`."""
+    """The service proxy password of a service user. Options: `service_user`, `password` and `state`."""
 
     kind = "service_users"
     label = "service proxy password"
@@ -156,7 +159,10 @@ class ProxyPassword(Credential):
         ppin.remove_proxy(self.name)
 
 
-def run_order(kind: str, state: str) -> int:
-    """A key to sort credentials by: a partition needs the passwords of its service users as long as it has a secret."""
+def processing_order(kind: str, state: str) -> int:
+    """Return a key to sort credentials by.
+
+    A permanent secret depends on the service proxy passwords. So these are set before it, and removed after it.
+    """
     kinds = ["service_users", "partitions"]
     return 3 - kinds.index(kind) if state == "absent" else kinds.index(kind)

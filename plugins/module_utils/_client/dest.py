@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Puts what a module fetched into the file that its option `dest` names."""
+"""Write what a module has fetched to the file of its option `dest`."""
 
 import contextlib
 import os
@@ -9,24 +9,24 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     NewFile,
-    native,
     open_parent,
+    os_text,
     read_file,
     real_path,
-    remove_temporary,
+    remove_temporary_files,
     set_permissions,
     write_all,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import announced
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 
 
 def check_dest(module: AnsibleModule) -> None:
-    """Know before anything is spent that `dest` can be written. :raises PpinError:"""
-    parent = os.path.dirname(native(module.params["dest"])) or "."
-    if os.path.isdir(native(module.params["dest"])):
+    """Check, before a login is made, that `dest` can be written. :raises PpinError:"""
+    parent = os.path.dirname(os_text(module.params["dest"])) or "."
+    if os.path.isdir(os_text(module.params["dest"])):
         raise PpinError(
-            "%s is a directory" % native(module.params["dest"]), cls="config", hint="Name a file with dest."
+            "%s is a directory" % os_text(module.params["dest"]), cls="config", hint="Name a file with dest."
         )
     if not os.path.isdir(parent):
         raise PpinError("Directory %s does not exist" % parent, cls="config", hint="Create it, or correct dest.")
@@ -34,21 +34,21 @@ def check_dest(module: AnsibleModule) -> None:
         raise PpinError(
             "Directory %s is not writable" % parent, cls="permission", hint="Correct its permissions, or dest."
         )
-    directory, name = open_parent(real_path(native(module.params["dest"])))
+    directory, name = open_parent(real_path(os_text(module.params["dest"])))
     with directory:
-        if os.path.exists(native(module.params["dest"])):
-            directory.check(name, directory.look(name))
+        if os.path.exists(os_text(module.params["dest"])):
+            directory.check(name, directory.lstat(name))
 
 
 def write_dest(module: AnsibleModule, content: bytes) -> bool:
-    """Put content into `dest`, whole or not at all. A new file has mode 0600 unless told otherwise.
+    """Write `dest` atomically. A new file has mode 0600 unless the option `mode` is set.
 
-    Returns whether that changes anything. :raises PpinError: when it cannot be written.
+    Return whether that changes anything. :raises PpinError: when it cannot be written.
     """
-    dest = real_path(native(module.params["dest"]))
+    dest = real_path(os_text(module.params["dest"]))
     new = not os.path.exists(dest)
     changed = new or read_file(dest) != content
-    # First, so that nobody reads the content who must not.
+    # Permissions first, so that the content is never readable by others.
     permissions_changed = not new and set_attributes(module)
     if changed and not module.check_mode:
         try:
@@ -66,19 +66,19 @@ def write_dest(module: AnsibleModule, content: bytes) -> bool:
 def _replace(dest: str, content: bytes, new: bool) -> None:
     directory, name = open_parent(dest)
     with directory:
-        remove_temporary(directory, name)
+        remove_temporary_files(directory, name)
         with contextlib.ExitStack() as stack:
-            like = None if new else stack.enter_context(directory.open(name))
-            file = stack.enter_context(NewFile(directory, name, like))
+            attributes_from = None if new else stack.enter_context(directory.open(name))
+            file = stack.enter_context(NewFile(directory, name, attributes_from))
             stack.enter_context(announced(directory.path_of(file.temporary)))
             file.put_in_place(content)
 
 
 def set_attributes(module: AnsibleModule) -> bool:
-    """Give `dest` the permissions that were asked for. Returns whether that changes anything."""
-    if not os.path.exists(native(module.params["dest"])):
+    """Give `dest` the permissions of the options. Return whether that changes anything."""
+    if not os.path.exists(os_text(module.params["dest"])):
         return False
-    dest = real_path(native(module.params["dest"]))
+    dest = real_path(os_text(module.params["dest"]))
     params = module.params
     changed = set_permissions(module, dest, params["owner"], params["group"], params["mode"])
     arguments = module.load_file_common_arguments(dict(params, owner=None, group=None, mode=None))

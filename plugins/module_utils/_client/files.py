@@ -1,11 +1,11 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads and replaces files in directories to which other users may write.
+"""Read and replace files safely in directories that other users may write to.
 
-A path is only a way to a file, and whoever may write to a directory on that way can change where it leads. So a path
-is walked once, directory by directory, each opened from the one before; what somebody else could have put there is
-refused; and everything after that is done on descriptors.
+A user who may write to any directory of a path can change which file the path leads to. So a path is opened once,
+directory by directory, each relative to the one before. A file, directory or link that another user could have created
+is refused. Everything after that works on file descriptors.
 """
 
 import binascii
@@ -24,25 +24,25 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
 LINK_LIMIT = 40
-"""Symbolic links on one path, as Linux has it."""
+"""Symbolic links that are followed in one path, as in Linux."""
 
 DEPTH_LIMIT = 16
-"""How deep a directory that is removed may be."""
+"""Levels of subdirectories of a directory that is removed."""
 
 TEMPORARY = re.compile(r"\.new-[0-9a-f]{16}\Z")
-"""The end of the name of a file that is not yet in its place."""
+"""The end of the name of a temporary file, before it is renamed."""
 
 ACCESS_ACL, DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 
-_NOT_COPIED = ("security.capability", "security.evm", "security.ima", DEFAULT_ACL)  # they belong to the old content
+_NOT_COPIED = ("security.capability", "security.evm", "security.ima", DEFAULT_ACL)  # these are about the old content
 
-PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # macOS, where a control node may be, has none
+PATH_ONLY = getattr(os, "O_PATH", os.O_RDONLY)  # macOS, which a control node may run on, has no O_PATH
 _NO_LINK = os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTRS = hasattr(os, "listxattr")
 
 
-class Untrusted(PpinError):
-    """What somebody could have put there to lead this run elsewhere."""
+class UntrustedFile(PpinError):
+    """A file, directory or link that another user could have created to redirect this run."""
 
     def __init__(self, what: str, path: str, uid: int) -> None:
         super().__init__(
@@ -55,18 +55,18 @@ class Untrusted(PpinError):
         )
 
 
-def native(text: str) -> str:
-    """A text that Python gives to the operating system in UTF-8, also Python 3.6 in the locale C, which knows ASCII."""
+def os_text(text: str) -> str:
+    """Convert a text so that Python passes it to the operating system in UTF-8, also Python 3.6 in the locale C."""
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
 
 
-def shown(text: str) -> str:
-    """What native has made, as text again."""
+def display_text(text: str) -> str:
+    """The reverse of os_text: convert a path to a text for a result."""
     return os.fsencode(text).decode("utf-8", "replace") if any("\udc80" <= char <= "\udcff" for char in text) else text
 
 
 def user_name(uid: int) -> str:
-    """The name of a user, or the number when it has none."""
+    """Return the name of a user, or the number when it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -74,21 +74,23 @@ def user_name(uid: int) -> str:
 
 
 def group_name(gid: int) -> str:
-    """The name of a group, or the number when it has none."""
+    """Return the name of a group, or the number when it has no name."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
 
 
-def _trusted(uid: int) -> bool:
+def _is_trusted(uid: int) -> bool:
     return uid in (0, os.geteuid())
 
 
 class Directory:
-    """An open directory, and what is done in it by name: no name is followed if it is a link.
+    """An open directory, and operations on its files by name. No symbolic link is followed.
 
-    path: as it was when it was opened, without a link in it. A context, at whose end it is closed.
+    A context manager, which closes the directory at its end.
+
+    :ivar path: when it was opened, with symbolic links resolved.
     """
 
     def __init__(self, fd: int, path: str) -> None:
@@ -103,43 +105,45 @@ class Directory:
         os.close(self.fd)
 
     @property
-    def others_write(self) -> bool:
-        """Whether a user who is not trusted can put something in. An ACL shows in the bits of the group."""
-        return not _trusted(self.status.st_uid) or bool(self.status.st_mode & 0o022)
+    def others_can_write(self) -> bool:
+        """Whether a user other than root and that of the run can create files in it. ACLs show in the group's bits."""
+        return not _is_trusted(self.status.st_uid) or bool(self.status.st_mode & 0o022)
 
     @property
     def is_private(self) -> bool:
-        """Whether only trusted users can rename or remove what trusted users have put in."""
-        return _trusted(self.status.st_uid) and (
+        """Whether only root and the user of the run can rename or remove their files in it."""
+        return _is_trusted(self.status.st_uid) and (
             not self.status.st_mode & 0o022 or bool(self.status.st_mode & stat.S_ISVTX)
         )
 
     def path_of(self, name: str) -> str:
         return os.path.join(self.path, name)
 
-    def look(self, name: str) -> os.stat_result:
+    def lstat(self, name: str) -> os.stat_result:
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
 
     def names(self) -> t.List[str]:
         return os.listdir(self.fd)
 
     def check(self, name: str, status: os.stat_result) -> None:
-        """Whether what is there under a name may be used. :raises Untrusted:
+        """Check that an entry of this directory may be used. :raises UntrustedFile:
 
-        It may if it belongs to root or the user of the run, or if nobody else can put anything into this directory.
-        Somebody who owns the directory (such as the user primus after the vendor's installation from .tar.gz) may own
-        files and directories in it too, but no link.
+        It may if it belongs to root or the user of the run, or if nobody else can create files in this directory. The
+        owner of the directory (such as the user primus after the vendor's installation from .tar.gz) may own files and
+        directories in it, too, but no symbolic links.
+
+        :arg status: of the entry, by lstat().
         """
         link = stat.S_ISLNK(status.st_mode)
-        if _trusted(status.st_uid) and not (link and status.st_nlink > 1):  # a link of root's under another name
+        if _is_trusted(status.st_uid) and not (link and status.st_nlink > 1):  # a hard link to a symbolic link of root
             return
-        if not self.others_write or (not link and status.st_uid == self.status.st_uid):
+        if not self.others_can_write or (not link and status.st_uid == self.status.st_uid):
             return
         kind = "The link" if link else "The directory" if stat.S_ISDIR(status.st_mode) else "The file"
-        raise Untrusted(kind, self.path_of(name), status.st_uid)
+        raise UntrustedFile(kind, self.path_of(name), status.st_uid)
 
-    def enter(self, name: str, flags: int = os.O_RDONLY) -> "Directory":
-        """A directory in this one. :raises OSError, Untrusted:"""
+    def subdirectory(self, name: str, flags: int = os.O_RDONLY) -> "Directory":
+        """Open a subdirectory, the directory itself ("."), its parent ("..") or "/". :raises OSError, UntrustedFile:"""
         path = {".": self.path, "..": os.path.dirname(self.path), "/": "/"}.get(name)
         directory = Directory(
             os.open(name, flags | os.O_DIRECTORY | _NO_LINK, dir_fd=self.fd), path or self.path_of(name)
@@ -147,14 +151,14 @@ class Directory:
         try:
             if path is None:
                 self.check(name, directory.status)
-        except Untrusted:
+        except UntrustedFile:
             os.close(directory.fd)
             raise
         return directory
 
     @contextlib.contextmanager
     def open(self, name: str, flags: int = os.O_RDONLY) -> t.Iterator[int]:
-        """A descriptor of a regular file. :raises OSError, Untrusted: when there is none, or it may not be used."""
+        """Open a regular file; yields a descriptor. :raises OSError, UntrustedFile:"""
         try:
             fd = os.open(name, flags | os.O_NONBLOCK | _NO_LINK, dir_fd=self.fd)
         except OSError as exc:
@@ -171,18 +175,18 @@ class Directory:
             os.close(fd)
 
     def read(self, name: str) -> bytes:
-        """:raises OSError, Untrusted:"""
+        """Read a regular file. :raises OSError, UntrustedFile:"""
         with self.open(name) as fd:
             return read_all(fd)
 
     def remove(self, name: str, depth: int = DEPTH_LIMIT, owner: t.Optional[int] = None) -> None:
-        """Remove a file, a link, or a directory with all that is in it. :raises OSError:
+        """Remove a file, a symbolic link, or a directory with all its content. :raises OSError:
 
-        depth: how deep it may be; 0 for no directory. Whoever may write to this one could have moved a directory here
-        that somebody else has in it, and that they could not empty themselves.
-        owner: the user to whom all of it must belong.
+        :arg depth: levels of subdirectories; 0: not a directory. A user who may write to this directory could have
+            moved a directory of another user here, which they could not empty themselves.
+        :arg owner: the user id that all of it must belong to; None: any.
         """
-        status = self.look(name)
+        status = self.lstat(name)
         if owner is not None and status.st_uid != owner:
             raise OSError(errno.EPERM, "It belongs to %s" % user_name(status.st_uid), self.path_of(name))
         if not stat.S_ISDIR(status.st_mode):
@@ -194,44 +198,44 @@ class Directory:
         with Directory(fd, self.path_of(name)) as directory:
             if directory.status.st_dev != self.status.st_dev:
                 raise OSError(errno.EBUSY, "Something is mounted there", directory.path)
-            if owner is not None and directory.status.st_uid != owner:  # it was swapped
+            if owner is not None and directory.status.st_uid != owner:  # it was replaced since lstat()
                 raise OSError(errno.EPERM, "It belongs to somebody else", directory.path)
             for inner in directory.names():
                 directory.remove(inner, depth - 1, owner)
         os.rmdir(name, dir_fd=self.fd)
 
     def sync(self) -> None:
-        with contextlib.suppress(OSError):  # not every file system can sync a directory; and the file is in place
+        with contextlib.suppress(OSError):  # not every file system can sync a directory
             os.fsync(self.fd)
 
 
-def private_only(directory: Directory) -> None:
-    """For open_directory: nobody but root and the user of the run can rename any part of the path."""
+def require_private(directory: Directory) -> None:
+    """For open_directory: require that only root and the user of the run can rename any part of the path."""
     if not directory.is_private:
-        raise Untrusted("The directory", directory.path, directory.status.st_uid)
+        raise UntrustedFile("The directory", directory.path, directory.status.st_uid)
 
 
 def open_directory(
-    path: str, judge: t.Optional[t.Callable[[Directory], None]] = None, flags: int = os.O_RDONLY
+    path: str, check_each: t.Optional[t.Callable[[Directory], None]] = None, flags: int = os.O_RDONLY
 ) -> Directory:
-    """Walk to a directory. :raises OSError, Untrusted:
+    """Open a directory, each part of the path relative to the one before. :raises OSError, UntrustedFile:
 
-    judge: called with each directory on the way, and this one; it may raise.
-    flags: PATH_ONLY for one that need not be readable, in which things are only done by name.
+    :arg check_each: called with each directory of the path, from / to the last one; it may raise an exception.
+    :arg flags: PATH_ONLY for a directory that need not be readable, because it is not listed.
     """
     parts = os.path.join(os.getcwd(), path).split("/")[::-1]
     here = Directory(os.open("/", PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC), "/")
     links = 0
     try:
         while True:
-            if judge is not None:
-                judge(here)
+            if check_each is not None:
+                check_each(here)
             while parts and parts[-1] in ("", "."):
                 parts.pop()
             if not parts:
-                return here.enter(".", flags)
+                return here.subdirectory(".", flags)
             name = parts.pop()
-            status = here.look(name)
+            status = here.lstat(name)
             if stat.S_ISLNK(status.st_mode):
                 here.check(name, status)
                 links += 1
@@ -239,9 +243,9 @@ def open_directory(
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
                 target = os.readlink(name, dir_fd=here.fd)
                 parts += target.split("/")[::-1]
-                following = here.enter("/" if target.startswith("/") else ".", PATH_ONLY)
+                following = here.subdirectory("/" if target.startswith("/") else ".", PATH_ONLY)
             else:
-                following = here.enter(name, PATH_ONLY)
+                following = here.subdirectory(name, PATH_ONLY)
             os.close(here.fd)
             here = following
     except OSError as exc:
@@ -251,32 +255,33 @@ def open_directory(
         os.close(here.fd)
 
 
-def make_directory(path: str, judge: t.Optional[t.Callable[[Directory], None]] = None) -> None:
-    """Make a directory for this user only, and those above it that are missing. :raises OSError, Untrusted:
+def make_directory(path: str, check_each: t.Optional[t.Callable[[Directory], None]] = None) -> None:
+    """Create a directory with mode 0700, and its parents if they are missing. :raises OSError, UntrustedFile:
 
-    path, judge: as for open_directory; path is absolute.
+    :arg path: absolute.
+    :arg check_each: as for open_directory.
     """
     try:
-        open_directory(path, judge, PATH_ONLY).__exit__()
+        open_directory(path, check_each, PATH_ONLY).__exit__()
     except FileNotFoundError:
         above, name = os.path.split(path.rstrip("/"))
-        make_directory(above, judge)
-        with open_directory(above, judge, PATH_ONLY) as directory, contextlib.suppress(FileExistsError):
+        make_directory(above, check_each)
+        with open_directory(above, check_each, PATH_ONLY) as directory, contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=directory.fd)
 
 
 def open_parent(path: str) -> t.Tuple[Directory, str]:
-    """The directory of a file, and the name of the file in it. :raises OSError, Untrusted:"""
+    """Open the directory of a file. Return it and the name of the file. :raises OSError, UntrustedFile:"""
     return open_directory(os.path.dirname(path) or "."), os.path.basename(path)
 
 
 def real_path(path: str) -> str:
-    """Where a path leads, which need not be there; no link is in that. :raises OSError, Untrusted:"""
+    """Resolve all symbolic links of a path, which need not exist. :raises OSError, UntrustedFile:"""
     for _link in range(LINK_LIMIT):
         directory, name = open_parent(path)
         with directory:
             try:
-                status = directory.look(name)
+                status = directory.lstat(name)
             except FileNotFoundError:
                 return directory.path_of(name)
             if not stat.S_ISLNK(status.st_mode):
@@ -287,28 +292,28 @@ def real_path(path: str) -> str:
 
 
 def check_file(path: str) -> None:
-    """Whether a file, if there is one, may be used. :raises OSError, Untrusted:"""
+    """Check that a file may be used, if it exists. :raises OSError, UntrustedFile:"""
     directory, name = open_parent(real_path(path))
     with directory, contextlib.suppress(FileNotFoundError):
-        directory.check(name, directory.look(name))
+        directory.check(name, directory.lstat(name))
 
 
 def read_file(path: str) -> bytes:
-    """:raises OSError, Untrusted:"""
+    """Read a regular file. :raises OSError, UntrustedFile:"""
     directory, name = open_parent(path)
     with directory:
         return directory.read(name)
 
 
 def read_all(fd: int) -> bytes:
-    """What is in a file, from its beginning."""
+    """Read a file from its beginning."""
     os.lseek(fd, 0, os.SEEK_SET)
     with os.fdopen(os.dup(fd), "rb") as file:
         return file.read()
 
 
 def write_all(fd: int, content: bytes) -> None:
-    """Make it the whole content of a file, in as few calls as possible, for good."""
+    """Replace the content of an open file and sync it, in as few calls as possible."""
     os.lseek(fd, 0, os.SEEK_SET)
     view = memoryview(content)
     while view:
@@ -322,23 +327,28 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 class NewFile:
-    """A file on its way to its place in a directory: a context, at whose end it is in its place or gone.
+    """A temporary file that replaces another by a rename. A context manager, which removes it if it was not renamed.
 
-    It has its attributes, and room on the disk, before anything is in it. So what cannot work fails on entry.
+    On entry it gets its attributes and its disk space, before it has any content. What cannot work fails then.
 
-    like: a descriptor of the file whose owner, group, permissions, ACL and label it gets; or else it gets mode, and no
-    ACL, whatever the directory would give it.
-    room: bytes that it may have.
+    :arg attributes_from: a descriptor of a file whose owner, group, permissions, ACL and label it gets. None: it gets
+        `mode`, and no ACL, not even the default ACL of the directory.
+    :arg reserve: bytes of disk space to reserve.
     """
 
     def __init__(
-        self, directory: Directory, name: str, like: t.Optional[int] = None, mode: int = 0o600, room: int = 0
+        self,
+        directory: Directory,
+        name: str,
+        attributes_from: t.Optional[int] = None,
+        mode: int = 0o600,
+        reserve: int = 0,
     ) -> None:
         self.directory = directory
         self.name = name
-        self.like = like
+        self.attributes_from = attributes_from
         self.mode = mode
-        self.room = room
+        self.reserve = reserve
         self.temporary = name + ".new-" + binascii.hexlify(os.urandom(8)).decode("ascii")
         self.fd = -1
 
@@ -346,15 +356,15 @@ class NewFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK
         self.fd = os.open(self.temporary, flags, 0o600, dir_fd=self.directory.fd)
         try:
-            with contextlib.suppress(OSError):  # it tells the next run that this one is alive
+            with contextlib.suppress(OSError):  # for is_in_use(), which other runs call
                 fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if self.like is None:
+            if self.attributes_from is None:
                 _remove_acl(self.fd)
                 os.fchmod(self.fd, self.mode)
             else:
-                copy_attributes(self.like, self.fd, self.directory.path_of(self.name))
-            if self.room:
-                write_all(self.fd, bytes(self.room))
+                copy_attributes(self.attributes_from, self.fd, self.directory.path_of(self.name))
+            if self.reserve:
+                write_all(self.fd, bytes(self.reserve))
         except BaseException:
             self.__exit__()
             raise
@@ -367,9 +377,9 @@ class NewFile:
         os.close(self.fd)
 
     def put_in_place(self, content: bytes, check: t.Optional[t.Callable[[], None]] = None) -> None:
-        """Rename it to its place with this content, also when power is lost. :raises OSError, PpinError:
+        """Write the content and rename the file, durably. :raises OSError, PpinError:
 
-        check: the last that is done before; it may raise.
+        :arg check: called just before the rename; it may raise an exception.
         """
         write_all(self.fd, content)
         if check is not None:
@@ -377,7 +387,7 @@ class NewFile:
         os.rename(self.temporary, self.name, src_dir_fd=self.directory.fd, dst_dir_fd=self.directory.fd)
         self.temporary = ""
         self.directory.sync()
-        new, there = os.fstat(self.fd), self.directory.look(self.name)
+        new, there = os.fstat(self.fd), self.directory.lstat(self.name)
         if (new.st_dev, new.st_ino) != (there.st_dev, there.st_ino):
             raise PpinError(
                 "%s was replaced by another process at the same time" % self.directory.path_of(self.name),
@@ -386,40 +396,40 @@ class NewFile:
             )
 
 
-def replace_file(path: str, content: bytes, like: t.Optional[str] = None, mode: int = 0o600) -> None:
-    """Put content at path, whole or not at all, also when power is lost; a link there is replaced.
+def replace_file(path: str, content: bytes, attributes_from: t.Optional[str] = None, mode: int = 0o600) -> None:
+    """Write a file atomically and durably. A symbolic link at the path is replaced.
 
-    like: a file in the same directory whose owner, group, permissions, ACL and label it gets. Without it, the file gets
-    mode, and no ACL.
-    :raises OSError, PpinError: when it cannot be written; the old file is then as it was.
+    :arg attributes_from: a file in the same directory whose owner, group, permissions, ACL and label it gets. None: it
+        gets `mode`, and no ACL.
+    :raises OSError, PpinError: when it cannot be written; the old file is then unchanged.
     """
     directory, name = open_parent(path)
     with directory:
-        remove_temporary(directory, name)
-        if like is None:
+        remove_temporary_files(directory, name)
+        if attributes_from is None:
             with NewFile(directory, name, mode=mode) as new:
                 new.put_in_place(content)
         else:
-            with directory.open(os.path.basename(like)) as source, NewFile(directory, name, source) as new:
+            with directory.open(os.path.basename(attributes_from)) as source, NewFile(directory, name, source) as new:
                 new.put_in_place(content)
 
 
-def remove_temporary(directory: Directory, name: str) -> None:
-    """Remove what runs that died have left when they were replacing a file."""
+def remove_temporary_files(directory: Directory, name: str) -> None:
+    """Remove the temporary files that interrupted runs have left when they were replacing a file."""
     for other in directory.names():
-        if other.startswith(name) and TEMPORARY.match(other[len(name) :]) and not is_alive(directory, other):
+        if other.startswith(name) and TEMPORARY.match(other[len(name) :]) and not is_in_use(directory, other):
             with contextlib.suppress(OSError):
                 directory.remove(other, depth=0)
 
 
-def is_alive(directory: Directory, name: str) -> bool:
-    """Whether the run that made a file or directory still runs, which holds a lock on it until it ends."""
+def is_in_use(directory: Directory, name: str) -> bool:
+    """Whether the run that created a file or directory still runs: it holds a lock on it until it ends."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_LINK, dir_fd=directory.fd)
     except OSError:
         return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: NFS refuses the other to who only reads
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: NFS refuses an exclusive lock on a file open to read
     except OSError as exc:
         return exc.errno == errno.EAGAIN
     finally:
@@ -431,10 +441,10 @@ def is_alive(directory: Directory, name: str) -> bool:
 
 
 def copy_attributes(source: int, target: int, path: str) -> None:
-    """Give a file, as a descriptor, the owner, group, ACL, label and permissions of another, and nothing else.
+    """Give an open file the owner, group, ACL, label and permissions of another one.
 
-    path: what it is to be, for messages.
-    :raises OSError, PpinError: when one of them cannot be given.
+    :arg path: the path of the file, for messages.
+    :raises OSError, PpinError: when one of them cannot be set.
     """
     wanted, present = os.fstat(source), os.fstat(target)
     uid = -1 if wanted.st_uid == present.st_uid else wanted.st_uid
@@ -453,7 +463,7 @@ def copy_attributes(source: int, target: int, path: str) -> None:
             ) from None
     if _XATTRS:
         _copy_xattrs(source, target)
-    os.fchmod(target, stat.S_IMODE(wanted.st_mode))  # after the ACL, whose mask it sets to what it is there
+    os.fchmod(target, stat.S_IMODE(wanted.st_mode))  # after the ACL, because it sets the mask of the ACL
 
 
 def _copy_xattrs(source: int, target: int) -> None:
@@ -472,7 +482,7 @@ def _copy_xattrs(source: int, target: int) -> None:
 
 
 def _remove_acl(fd: int) -> None:
-    """The ACL that a new file gets from the default ACL of its directory."""
+    """Remove the ACL that a new file gets from the default ACL of its directory."""
     if _XATTRS:
         try:
             os.removexattr(fd, ACCESS_ACL)
@@ -489,26 +499,28 @@ def set_permissions(
     mode: t.Any,
     exact: bool = False,
 ) -> bool:
-    """Give a file the owner, group and mode that were asked for, as far as they are. Returns whether that changes any.
+    """Set owner, group and mode of a file or directory. Return whether that changes anything.
 
-    exact: remove its ACL, too, and of a directory the one that new files in it would get.
-    Nothing is changed in check mode. :raises OSError, PpinError:
+    In check mode nothing is changed. :raises OSError, PpinError:
+
+    :arg owner: name or number; None: unchanged, as with group and mode.
+    :arg exact: also remove its ACL, and the default ACL of a directory.
     """
     directory, name = open_parent(path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory)
-        if exact and stat.S_ISDIR(directory.look(name).st_mode):
-            fd = stack.enter_context(directory.enter(name)).fd
+        if exact and stat.S_ISDIR(directory.lstat(name).st_mode):
+            fd = stack.enter_context(directory.subdirectory(name)).fd
         else:
             fd = stack.enter_context(directory.open(name))
         present = os.fstat(fd)
         has_acl = exact and bool(_acls(fd))
-        uid = _id_of("owner", owner, lambda user: pwd.getpwnam(user).pw_uid)
-        gid = _id_of("group", group, lambda user: grp.getgrnam(user).gr_gid)
+        uid = _look_up_id("owner", owner, lambda user: pwd.getpwnam(user).pw_uid)
+        gid = _look_up_id("group", group, lambda user: grp.getgrnam(user).gr_gid)
         uid = -1 if uid == present.st_uid else uid
         gid = -1 if gid == present.st_gid else gid
         bits = stat.S_IMODE(present.st_mode)
-        wanted = bits if mode is None else _octal(module, present, mode)
+        wanted = bits if mode is None else _mode_bits(module, present, mode)
         if not module.check_mode:
             if (uid, gid) != (-1, -1):
                 os.fchown(fd, uid, gid)
@@ -526,7 +538,7 @@ def _acls(fd: int) -> t.List[str]:
         return []
 
 
-def _id_of(option: str, value: t.Optional[str], look_up: t.Callable[[str], int]) -> int:
+def _look_up_id(option: str, value: t.Optional[str], look_up: t.Callable[[str], int]) -> int:
     if value is None:
         return -1
     try:
@@ -539,7 +551,7 @@ def _id_of(option: str, value: t.Optional[str], look_up: t.Callable[[str], int])
         raise PpinError("There is no %s '%s'" % (option, value), cls="config", hint="Correct %s." % option) from None
 
 
-def _octal(module: AnsibleModule, status: os.stat_result, mode: t.Any) -> int:
+def _mode_bits(module: AnsibleModule, status: os.stat_result, mode: t.Any) -> int:
     try:
         return mode if isinstance(mode, int) else int(str(mode), 8)
     except ValueError:
@@ -550,16 +562,16 @@ def _octal(module: AnsibleModule, status: os.stat_result, mode: t.Any) -> int:
         raise PpinError("%s is no mode: %s" % (mode, exc), cls="config", hint="Correct mode.") from exc
 
 
-# What there is to say of a file
+# Facts
 
 
 _ACL_TAGS = {0x02: "user", 0x08: "group"}
 
 
 def acl_entries(path: str) -> t.List[str]:
-    """The entries of an ACL that name a user or a group, as `user:NAME:rw-`; with default: before it if inherited.
+    """Return the ACL entries that name a user or a group, as `user:NAME:rw-`, limited to the mask of the ACL.
 
-    What an entry gives is cut to the mask of the ACL.
+    Those of the default ACL of a directory begin with `default:`.
     """
     found = []
     for name, prefix in ((ACCESS_ACL, ""), (DEFAULT_ACL, "default:")):
@@ -578,7 +590,7 @@ def acl_entries(path: str) -> t.List[str]:
 
 
 def link_facts(path: str) -> t.Dict[str, t.Any]:
-    """Whether a path is a link, and whether the modules refuse what is there."""
+    """Return the target of a symbolic link, and why the modules refuse to use the file; None if they do not."""
     facts: t.Dict[str, t.Any] = {"link": None, "refused": None}
     try:
         facts["link"] = os.readlink(path) if os.path.islink(path) else None
@@ -586,5 +598,5 @@ def link_facts(path: str) -> t.Dict[str, t.Any]:
     except PpinError as exc:
         facts["refused"] = exc.msg
     except OSError:
-        pass  # what cannot be looked at is said elsewhere
+        pass  # the module reports it in another part of its result
     return facts

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The options of the attempt gate. The action plugins use them; of the modules, some are told what the gate knows."""
+"""The options of the attempt gate, and the option in which an action plugin gives the gate's findings to a module."""
 
 import typing as t
 
@@ -14,7 +14,7 @@ GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 }
 """The options of the doc fragment `ppin.gate`."""
 
-GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
+GATE_FINDINGS_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
     "gate_says": {
         "type": "dict",
         "options": {
@@ -25,16 +25,16 @@ GATE_SAYS: t.Dict[str, t.Dict[str, t.Any]] = {
         },
     },
 }
-"""What the action plugin tells a module that logs in. Documented where the module is; users do not set it."""
+"""The gate's findings, which the action plugin gives to a module that logs in. Users do not set this option."""
 
 
-class GateSays(t.NamedTuple):
-    """The option `gate_says`.
+class GateFindings(t.NamedTuple):
+    """The value of the option `gate_says`.
 
-    :ivar look: check mode, but the verdict of a login is noted, as it was really made.
-    :ivar checked: partitions of whose present entry the verdict in the ledger is of this run.
-    :ivar stale: origins of permanent secrets that the HSM rejects, as several clients found.
-    :ivar origins: of what this run fetches, by partition.
+    :ivar look: record the verdict of a login in check mode, too. The gate observes in check mode before the run.
+    :ivar checked: partitions whose verdict in the ledger is from a login of this run.
+    :ivar stale: origins of permanent secrets that several clients have found to be rejected.
+    :ivar origins: the origins to record for the secrets that this run fetches, by partition.
     """
 
     look: bool = False
@@ -43,5 +43,5 @@ class GateSays(t.NamedTuple):
     origins: t.Mapping[str, str] = {}  # noqa: RUF012 (never changed)
 
     @classmethod
-    def of(cls, params: t.Mapping[str, t.Any]) -> "GateSays":
+    def of(cls, params: t.Mapping[str, t.Any]) -> "GateFindings":
         return cls(**(params.get("gate_says") or {}))

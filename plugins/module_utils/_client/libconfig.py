@@ -1,24 +1,24 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads the syntax of libconfig, of which primus.cfg and .secrets.cfg consist.
+"""Parse the libconfig syntax of primus.cfg and .secrets.cfg.
 
 Sources: https://hyperrealm.github.io/libconfig/ and scanner and grammar of its versions 1.5 to 1.8.2. It is not known
-which version is in ppin, and they differ. What one version reads and another refuses is read here, as ppin is the judge
-of that. What two versions read as two values is UNSURE, which nothing may be decided on. Where they differ:
+which version ppin uses. What only some versions accept is accepted here, as ppin reports it if it does not. What two
+versions read as different values becomes AMBIGUOUS, and callers must not decide anything on it. The differences:
 
 - A decimal number with a leading zero is octal in 1.6 to 1.8 (strtoll with base 0), and decimal in 1.5 and from 1.8.1
-  on. So 010 is UNSURE; 08 is 8 or refused.
+  on. So 010 is AMBIGUOUS; 08 is 8 or refused.
 - 0b… exists from 1.8 on, 0o… and 0q… from 1.8.1 on.
 - A number in another base that takes more than 31 bits is truncated, negative, or of 64 bits. A decimal one of more
   than 64 bits is refused or saturates.
 - The escapes \\a, \\b and \\v exist from 1.8 on. Before, the backslash stays in the string, as it does before every
   character that makes no escape. \\x00 ends a string or is left out of it.
 - A trailing comma in a list or array exists from 1.7 on.
-- All of them refuse a byte order mark, unless the application skips the one at the start of a file, as is done here.
+- All of them refuse a byte order mark, unless the application skips the one at the start of a file. This parser does.
 - All of them refuse a name that is set twice, unless the application asks for the last one.
 - The path of an @include is relative to a directory that the application sets, and by default to that in which it runs.
-  What ppin sets is not known. So both the directory of primus.cfg and that of the file with the @include count, too.
+  What ppin sets is not known, so the directory of primus.cfg and that of the file with the @include are searched, too.
 """
 
 import os
@@ -26,16 +26,16 @@ import re
 import typing as t
 
 DEPTH_LIMIT = 50
-"""Groups, lists and arrays in one another. A primus.cfg has 5."""
+"""Nesting of groups, lists and arrays. A primus.cfg has 5 levels."""
 
 INCLUDE_LIMIT = 10
-"""Files that include one another, as in libconfig."""
+"""Nesting of included files, as in libconfig."""
 
 SIZE_LIMIT = 4 * 1024 * 1024
 """Bytes of all files together. A primus.cfg with a thousand slots at ten HSMs has some 1.5 million."""
 
 FILE_LIMIT = 100
-"""Files that are included, however deep."""
+"""Number of included files."""
 
 INT_MAX = 2**31 - 1
 
@@ -50,96 +50,96 @@ _TOKEN = re.compile(
     re.S | re.X,
 )
 _REST_OF_INCLUDE = re.compile(rb"[ \t\r]*(?:(?:#|//)[^\n]*)?(?:\n|\Z)")
-_MARK = b"\xef\xbb\xbf"
-_BEGINS = (
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_ERRORS_BY_START = (
     (b'"', "a string does not end"),
     (b"/*", "a comment does not end"),
     (b"@", "this is no @include of a file, such as libconfig reads"),
-    (_MARK, "there is a byte order mark, which libconfig does not read here"),
+    (_BYTE_ORDER_MARK, "there is a byte order mark, which libconfig does not read here"),
 )
 _ESCAPE = re.compile(rb'\\(?:[xX]([0-9A-Fa-f]{2})|([nrtf\\"abv]))')
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"f": b"\f"}
-_UNSURE_ESCAPES = (b"a", b"b", b"v")
+_AMBIGUOUS_ESCAPES = (b"a", b"b", b"v")
 _OCTAL = re.compile(r"[-+]?0[0-7]+")
 _BASES = {"x": 16, "b": 2, "o": 8, "q": 8}
 
 
-class Where(t.NamedTuple):
-    """A line of a file. path is None for a text that is in no file."""
+class Location(t.NamedTuple):
+    """A line of a file. `path` is None for a text that is not in a file."""
 
     path: t.Optional[str]
     line: int
 
 
-class NotUnderstood(ValueError):
-    """What is wrong with a text, and where. Never shows anything of it, as that may be a password."""
+class LibconfigError(ValueError):
+    """A text cannot be parsed. Message and attributes have nothing of its content, which may be a password."""
 
-    def __init__(self, where: Where, reason: str) -> None:
-        self.file = where.path and where.path.encode("utf-8", "replace").decode("utf-8")
-        self.line = where.line
+    def __init__(self, location: Location, reason: str) -> None:
+        self.file = location.path and location.path.encode("utf-8", "replace").decode("utf-8")
+        self.line = location.line
         self.reason = reason
         super().__init__("%sline %d: %s" % (self.file + ", " if self.file else "", self.line, reason))
 
 
 class Group(t.Dict[str, t.Any]):
-    """Settings by name: dictionaries like this one, lists, strings, integers, floats, booleans, or UNSURE.
+    """A group: values by the names of the settings. A value is a Group, list, str, int, float, bool or AMBIGUOUS.
 
-    :ivar where: where it begins.
-    :ivar places: where each setting is, by name.
+    :ivar location: of its beginning.
+    :ivar locations: of each setting, by name.
     """
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, location: Location) -> None:
         super().__init__()
-        self.where = where
-        self.places: t.Dict[str, Where] = {}
+        self.location = location
+        self.locations: t.Dict[str, Location] = {}
 
 
-class _Unsure:
+class _Ambiguous:
     def __repr__(self) -> str:
-        return "UNSURE"
+        return "AMBIGUOUS"
 
 
-UNSURE = _Unsure()
+AMBIGUOUS = _Ambiguous()
 """A value that versions of libconfig read differently."""
 
 
 def read(text: str, path: t.Optional[str] = None) -> Group:
-    """The settings of a text.
+    """Parse a text.
 
-    :arg path: the file that the text is in. Without one, an @include is not understood.
-    :raises NotUnderstood: a ValueError, and no other.
+    :arg path: the file that the text is in. None: an @include is an error.
+    :raises LibconfigError: when it cannot be parsed. No other exception is raised.
     """
     parser = _Parser(_Files(path).tokens(text.encode("utf-8", "surrogatepass"), path))
-    return parser.settings(Where(path, 1), "end", b"")
+    return parser.settings(Location(path, 1), "end", b"")
 
 
 class Piece(t.NamedTuple):
-    """A piece of a text. kind: string, name, float, number, sign, include, comment or space."""
+    """A lexical element. kind: string, name, float, number, sign, include, comment or space."""
 
     kind: str
     text: bytes
 
 
 def pieces(text: str) -> t.List[Piece]:
-    """All of a text, each character in one piece. What it includes is not inspected.
+    """Split a whole text into its lexical elements. Included files are not read.
 
-    :raises NotUnderstood: when the syntax is not that of libconfig.
+    :raises LibconfigError: when it cannot be parsed.
     """
     found = list(_pieces(text.encode("utf-8", "surrogatepass")))
-    tokens = [_Token(*piece, where=Where(None, 0)) for piece in found if piece.kind in _TOKENS]
-    _Parser(iter(tokens + [_Token("end", b"", Where(None, 0))])).settings(Where(None, 1), "end", b"")
+    tokens = [_Token(*piece, location=Location(None, 0)) for piece in found if piece.kind in _TOKENS]
+    _Parser(iter(tokens + [_Token("end", b"", Location(None, 0))])).settings(Location(None, 1), "end", b"")
     return found
 
 
 def _pieces(content: bytes) -> t.Iterator[Piece]:
     position = 0
-    if content.startswith(_MARK):
-        position = len(_MARK)
-        yield Piece("space", _MARK)
+    if content.startswith(_BYTE_ORDER_MARK):
+        position = len(_BYTE_ORDER_MARK)
+        yield Piece("space", _BYTE_ORDER_MARK)
     while position < len(content):
         match = _TOKEN.match(content, position)
         if match is None:
-            raise NotUnderstood(Where(None, content.count(b"\n", 0, position) + 1), "it is no libconfig")
+            raise LibconfigError(Location(None, content.count(b"\n", 0, position) + 1), "it is no libconfig")
         position = match.end()
         kind = match.lastgroup or ("comment" if match.group()[:1] in (b"#", b"/") else "space")
         yield Piece(kind, match.group())
@@ -151,11 +151,11 @@ _TOKENS = ("string", "name", "float", "number", "sign")
 class _Token(t.NamedTuple):
     kind: str  # one of _TOKENS, or end
     text: bytes
-    where: Where
+    location: Location
 
 
 class _Files:
-    """The tokens of a file and of those that it includes, in the order in which libconfig reads them."""
+    """Yields the tokens of a file and of the files that it includes, in the order in which libconfig reads them."""
 
     def __init__(self, top: t.Optional[str]) -> None:
         self.top = top
@@ -166,59 +166,63 @@ class _Files:
     def tokens(self, content: bytes, path: t.Optional[str]) -> t.Iterator[_Token]:
         self.size += len(content)
         if self.size > SIZE_LIMIT:
-            raise NotUnderstood(Where(path, 1), "it has more than %d bytes, with what it includes" % SIZE_LIMIT)
+            raise LibconfigError(Location(path, 1), "it has more than %d bytes, with what it includes" % SIZE_LIMIT)
         self.open.append(os.path.realpath(path) if path else "")
-        content = content[len(_MARK) :] if content.startswith(_MARK) else content
+        content = content[len(_BYTE_ORDER_MARK) :] if content.startswith(_BYTE_ORDER_MARK) else content
         position = counted = 0
         line = 1
         while position < len(content):
             match = _TOKEN.match(content, position)
             line += content.count(b"\n", counted, position)
             counted = position
-            where = Where(path, line)
+            location = Location(path, line)
             if match is None:
-                reasons = [reason for begin, reason in _BEGINS if content.startswith(begin, position)]
-                raise NotUnderstood(where, (reasons or ["there is a character that libconfig does not read here"])[0])
+                reasons = [reason for begin, reason in _ERRORS_BY_START if content.startswith(begin, position)]
+                raise LibconfigError(
+                    location, (reasons or ["there is a character that libconfig does not read here"])[0]
+                )
             position = match.end()
             if match.lastgroup == "include":
                 begin = content.rfind(b"\n", 0, match.start()) + 1
                 if content[begin : match.start()].strip(b" \t") or not _REST_OF_INCLUDE.match(content, position):
-                    raise NotUnderstood(where, "an @include does not have a line of its own")
+                    raise LibconfigError(location, "an @include does not have a line of its own")
                 named = re.sub(rb"\\(.)", rb"\1", match.group("include").split(b'"', 1)[1][:-1])
-                yield from self.included(named, where)
+                yield from self.included(named, location)
             elif match.lastgroup:
-                yield _Token(match.lastgroup, match.group(), where)
+                yield _Token(match.lastgroup, match.group(), location)
         self.open.pop()
         if not self.open:
-            yield _Token("end", b"", Where(path, line + content.count(b"\n", counted)))
+            yield _Token("end", b"", Location(path, line + content.count(b"\n", counted)))
 
-    def included(self, named: bytes, where: Where) -> t.Iterator[_Token]:
-        if where.path is None or self.top is None:
-            raise NotUnderstood(where, "there is an @include")
-        folders = [os.path.dirname(where.path), os.path.dirname(self.top), os.curdir]
-        places = [os.path.join(os.fsencode(folder), named) for folder in folders]
+    def included(self, named: bytes, location: Location) -> t.Iterator[_Token]:
+        if location.path is None or self.top is None:
+            raise LibconfigError(location, "there is an @include")
+        directories = [os.path.dirname(location.path), os.path.dirname(self.top), os.curdir]
+        places = [os.path.join(os.fsencode(directory), named) for directory in directories]
         found = {os.path.realpath(place): place for place in places if os.path.isfile(place)}
         if not found:
-            raise NotUnderstood(where, "the file that it includes does not exist, or is no regular file")
+            raise LibconfigError(location, "the file that it includes does not exist, or is no regular file")
         if len(found) > 1:
-            raise NotUnderstood(where, "it is not known which of two files of this name libconfig includes")
+            raise LibconfigError(location, "it is not known which of two files of this name libconfig includes")
         ((real, place),) = found.items()
         self.count += 1
         if os.fsdecode(real) in self.open:
-            raise NotUnderstood(where, "it includes itself")
+            raise LibconfigError(location, "it includes itself")
         if len(self.open) > INCLUDE_LIMIT or self.count > FILE_LIMIT:
             limits = (INCLUDE_LIMIT, FILE_LIMIT)
-            raise NotUnderstood(where, "more than %d files include one another, or more than %d are included" % limits)
+            raise LibconfigError(
+                location, "more than %d files include one another, or more than %d are included" % limits
+            )
         try:
             with open(place, "rb") as file:
                 content = file.read(SIZE_LIMIT + 1)
         except OSError as exc:
-            raise NotUnderstood(where, "the file that it includes cannot be read: %s" % exc.strerror) from None
+            raise LibconfigError(location, "the file that it includes cannot be read: %s" % exc.strerror) from None
         yield from self.tokens(content, os.fsdecode(place))
 
 
 class _Parser:
-    """A recursive descent over the tokens."""
+    """A recursive descent parser."""
 
     def __init__(self, tokens: t.Iterator[_Token]) -> None:
         self.tokens = tokens
@@ -237,18 +241,18 @@ class _Parser:
             self.take()
         return accepted
 
-    def settings(self, where: Where, kind: str, closing: bytes) -> Group:
-        group = Group(where)
+    def settings(self, location: Location, kind: str, closing: bytes) -> Group:
+        group = Group(location)
         while (self.next.kind, self.next.text) != (kind, closing):
             token = self.take()
             name = token.text.decode("ascii", "replace")
             if token.kind != "name" or _boolean(token) is not None:
                 raise _unexpected(token, "the name of a setting")
             if name in group:
-                raise NotUnderstood(token.where, "a setting is there for the second time")
+                raise LibconfigError(token.location, "a setting is there for the second time")
             if not self.accept(b"=", b":"):
                 raise _unexpected(self.next, "= or :")
-            group.places[name] = token.where
+            group.locations[name] = token.location
             group[name] = self.value()
             self.accept(b";", b",")
         self.take()
@@ -259,8 +263,10 @@ class _Parser:
         if token.kind == "sign" and token.text in (b"{", b"(", b"["):
             self.depth += 1
             if self.depth > DEPTH_LIMIT:
-                raise NotUnderstood(token.where, "it is nested more than %d deep" % DEPTH_LIMIT)
-            inner: t.Any = self.settings(token.where, "sign", b"}") if token.text == b"{" else self.values(token.text)
+                raise LibconfigError(token.location, "it is nested more than %d deep" % DEPTH_LIMIT)
+            inner: t.Any = (
+                self.settings(token.location, "sign", b"}") if token.text == b"{" else self.values(token.text)
+            )
             self.depth -= 1
             return inner
         if token.kind == "string":
@@ -271,7 +277,7 @@ class _Parser:
         if token.kind == "number":
             return _integer(token.text)
         if token.kind == "float":
-            return 0.0  # a float is for nothing here
+            return 0.0  # no setting that is used here is a float
         value = _boolean(token)
         if value is None:
             raise _unexpected(token, "a value")
@@ -281,10 +287,10 @@ class _Parser:
         closing = b")" if opening == b"(" else b"]"
         values: t.List[t.Any] = []
         while not self.accept(closing):
-            where = self.next.where
+            location = self.next.location
             values.append(self.value())
             if opening == b"[" and isinstance(values[-1], (dict, list)):
-                raise NotUnderstood(where, "an array has more than numbers, strings or booleans in it")
+                raise LibconfigError(location, "an array has more than numbers, strings or booleans in it")
             comma = False
             while self.accept(b","):
                 comma = True
@@ -293,10 +299,10 @@ class _Parser:
         return values
 
 
-def _unexpected(token: _Token, expected: str) -> NotUnderstood:
+def _unexpected(token: _Token, expected: str) -> LibconfigError:
     if token.kind == "end":
-        return NotUnderstood(token.where, "the file ends where %s is expected" % expected)
-    return NotUnderstood(token.where, "%s is expected, and there is something else" % expected)
+        return LibconfigError(token.location, "the file ends where %s is expected" % expected)
+    return LibconfigError(token.location, "%s is expected, and there is something else" % expected)
 
 
 def _boolean(token: _Token) -> t.Optional[bool]:
@@ -305,9 +311,9 @@ def _boolean(token: _Token) -> t.Optional[bool]:
 
 def _string(parts: t.Sequence[bytes]) -> t.Any:
     if any(
-        match.group(1) == b"00" or match.group(2) in _UNSURE_ESCAPES for p in parts for match in _ESCAPE.finditer(p)
+        match.group(1) == b"00" or match.group(2) in _AMBIGUOUS_ESCAPES for p in parts for match in _ESCAPE.finditer(p)
     ):
-        return UNSURE
+        return AMBIGUOUS
     return b"".join(_ESCAPE.sub(_unescape, part[1:-1]) for part in parts).decode("utf-8", "replace")
 
 
@@ -321,10 +327,10 @@ def _integer(text: bytes) -> t.Any:
     digits = text.decode("ascii").rstrip("L")
     base = _BASES.get(digits[1:2].lower(), 10)
     if len(digits) > 70:
-        return UNSURE
+        return AMBIGUOUS
     if base != 10:
         number = int(digits[2:], base)
-        return number if number <= INT_MAX else UNSURE
+        return number if number <= INT_MAX else AMBIGUOUS
     number = int(digits)
     octal = int(digits, 8) if _OCTAL.fullmatch(digits) else number
-    return number if number == octal and -(2**63) <= number < 2**63 else UNSURE
+    return number if number == octal and -(2**63) <= number < 2**63 else AMBIGUOUS

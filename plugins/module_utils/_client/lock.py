@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The lock around everything that works on .secrets.cfg."""
+"""The lock that a run holds while it works on .secrets.cfg."""
 
 import contextlib
 import errno
@@ -12,15 +12,15 @@ import time
 import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import open_parent, user_name
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LockFile
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import LockFile
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 
-LOCK_POLL = 0.1
-"""Seconds between two looks at a lock that another run holds."""
+LOCK_POLL_INTERVAL = 0.1
+"""Seconds between two attempts to get a lock that another run holds."""
 
 
 def is_mount_point(path: str) -> bool:
-    """Whether something is mounted at a path, which may be a file. The path has no link in it."""
+    """Whether something is mounted at a path, which may be a file. Symbolic links in the path must be resolved."""
     with contextlib.suppress(OSError), open("/proc/self/mountinfo", "rb") as mounts:
         escaped = [line.split()[4] for line in mounts]
         places = [re.sub(rb"\\([0-7]{3})", lambda octal: bytes([int(octal.group(1), 8)]), place) for place in escaped]
@@ -30,14 +30,15 @@ def is_mount_point(path: str) -> bool:
 
 @contextlib.contextmanager
 def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
-    """Hold the only right to work on a secrets file.
+    """Hold the exclusive lock of a secrets file.
 
-    The directory is what is locked (flock): that leaves no lock file behind, works on a read-only file system, does not
-    depend on the secrets file being there, and the kernel lets go of it however the run ends. Some network file systems
-    have no such lock; there a file in the private directory of this user is what is locked, which excludes other runs
-    of this user on this host. That is removed by whoever has it, and the next run knows of one that was left.
+    The lock is a flock on the directory. It needs no lock file, works on a read-only file system and without a secrets
+    file, and the kernel releases it however the run ends. Some network file systems have no such lock. There, a lock
+    file in the private directory of this user is used, which excludes only other runs of this user on this host. The
+    holder removes it, and the next run removes one that was left.
 
-    timeout: seconds to wait for another run.
+    :arg timeout: seconds to wait for another run.
+    :raises PpinError: after the timeout, or when the directory cannot be opened or locked.
     """
     path = os.path.dirname(secrets_path) or "."
     try:
@@ -53,13 +54,13 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
                 if file is None:
                     fcntl.flock(directory.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                if file.take():
+                if file.try_acquire():
                     stack.callback(file.release)
                     break
             except OSError as exc:
                 if file is not None:
-                    problem = "The directory %s cannot be locked: %s" % (path, exc.strerror)
-                    raise PpinError(problem, cls="permission") from exc
+                    msg = "The directory %s cannot be locked: %s" % (path, exc.strerror)
+                    raise PpinError(msg, cls="permission") from exc
                 if exc.errno not in (errno.EAGAIN, errno.EACCES):
                     file = LockFile(directory.path)
                     continue
@@ -68,17 +69,17 @@ def locked(secrets_path: str, timeout: float) -> t.Iterator[None]:
                     "Another run has been working on %s for more than %d seconds" % (secrets_path, timeout),
                     cls="timeout",
                     hint="No credential was used. Wait for the other run to end, then run again.%s"
-                    % _holder(directory.status if file is None else file.status),
+                    % _describe_holder(directory.status if file is None else file.status),
                 ) from None
-            time.sleep(LOCK_POLL)
+            time.sleep(LOCK_POLL_INTERVAL)
         yield
 
 
 @contextlib.contextmanager
 def all_locked(paths: t.Iterable[str], timeout: float) -> t.Iterator[None]:
-    """Hold the lock of the directory of each file, as locked() does.
+    """Hold the lock of each file's directory, as locked() does.
 
-    Each directory once, and in one order whatever the order of the files: two runs would wait for each other.
+    The directories are sorted, and locked once each, so that two runs cannot wait for each other.
     """
     directories = {}
     for path in paths:
@@ -86,15 +87,15 @@ def all_locked(paths: t.Iterable[str], timeout: float) -> t.Iterator[None]:
             with open_parent(path)[0] as directory:
                 directories[directory.path] = path
         except OSError:
-            directories[os.path.dirname(path)] = path  # locked() says what is wrong with it
+            directories[os.path.dirname(path)] = path  # locked() reports the error
     with contextlib.ExitStack() as stack:
         for _directory, path in sorted(directories.items()):
             stack.enter_context(locked(path, timeout))
         yield
 
 
-def _holder(status: t.Optional[os.stat_result]) -> str:
-    """Who holds the lock on a file, as far as the kernel tells; to be added to a hint."""
+def _describe_holder(status: t.Optional[os.stat_result]) -> str:
+    """Return who holds the lock on a file, as a sentence for a hint; empty when the kernel does not report it."""
     if status is None:
         return ""
     with contextlib.suppress(OSError, ValueError), open("/proc/locks") as locks:

@@ -1,27 +1,27 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Orphans: partitions whose permanent secret is in .secrets.cfg and which primus.cfg does not name.
+"""Orphans: permanent secrets in .secrets.cfg of partitions that primus.cfg does not name.
 
-ppin neither lists nor removes such a secret, so it would stay for good.
+ppin neither lists nor removes such a secret.
 """
 
 import contextlib
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import read_file
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import Workplace
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
     invalid_name_reason,
     read_secret_users,
     read_slots,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import read_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import RunDirectory
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import Ppin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import Paths
 
-# A removal needs no login, so where the HSM is does not matter.
+# A removal needs no login, so the address of the HSM does not matter.
 _CONFIG = """\
 version = "1.0";
 primus : {
@@ -32,7 +32,7 @@ primus : {
 
 
 def orphans(paths: Paths) -> t.Optional[t.List[str]]:
-    """Their names, or None when one of the two files is not understood."""
+    """Return the names of their partitions, or None when one of the two files cannot be parsed."""
     try:
         users = read_secret_users(_text(paths.secrets))
         config = _text(paths.config)
@@ -50,10 +50,11 @@ def _text(path: str) -> str:
 
 
 @contextlib.contextmanager
-def removable(paths: Paths, name: str, timeout: int, warn: t.Callable[[str], None]) -> t.Iterator[Paths]:
-    """The paths with which ppin can remove a secret: of an orphan, with a primus.cfg that names its partition.
+def paths_for_removal(paths: Paths, name: str, timeout: int, warn: t.Callable[[str], None]) -> t.Iterator[Paths]:
+    """Yield the paths with which ppin can remove the secret of a partition. :raises OSError, PpinError:
 
-    It names that partition alone, and is where nobody else can reach it. :raises OSError, PpinError:
+    For an orphan, they have a temporary primus.cfg that names only this partition, in a directory that nobody else can
+    access.
     """
     found = orphans(paths)
     if found is None and name not in _listed(paths, timeout):
@@ -64,7 +65,7 @@ def removable(paths: Paths, name: str, timeout: int, warn: t.Callable[[str], Non
     if name not in (found or []) or invalid_name_reason(name):
         yield paths
         return
-    with Workplace(paths.secrets) as place:
+    with RunDirectory(paths.secrets) as place:
         content = _CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)
         yield paths._replace(config=place.write("primus.cfg", content.encode("utf-8")))
 

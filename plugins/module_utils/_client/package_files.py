@@ -1,9 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The package for a host, from the vendor's .zip, from a directory or given alone; on the control node or a client.
+"""Find and copy the package for a host: from the vendor's .zip, from a directory, or a single file.
 
-An archive is not trusted: nothing of it is used but the bytes of one member, written to a name that the caller chooses.
+Runs on the control node or on the client. An archive is not trusted: only the bytes of one member are used, and they
+are written to a file that the caller names.
 """
 
 import contextlib
@@ -14,55 +15,56 @@ import typing as t
 import zipfile
 import zlib
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import (
     Choice,
     PackageError,
     System,
-    check,
+    check_package,
     form_of,
-    parse,
-    pick,
+    parse_name,
+    pick_package,
 )
 
 MAX_SIZE = 512 * 1024 * 1024
-"""Bytes of an unpacked package; those of the vendor have some ten million."""
+"""Bytes of an unpacked package. The vendor's have some ten million."""
 
 MAX_DEPTH = 3
-"""How many levels of subdirectories of a directory count. Of an archive, all do."""
+"""Levels of subdirectories of a directory that are searched. In an archive, all are."""
 
 _CHUNK = 1024 * 1024
 
 
-def names_in(path: str) -> t.List[str]:
-    """The names of the packages in a directory or an archive, in the vendor's form. :raises PackageError:"""
+def package_names(path: str) -> t.List[str]:
+    """Return the names of the vendor's packages in a directory or an archive. :raises PackageError:"""
     if os.path.isdir(path):
-        return sorted({os.path.basename(file) for file in _files(path)})
-    with _opened(path) as archive:
+        return sorted({os.path.basename(file) for file in _package_paths(path)})
+    with _open_archive(path) as archive:
         return sorted({_base(member.filename) for member in archive.infolist() if _is_package(member)})
 
 
-def choose(path: str, system: System, version: str = "") -> Choice:
-    """The package for a host out of a directory, out of an archive, or the one that path is. :raises PackageError:"""
+def choose_package(path: str, system: System, version: str = "") -> Choice:
+    """Choose the package for a host from a directory or an archive, or check a single package. :raises PackageError:"""
     where = os.path.basename(os.path.normpath(path))
     if os.path.isdir(path) or form_of(path) == "zip":
-        return pick(names_in(path), system, where, version)
+        return pick_package(package_names(path), system, where, version)
     if not form_of(path):
         raise PackageError("%s is no directory and does not end in .deb, .rpm, .tar.gz or .zip" % path)
     if not os.path.isfile(path):
         raise PackageError("There is no file %s" % path)
-    return check(where, system)
+    return check_package(where, system)
 
 
 def copy_package(path: str, name: str, target: str) -> None:
-    """Write the package of this name in a directory or an archive, or path itself, to a new file of mode 0600.
+    """Copy a package to a new file with mode 0600.
 
-    :raises PackageError: when it cannot be had whole; there may be a part of it then.
+    :arg path: a directory or an archive that has the package `name`, or the package itself.
+    :raises PackageError: when it cannot be read completely; `target` may have a part of it then.
     """
     if not os.path.isdir(path) and form_of(path) == "zip":
-        with _opened(path) as archive, archive.open(_member(archive, path, name)) as source:
+        with _open_archive(path) as archive, archive.open(_member(archive, path, name)) as source:
             _write(source, path, name, target)
         return
-    with _understood(path), open(_file(path, name) if os.path.isdir(path) else path, "rb") as file:
+    with _package_errors(path), open(_package_path(path, name) if os.path.isdir(path) else path, "rb") as file:
         _write(file, path, name, target)
 
 
@@ -83,23 +85,23 @@ def _too_large(path: str, name: str) -> PackageError:
 # Directories
 
 
-def _files(path: str) -> t.Iterator[str]:
-    """The paths of the packages in a directory."""
+def _package_paths(path: str) -> t.Iterator[str]:
+    """Yield the paths of the packages in a directory."""
 
     def fail(exc: OSError) -> None:
         raise exc
 
-    with _understood(path):
-        for folder, folders, names in os.walk(path, onerror=fail):
-            if folder != path and os.path.relpath(folder, path).count(os.sep) >= MAX_DEPTH - 1:
-                del folders[:]
-            folders.sort()
-            files = (os.path.join(folder, name) for name in sorted(names) if parse(name))
+    with _package_errors(path):
+        for directory, subdirectories, names in os.walk(path, onerror=fail):
+            if directory != path and os.path.relpath(directory, path).count(os.sep) >= MAX_DEPTH - 1:
+                del subdirectories[:]
+            subdirectories.sort()
+            files = (os.path.join(directory, name) for name in sorted(names) if parse_name(name))
             yield from filter(os.path.isfile, files)
 
 
-def _file(path: str, name: str) -> str:
-    files = [file for file in _files(path) if os.path.basename(file) == name]
+def _package_path(path: str, name: str) -> str:
+    files = [file for file in _package_paths(path) if os.path.basename(file) == name]
     if not files:
         raise PackageError("%s is no longer in %s" % (name, path))
     if not all(filecmp.cmp(files[0], file, shallow=False) for file in files[1:]):
@@ -112,7 +114,7 @@ def _ambiguous(path: str, name: str) -> PackageError:
 
 
 @contextlib.contextmanager
-def _understood(path: str) -> t.Iterator[None]:
+def _package_errors(path: str) -> t.Iterator[None]:
     try:
         yield
     except OSError as exc:
@@ -123,10 +125,10 @@ def _understood(path: str) -> t.Iterator[None]:
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> t.Iterator[zipfile.ZipFile]:
-    """An archive. What is wrong with it, also later on, is a PackageError."""
+def _open_archive(path: str) -> t.Iterator[zipfile.ZipFile]:
+    """Open an archive. Errors of it in the body of the with statement become a PackageError, too."""
     try:
-        with _understood(path), zipfile.ZipFile(path) as archive:
+        with _package_errors(path), zipfile.ZipFile(path) as archive:
             yield archive
     except (NotImplementedError, RuntimeError) as exc:  # a method that zipfile, or this Python, does not have
         raise PackageError("%s cannot be unpacked here: %s. Unpack it first" % (path, exc)) from exc
@@ -135,13 +137,13 @@ def _opened(path: str) -> t.Iterator[zipfile.ZipFile]:
 
 
 def _base(member: str) -> str:
-    """The name without its folders, which archives from Windows may separate in their own way."""
+    """Return the file name of a member. Archives from Windows may have backslashes."""
     return member.replace("\\", "/").rpartition("/")[2]
 
 
 def _is_package(member: zipfile.ZipInfo) -> bool:
     kind = stat.S_IFMT(member.external_attr >> 16)  # 0 when it was packed on Windows
-    return kind in (0, stat.S_IFREG) and parse(_base(member.filename)) is not None
+    return kind in (0, stat.S_IFREG) and parse_name(_base(member.filename)) is not None
 
 
 def _member(archive: zipfile.ZipFile, path: str, name: str) -> zipfile.ZipInfo:

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Looks at a PKCS#11 library with python-pkcs11, in a process of its own: a library may crash or hang.
+"""Query a PKCS#11 library with python-pkcs11, in a process of its own, because a library may crash or hang.
 
 The process is a fork, so that the PIN is neither in the arguments nor in the environment of any process.
 """
@@ -19,7 +19,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 try:
     import pkcs11
 except ImportError:
-    pkcs11 = None  # type: ignore[assignment]  # look() tells
+    pkcs11 = None  # type: ignore[assignment]  # query_library() reports it
 
 CLASSES = ("DATA", "CERTIFICATE", "PUBLIC_KEY", "PRIVATE_KEY", "SECRET_KEY", "DOMAIN_PARAMETERS")
 
@@ -32,7 +32,7 @@ _DATA = b"a text to sign"
 
 
 class Request(t.NamedTuple):
-    """What is asked of a library. login is None, or what to log in with: see Login."""
+    """What to query. `login` is None when no login is to be made."""
 
     library: str
     environment: t.Dict[str, str]
@@ -41,7 +41,7 @@ class Request(t.NamedTuple):
 
 
 class Login(t.NamedTuple):
-    """A PIN, and the one token that it is for. round_trip: sign and verify; force: whatever the token's flags say."""
+    """A PIN and the token that it is for. round_trip: sign and verify; force: ignore the flags of the token."""
 
     pin: str
     slot_id: t.Optional[int]
@@ -50,8 +50,11 @@ class Login(t.NamedTuple):
     force: bool
 
 
-def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
-    """Fill `facts` with `library`, `slots`, `login` and `logins`, as far as it gets. :raises PpinError:"""
+def query_library(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
+    """Fill `facts` with `library`, `slots`, `login` and `logins`. :raises PpinError: some of them may be set then.
+
+    :arg timeout: seconds to wait for each part of the answer.
+    """
     if not os.path.isfile(request.library):
         raise PpinError(
             "There is no PKCS#11 library %s" % request.library,
@@ -63,13 +66,13 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
             missing_required_lib("python-pkcs11"), cls="config", hint="Install it for this Python on the host."
         )
     fork = multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe(duplex=False)
-    process = fork.Process(target=_work, args=(request, theirs))
+    parent_end, child_end = fork.Pipe(duplex=False)
+    process = fork.Process(target=_run_in_child, args=(request, child_end))
     process.start()
-    theirs.close()
+    child_end.close()
     try:
-        while ours.poll(timeout):
-            kind, content = ours.recv()
+        while parent_end.poll(timeout):
+            kind, content = parent_end.recv()
             if kind == "error":
                 raise PpinError(*content)
             facts.update(content)
@@ -82,7 +85,7 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
     except EOFError:
         process.join()
         raise PpinError(
-            "The PKCS#11 library %s ended its process (%s)" % (request.library, _ending(process.exitcode)),
+            "The PKCS#11 library %s ended its process (%s)" % (request.library, _describe_exit(process.exitcode)),
             hint="This is a bug in the library: try it with another program, and report it to its vendor.",
         ) from None
     finally:
@@ -91,32 +94,32 @@ def look(request: Request, timeout: float, facts: t.Dict[str, t.Any]) -> None:
         process.join()
 
 
-def _ending(status: t.Optional[int]) -> str:
+def _describe_exit(status: t.Optional[int]) -> str:
     return "signal %d" % -status if status is not None and status < 0 else "exit status %s" % status
 
 
-# In the process of its own
+# In the child process
 
 
-def _work(request: Request, connection: t.Any) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would have the PIN in it
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):  # what a library prints is not for Ansible
-        os.dup2(nothing, stream)
+def _run_in_child(request: Request, connection: t.Any) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would contain the PIN
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # output of the library would corrupt the module's result
+        os.dup2(null, stream)
     os.environ.update(request.environment)
     try:
-        _look(request, lambda content: connection.send(("facts", content)))
+        _query(request, lambda content: connection.send(("facts", content)))
         connection.send(("end", {}))
     except PpinError as exc:
         connection.send(("error", (exc.msg, exc.code, exc.cls, exc.hint)))
     except (pkcs11.exceptions.PKCS11Error, RuntimeError, OSError) as exc:
-        problem = "The PKCS#11 library %s cannot be used: %s" % (request.library, _name(exc))
+        problem = "The PKCS#11 library %s cannot be used: %s" % (request.library, _return_value_name(exc))
         connection.send(("error", (problem, None, None, "Is it a PKCS#11 library, and is it configured?")))
 
 
-def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> None:
+def _query(request: Request, send: t.Callable[[t.Dict[str, t.Any]], None]) -> None:
     library = pkcs11.lib(request.library)
-    tell(
+    send(
         {
             "library": {
                 "path": request.library,
@@ -129,7 +132,7 @@ def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> Non
     )
     slots = library.get_slots()
     tokens = [_token(slot) for slot in slots]
-    tell({"slots": [_slot_facts(slot, token, request.mechanisms) for slot, token in zip(slots, tokens)]})
+    send({"slots": [_slot_facts(slot, token, request.mechanisms) for slot, token in zip(slots, tokens)]})
     if request.login:
         wanted = request.login
         found = [
@@ -147,17 +150,17 @@ def _look(request: Request, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> Non
                 hint="Name one token with slot_id or token_label. The PIN was not tried.",
             )
         _check_flags(found[0], wanted.force)
-        tell({"login": _log_in(found[0], wanted, tell)})
+        send({"login": _log_in(found[0], wanted, send)})
 
 
-def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], None]) -> t.Dict[str, t.Any]:
-    token.open().close()  # what fails here has nothing to do with the PIN
-    tell({"logins": 1})
+def _log_in(token: t.Any, wanted: Login, send: t.Callable[[t.Dict[str, t.Any]], None]) -> t.Dict[str, t.Any]:
+    token.open().close()  # an error here is not about the PIN
+    send({"logins": 1})
     try:
         session = token.open(user_pin=wanted.pin)
     except pkcs11.exceptions.PKCS11Error as exc:
-        problem = "The login to the token '%s' failed: %s" % (_text(token.label), _name(exc))
-        error = PpinError(problem, find_return_value(_name(exc)))
+        problem = "The login to the token '%s' failed: %s" % (_text(token.label), _return_value_name(exc))
+        error = PpinError(problem, find_return_value(_return_value_name(exc)))
         raise PpinError(problem, error.code, error.cls, _PIN_HINT if error.may_be_evaluated else None) from None
     with session:
         objects = {
@@ -173,7 +176,7 @@ def _log_in(token: t.Any, wanted: Login, tell: t.Callable[[t.Dict[str, t.Any]], 
 
 
 def _round_trip(session: t.Any) -> t.Dict[str, t.Any]:
-    """Sign with a new key that only this session has, and verify."""
+    """Sign with a new key of this session, and verify the signature."""
     mechanism = pkcs11.Mechanism.SHA256_RSA_PKCS
     try:
         public, private = session.generate_keypair(pkcs11.KeyType.RSA, 2048, store=False)
@@ -182,7 +185,7 @@ def _round_trip(session: t.Any) -> t.Dict[str, t.Any]:
         refused = not public.verify(_DATA + b".", signature, mechanism=mechanism)
         problem = None if verified and refused else "the signature was not verified as expected"
     except pkcs11.exceptions.PKCS11Error as exc:
-        problem = _name(exc)
+        problem = _return_value_name(exc)
     return {"ok": problem is None, "mechanism": mechanism.name, "error": problem}
 
 
@@ -239,7 +242,7 @@ def _slot_facts(slot: t.Any, token: t.Any, mechanisms: bool) -> t.Dict[str, t.An
 
 
 def _text(value: t.Any) -> str:
-    """A field of PKCS#11, which is padded with blanks, or with NUL by some libraries."""
+    """Decode a text field of PKCS#11, which is padded with blanks, by some libraries with NUL."""
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return text.rstrip(" \0")
 
@@ -252,8 +255,8 @@ def _flags(value: t.Any) -> t.List[str]:
     return [flag.name for flag in type(value) if value & flag]
 
 
-def _name(exc: BaseException) -> str:
-    """The PKCS#11 return value, `CKR_PIN_INCORRECT`, that python-pkcs11 makes the exception PinIncorrect of."""
+def _return_value_name(exc: BaseException) -> str:
+    """Return the name of the PKCS#11 return value of an exception: `CKR_PIN_INCORRECT` for PinIncorrect."""
     if not isinstance(exc, pkcs11.exceptions.PKCS11Error):
         return "%s" % exc
     name = type(exc).__name__

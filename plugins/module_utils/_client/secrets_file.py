@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""The copy of .secrets.cfg that ppin writes to in its place, with the lock of lock.py held.
+"""The working copy of .secrets.cfg that ppin writes to. The caller holds the lock of lock.py.
 
-ppin rewrites its file in place, and a failed update removes the entry that it was to replace. So ppin never gets the
-file itself: it works on a copy where nobody else can reach it, and only a copy that is good takes the file's place, by
-one rename. However a run ends, also by a kill or a power cut, .secrets.cfg is whole, and as it was before or as it was
-to be.
+ppin rewrites its file in place, and a failed update removes the entry that it was to replace. Therefore ppin never gets
+the file itself. It works on a copy that nobody else can access, and only a correct copy replaces the file, by one
+rename. Even after a kill or a power cut, .secrets.cfg is complete: it has either the old or the new content.
 """
 
 import base64
@@ -25,28 +24,28 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     user_name,
     write_all,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked, is_mount_point
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import (
-    KEPT,
-    LASTING,
-    Workplace,
-    key_of,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import (
+    JOURNAL_SUFFIX,
+    PERSISTENT_ROOT,
+    RunDirectory,
     leftovers,
+    path_key,
     private_directory,
+    remove_leftovers,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import remove_leftovers as _remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import all_locked, is_mount_point
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 
-ROOM = 16384
-"""Bytes that a secrets file may grow by in one run."""
+RESERVED_BYTES = 16384
+"""Bytes of disk space to reserve for the growth of a secrets file, so that a full disk is found before a login."""
 
 
 class WorkingCopy:
-    """A copy of the secrets file for ppin to write to: a context, at whose end the copy is gone.
+    """A copy of the secrets file for ppin to write to. A context manager, which removes the copy at its end.
 
-    in_place: write to the secrets file itself, in place of a rename, for one that is mounted, or in a directory that
-    cannot be written.
-    path: the copy, in a directory that nobody else can reach.
+    :arg in_place: put_in_place() writes to the secrets file itself instead of renaming the copy. For a file that is
+        mounted, or whose directory is not writable.
+    :ivar path: the copy, in a directory that nobody else can access.
     :raises PpinError: on entry, when the secrets file could not be replaced.
     """
 
@@ -57,17 +56,17 @@ class WorkingCopy:
         self._before = b""
         self._stack = contextlib.ExitStack()
         self._directory: Directory
-        self._secrets = -1
-        self._torn = False
+        self._secrets_fd = -1
+        self._partly_written = False
         self._new: t.Optional[NewFile] = None
-        self._place: Workplace
+        self._run_directory: RunDirectory
 
     def __enter__(self) -> "WorkingCopy":
         with contextlib.ExitStack() as stack:
             try:
                 self._open(stack)
             except OSError as exc:
-                raise self._unwritable(exc) from exc
+                raise self._write_error(exc) from exc
             self._stack = stack.pop_all()
         return self
 
@@ -77,22 +76,22 @@ class WorkingCopy:
     def _open(self, stack: contextlib.ExitStack) -> None:
         self._directory, name = open_parent(self.secrets_path)
         stack.enter_context(self._directory)
-        # Whoever may not write it is not to replace it.
-        self._secrets = stack.enter_context(self._directory.open(name, os.O_RDWR))
-        self._before = read_all(self._secrets)
+        # A user who may not write to the file must not replace it either.
+        self._secrets_fd = stack.enter_context(self._directory.open(name, os.O_RDWR))
+        self._before = read_all(self._secrets_fd)
         if self.in_place:
-            with self._keep(self._before):  # whether that can be done at all
+            with self._journal(self._before):  # fails now, before a login, if no journal can be written
                 pass
         else:
             self._check_replaceable()
-            new = NewFile(self._directory, name, self._secrets, room=len(self._before) + ROOM)
+            new = NewFile(self._directory, name, self._secrets_fd, reserve=len(self._before) + RESERVED_BYTES)
             self._new = stack.enter_context(new)
-        self._place = stack.enter_context(Workplace(self.secrets_path))
-        self.path = self._place.write(name, self._before)
+        self._run_directory = stack.enter_context(RunDirectory(self.secrets_path))
+        self.path = self._run_directory.write(name, self._before)
 
     def _check_replaceable(self) -> None:
-        """:raises PpinError: when a rename would part it from its other names, or cannot be."""
-        status = os.fstat(self._secrets)
+        """:raises PpinError: when the file is mounted or has hard links, so that a rename would not reach all of it."""
+        status = os.fstat(self._secrets_fd)
         if is_mount_point(self._directory.path_of(os.path.basename(self.secrets_path))):
             raise PpinError(
                 "%s cannot be replaced: this one file is mounted here (bind mount)" % self.secrets_path,
@@ -108,14 +107,14 @@ class WorkingCopy:
                 "them: they show what is in it. Or set in_place to true, which writes to all of them." % status.st_ino,
             )
 
-    def _unwritable(self, exc: OSError) -> PpinError:
+    def _write_error(self, exc: OSError) -> PpinError:
         if exc.errno == errno.EROFS and is_mount_point(self.secrets_path):
             return PpinError(
                 "%s cannot be written: this one file is mounted here, read-only" % self.secrets_path,
                 "0x80005007",
                 hint="Change the file where it comes from, on the host that mounts it into this container.",
             )
-        if exc.errno == errno.EACCES and self._secrets != -1 and not self.in_place:
+        if exc.errno == errno.EACCES and self._secrets_fd != -1 and not self.in_place:
             return PpinError(
                 "%s cannot be replaced by %s, who may write to it, but not to its directory"
                 % (self.secrets_path, user_name(os.geteuid())),
@@ -127,20 +126,20 @@ class WorkingCopy:
         )
 
     def put_in_place(self, backup: t.Optional[str] = None) -> None:
-        """Make the copy the secrets file, for good.
+        """Replace the secrets file by the copy, durably.
 
-        backup: where to keep the secrets file as it was, in its directory.
-        :raises PpinError: when that fails; the secrets file is then as it was.
+        :arg backup: path of a copy of the old file, in the same directory; None: no backup.
+        :raises PpinError: when that fails; the secrets file is then unchanged.
         """
         try:
-            content = self._place.directory.read(os.path.basename(self.path))
+            content = self._run_directory.directory.read(os.path.basename(self.path))
             self._check_unchanged()
             if backup is not None:
                 self._back_up(os.path.basename(backup))
             if self._new is not None:
                 self._new.put_in_place(content, self._check_unchanged)
             else:
-                with self._keep(content):
+                with self._journal(content):
                     self._check_unchanged()
                     self._write(content)
         except OSError as exc:
@@ -151,23 +150,23 @@ class WorkingCopy:
             ) from exc
 
     def _write(self, content: bytes) -> None:
-        """Write to the file itself, and if that fails what was in it. :raises OSError:"""
-        self._torn = True
+        """Write to the file itself. If that fails, restore the old content. :raises OSError:"""
+        self._partly_written = True
         try:
-            write_all(self._secrets, content)
+            write_all(self._secrets_fd, content)
         except OSError:
-            write_all(self._secrets, self._before)
+            write_all(self._secrets_fd, self._before)
             raise
         finally:
-            self._torn = read_all(self._secrets) not in (content, self._before)
+            self._partly_written = read_all(self._secrets_fd) not in (content, self._before)
 
     def _back_up(self, name: str) -> None:
-        with NewFile(self._directory, name, self._secrets) as new:
-            status = os.fstat(self._secrets)
+        with NewFile(self._directory, name, self._secrets_fd) as new:
+            status = os.fstat(self._secrets_fd)
             new.put_in_place(self._before, lambda: os.utime(new.fd, ns=(status.st_atime_ns, status.st_mtime_ns)))
 
     def _check_unchanged(self) -> None:
-        """The last before it is replaced. :raises OSError, PpinError: when somebody else has changed it."""
+        """Check, just before the file is replaced, that nobody else has changed it. :raises OSError, PpinError:"""
         if self._directory.read(os.path.basename(self.secrets_path)) != self._before:
             raise PpinError(
                 "%s was changed by another process during the run, and was not replaced" % self.secrets_path,
@@ -176,84 +175,87 @@ class WorkingCopy:
             )
 
     @contextlib.contextmanager
-    def _keep(self, content: bytes) -> t.Iterator[None]:
-        """While this lasts, the next run knows what was, and what is to be, in the file."""
-        kept = {"before": self._before, "after": content}
-        text = json.dumps({key: base64.b64encode(value).decode("ascii") for key, value in kept.items()}).encode("ascii")
-        name = os.path.basename(self.secrets_path) + KEPT
+    def _journal(self, content: bytes) -> t.Iterator[None]:
+        """Keep old and new content in a journal during a write in place, so that the next run can complete it."""
+        contents = {"before": self._before, "after": content}
+        encoded = {key: base64.b64encode(value).decode("ascii") for key, value in contents.items()}
+        text = json.dumps(encoded).encode("ascii")
+        name = os.path.basename(self.secrets_path) + JOURNAL_SUFFIX
         with contextlib.ExitStack() as stack:
             directory = self._directory
             try:
                 new = stack.enter_context(NewFile(directory, name))
-            except OSError:  # such as a directory that a member of the group may not write to
-                directory = stack.enter_context(private_directory(LASTING))
-                name = key_of(self.secrets_path) + KEPT
+            except OSError:  # for example, the user may not write to the directory
+                directory = stack.enter_context(private_directory(PERSISTENT_ROOT))
+                name = path_key(self.secrets_path) + JOURNAL_SUFFIX
                 new = stack.enter_context(NewFile(directory, name))
             new.put_in_place(text)
             try:
                 yield
             finally:
-                if not self._torn:
+                if not self._partly_written:
                     os.unlink(name, dir_fd=directory.fd)
 
 
-def clean_up(module: AnsibleModule, secrets_path: str, config_path: str, timeout: float) -> None:
-    """Remove what a run that died has left, for a module that holds no lock. Not in check mode. :raises PpinError:"""
+def recover_with_lock(module: AnsibleModule, secrets_path: str, config_path: str, timeout: float) -> None:
+    """As recover(), for a module that holds no lock. Does nothing in check mode. :raises PpinError:"""
     if module.check_mode or not leftovers(secrets_path, config_path):
         return
     with all_locked([path for path in (secrets_path, config_path) if os.path.isdir(os.path.dirname(path))], timeout):
-        warn_of(module, remove_leftovers(secrets_path, config_path))
+        recover(module, secrets_path, config_path)
 
 
-def warn_of(module: AnsibleModule, problems: t.Iterable[str]) -> None:
-    for problem in problems:
+def recover(module: AnsibleModule, secrets_path: str, config_path: str) -> None:
+    """Complete what an interrupted run was writing, and remove its leftovers. The caller holds the lock.
+
+    What cannot be removed is a warning.
+    """
+    for problem in recover_files(secrets_path, config_path):
         module.warn("Files left by an interrupted run cannot be removed: %s." % problem)
 
 
-def remove_leftovers(secrets_path: str, config_path: str) -> t.List[str]:
-    """Remove what a run that died has left, for whoever holds the lock. Returns what could not be removed, and why.
-
-    A secrets file that it was writing in place is made whole.
-    """
+def recover_files(secrets_path: str, config_path: str) -> t.List[str]:
+    """As recover(). Returns what could not be removed, and why, in place of warnings."""
     problems = []
     try:
-        _recover(secrets_path)
+        _complete_write(secrets_path)
     except (OSError, PpinError) as exc:
         problems.append("%s: %s" % (secrets_path, getattr(exc, "strerror", None) or exc))
-    return problems + _remove_leftovers(secrets_path, config_path)
+    return problems + remove_leftovers(secrets_path, config_path)
 
 
-def _recover(secrets_path: str) -> None:
-    """Finish what a run that died was writing in place. :raises OSError, PpinError:"""
+def _complete_write(secrets_path: str) -> None:
+    """Complete a secrets file that an interrupted run was writing in place. :raises OSError, PpinError:"""
     directory, name = open_parent(secrets_path)
     with contextlib.ExitStack() as stack:
         stack.enter_context(directory)
-        places = [(directory, name + KEPT)]
+        places = [(directory, name + JOURNAL_SUFFIX)]
         with contextlib.suppress(PpinError):
-            places.append((stack.enter_context(private_directory(LASTING)), key_of(secrets_path) + KEPT))
-        for place, kept_name in places:
+            private = stack.enter_context(private_directory(PERSISTENT_ROOT))
+            places.append((private, path_key(secrets_path) + JOURNAL_SUFFIX))
+        for place, journal_name in places:
             with contextlib.suppress(FileNotFoundError):
-                kept = _read_kept(place, kept_name)
-                if kept is not None and name in directory.names():
+                journal = _read_journal(place, journal_name)
+                if journal is not None and name in directory.names():
                     with directory.open(name, os.O_RDWR) as secrets:
-                        if _is_torn(read_all(secrets), *kept):
-                            write_all(secrets, kept[1])
-                os.unlink(kept_name, dir_fd=place.fd)
+                        if _is_partly_written(read_all(secrets), *journal):
+                            write_all(secrets, journal[1])
+                os.unlink(journal_name, dir_fd=place.fd)
 
 
-def _read_kept(directory: Directory, name: str) -> t.Optional[t.Tuple[bytes, bytes]]:
+def _read_journal(directory: Directory, name: str) -> t.Optional[t.Tuple[bytes, bytes]]:
     with directory.open(name) as fd:
         if os.fstat(fd).st_uid not in (0, os.geteuid()):
             return None
         try:
-            kept = json.loads(read_all(fd).decode("ascii"))
-            return base64.b64decode(kept["before"]), base64.b64decode(kept["after"])
+            journal = json.loads(read_all(fd).decode("ascii"))
+            return base64.b64decode(journal["before"]), base64.b64decode(journal["after"])
         except (ValueError, KeyError, TypeError):
-            return None  # it was not whole yet, so nothing was written in place
+            return None  # the journal is not complete, so the write in place had not begun
 
 
-def _is_torn(now: bytes, before: bytes, after: bytes) -> bool:
-    """Whether a file is a mixture of the two, as a write leaves it that did not end. Other changes are somebody's."""
+def _is_partly_written(now: bytes, before: bytes, after: bytes) -> bool:
+    """Whether a file is a mixture of both contents, as after an interrupted write. Anything else is another change."""
     if now in (before, after) or len(now) > max(len(before), len(after)):
         return False
     return all(byte in (0, *before[at : at + 1], *after[at : at + 1]) for at, byte in enumerate(now))

@@ -15,15 +15,15 @@ import subprocess
 import time
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
-    check_file,
-)
-from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import SIZE_LIMIT, NotUnderstood
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
     Slot,
     find_passwords,
     read_slots,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
+    check_file,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import SIZE_LIMIT, LibconfigError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError, error_from_code, find_code
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import (
     Listing,
@@ -127,7 +127,7 @@ class Ppin:
         self.config_problem = None
         try:
             return read_slots(self._config(), path)
-        except NotUnderstood as exc:
+        except LibconfigError as exc:
             self.config_problem = ConfigProblem(exc.file or path, exc.line, exc.reason)
         except OSError as exc:
             self.config_problem = ConfigProblem(path, None, "it cannot be read: %s" % exc.strerror)
@@ -137,7 +137,7 @@ class Ppin:
         """Return the settings of primus.cfg that hold a password, or None when it cannot be read or parsed."""
         try:
             return find_passwords(self._config(), self.paths.config)
-        except (OSError, NotUnderstood):
+        except (OSError, LibconfigError):
             return None
 
     def _config(self) -> str:

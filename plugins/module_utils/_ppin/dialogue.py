@@ -15,8 +15,11 @@ import time
 import typing as t
 
 from ansible.module_utils.basic import missing_required_lib
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import native
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import SecretsString, find_secrets_string
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    SecretsString,
+    find_secrets_string,
+)
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import os_text
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.command import POLL_INTERVAL
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import NO_ANSWER, PpinError, find_code
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
@@ -95,7 +98,7 @@ class DialoguePpin(LoginPpin):
         self._secrets.update(password for _name, password in answers.values())
         answered: t.List[str] = []
         try:
-            words = [native(word) for word in argv]
+            words = [os_text(word) for word in argv]
             with _low_descriptor_limit() as restore:
                 child = pexpect.spawn(
                     words[0],

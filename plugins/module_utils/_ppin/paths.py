@@ -8,8 +8,8 @@ import stat
 import typing as t
 import unicodedata
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import group_name, native, user_name
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import invalid_name_reason
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import invalid_name_reason
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import group_name, os_text, user_name
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.passwords import (
     SETUP_FORM,
@@ -69,7 +69,7 @@ def find_paths(params: t.Mapping[str, t.Any], find_in_path: t.Callable[[str], t.
         if any(char == "\0" or unicodedata.category(char) == "Cs" for char in params[option] or ""):
             raise PpinError("%s has a NUL or a character in it that is no UTF-8" % option, cls="config")
     params = {
-        option: native(params[option]) if params[option] else None for option in PPIN_ARGUMENTS if option != "timeout"
+        option: os_text(params[option]) if params[option] else None for option in PPIN_ARGUMENTS if option != "timeout"
     }
     home = params["primus_home"] or os.environ.get("PRIMUS_HOME") or PRIMUS_HOME
 

@@ -13,14 +13,14 @@ import os
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import names_in
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import (
     PackageError,
     form_of,
     name_in_url,
     newest_version,
     version_of,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import package_names
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import Violation
 
 NAMES = "PrimusAPI_PKCS11-X-VERSION-…"
@@ -68,7 +68,7 @@ def describe(
         violations.append(Violation(where, "has a name that does not end in .deb, .rpm, .tar.gz or .zip"))
     elif not known and here is not None and (os.path.isdir(here) or form_of(name) == "zip"):
         try:
-            known = newest_version(names_in(here))
+            known = newest_version(package_names(here))
             if not known:
                 violations.append(Violation(where, f"is {package}, which has no package named {NAMES}"))
         except PackageError as exc:

@@ -12,7 +12,7 @@ import hashlib
 import os
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import version_key
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import version_key
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
     Place,
     Violation,

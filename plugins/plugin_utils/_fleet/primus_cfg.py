@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from ansible.errors import AnsibleError
 from ansible.module_utils.common.collections import is_string
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
-    MANAGED,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    MANAGED_COMMENT,
     NAME_LIMIT,
     invalid_name_reason,
 )
@@ -34,7 +34,7 @@ INT_MAX = 2**31 - 1
 """libconfig's integers have 32 bits."""
 STATES = ("present", "updated", "absent")
 
-HEADER = MANAGED + '\nversion = "1.0";\n'
+HEADER = MANAGED_COMMENT + '\nversion = "1.0";\n'
 
 Reader = t.Callable[[t.Any], t.Any]
 Data = t.Dict[str, t.Any]

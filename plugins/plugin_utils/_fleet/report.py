@@ -19,8 +19,8 @@ import unicodedata
 from pathlib import Path
 
 import jinja2
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import version_key
-from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT, moment_of
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import version_key
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import TIME_FORMAT, parse_time
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 from markupsafe import Markup
 
@@ -330,7 +330,7 @@ def _credential(credential: t.Mapping[str, t.Any], name: t.Any, now: float) -> D
     """What is known of it. since is when it was set."""
     configured = bool(credential["configured"])
     since = _time(credential["since"]) if configured else None
-    moment = moment_of(since)
+    moment = parse_time(since)
     return {
         "name": _clean(name),
         "configured": configured,
@@ -346,7 +346,7 @@ def _validity(facts: t.Optional[t.Mapping[str, t.Any]]) -> t.Optional[Data]:
 
 
 def _time(text: t.Any) -> t.Optional[str]:
-    moment = moment_of(text)
+    moment = parse_time(text)
     return None if moment is None else time.strftime(TIME_FORMAT, time.gmtime(moment))
 
 
@@ -519,7 +519,7 @@ def to_prometheus(data: Data) -> str:
     """The text format of Prometheus, for the textfile collector of its node exporter."""
     metrics = _Metrics()
     add = metrics.add
-    add("report_timestamp_seconds", "When the fleet was inspected.", moment_of(data["created"]) or 0)
+    add("report_timestamp_seconds", "When the fleet was inspected.", parse_time(data["created"]) or 0)
     for kind in KINDS:
         places = sum(finding["places"] for finding in data["findings"] if finding["kind"] == kind)
         labels = {"kind": kind, "severity": KINDS[kind].severity.replace(" ", "_")}
@@ -546,17 +546,17 @@ def to_prometheus(data: Data) -> str:
             which = {"partition": partition["name"], **on}
             add("partition_configured", "Whether the permanent secret is there.", partition["configured"], **which)
             add("partition_rejected", "Whether a login was rejected.", partition["rejected"] is not None, **which)
-            since = moment_of(partition["since"])
+            since = parse_time(partition["since"])
             if since is not None:
                 add("partition_secret_timestamp_seconds", "When the permanent secret was fetched.", since, **which)
-            until = moment_of((partition["setup_password_validity"] or {}).get("valid_until"))
+            until = parse_time((partition["setup_password_validity"] or {}).get("valid_until"))
             if until is not None:
                 help_text = "Until when the setup password that fetched the secret may be valid at most."
                 add("partition_setup_password_valid_until_timestamp_seconds", help_text, until, **which)
         for user in host["service_users"]:
             which = {"service_user": user["name"], **on}
             add("service_user_configured", "Whether the service proxy password is there.", user["configured"], **which)
-            since = moment_of(user["since"])
+            since = parse_time(user["since"])
             if since is not None:
                 help_text = "When the service proxy password was set."
                 add("service_user_password_timestamp_seconds", help_text, since, **which)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import VERIFY
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import MANAGED
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import MANAGED_COMMENT
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import VERIFY_CHOICES
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
     INT_MAX,
@@ -115,7 +115,7 @@ OPTIONS: t.Dict[str, t.Tuple[Reader, t.Any]] = {
     "wait_max_tries": (_any, None),
     "connect_on_init": (_any, None),
     "setup_password_format_check": (read_flag, True),
-    "verify": (read_choice(*VERIFY), "changed"),
+    "verify": (read_choice(*VERIFY_CHOICES), "changed"),
     "pkcs11_check": (read_flag, False),
     "group_members": (read_several(read_name, empty=True), []),
     "login_shells": (read_flag, True),
@@ -256,10 +256,10 @@ def _files(found: Found, read: t.Mapping[str, t.Any], prefix: str, home: str, rs
     logs = ([log["file"]] if log.get("file") else []) + ([read["rsyslog_file"]] if rsyslog else [])
     texts = {}
     if read["login_shells"]:
-        texts["profile.d/primus.sh"] = PROFILE.format(managed=MANAGED, home=home)
+        texts["profile.d/primus.sh"] = PROFILE.format(managed=MANAGED_COMMENT, home=home)
     if rsyslog:
         texts["rsyslog.d/30-primus.conf"] = RSYSLOG.format(
-            managed=MANAGED, filter=read["rsyslog_filter"], file=read["rsyslog_file"]
+            managed=MANAGED_COMMENT, filter=read["rsyslog_filter"], file=read["rsyslog_file"]
         )
     if read["logrotate"]:
         where = prefix + "logrotate"
@@ -269,7 +269,7 @@ def _files(found: Found, read: t.Mapping[str, t.Any], prefix: str, home: str, rs
             what = "cannot rotate /tmp/primus.log safely, which the provider writes without a file in %slog" % prefix
             fix = "set file to a path that its users may write, or write_log_file to false (provider 2.2.2 and later)"
             found.append(Violation(where, what, fix))
-        texts["logrotate.d/primus"] = LOGROTATE.format(managed=MANAGED, logs='" "'.join(logs))
+        texts["logrotate.d/primus"] = LOGROTATE.format(managed=MANAGED_COMMENT, logs='" "'.join(logs))
     return [
         {"path": "%s/%s" % (read["system_etc"], name), "content": text, "mode": "0644"} for name, text in texts.items()
     ]

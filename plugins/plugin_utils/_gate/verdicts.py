@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import typing as t
 
-from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import moment_of
+from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import parse_time
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_EVALUATED
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT, MEANING_LIMIT
 
@@ -114,4 +114,4 @@ def entry_of(found: t.Mapping[str, t.Any]) -> Entry:
     """The entry that a host's result tells of with `origin` and `since`, which may be anything."""
     origin, since = found.get("origin"), found.get("since")
     known = isinstance(origin, str) and re.fullmatch("[0-9a-f]{64}", origin)
-    return Entry(str(origin) if known else None, float(min(max(moment_of(since) or 0, 0), LAST_MOMENT)))
+    return Entry(str(origin) if known else None, float(min(max(parse_time(since) or 0, 0), LAST_MOMENT)))

@@ -48,7 +48,7 @@ def plan_task(name="Plan", task=None, **options):
     }
 
 
-def result_of(run):
+def package_result(run):
     (entry,) = run.entries
     return entry["result"]
 
@@ -58,7 +58,7 @@ def test_a_client_whose_files_are_to_be_moved_is_looked_at_where_they_are(fleet)
     etc, logins = fleet.folder / "host0000/etc", fleet.hsm.logins()
     for arguments in ([], ["--check"]):
         before = sorted(path.name for path in etc.iterdir())
-        result = result_of(fleet.run(plan_task(), arguments=arguments))
+        result = package_result(fleet.run(plan_task(), arguments=arguments))
         assert not result["failed"] and not result["changed"], result
         assert result["plan"]["move"] == [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
         now = etc if arguments else fleet.folder / "host0000/new"
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_told_before_the_client_is_contacted(fleet):
     partitions = [{**PARTITIONS[0], "pkcs11_password": 1234, "slot_id": "x"}, {**PARTITIONS[1], "user_name": True}]
     calls = fleet.count_ppin()
     run = fleet.run(plan_task(partitions=partitions, allow_downgrade="maybe", version=2.2))
-    result = result_of(run)
+    result = package_result(run)
     assert result["failed"]
     assert sorted(violation["where"] for violation in result["violations"]) == [
         "primus_client_allow_downgrade",
@@ -118,17 +118,17 @@ def test_what_is_wanted_serves_a_second_look(fleet):
 
 
 def test_an_option_that_there_is_not(fleet):
-    result = result_of(fleet.run(plan_task(partition=[])))
+    result = package_result(fleet.run(plan_task(partition=[])))
     assert result["failed"] and "client_plan has no option partition" in result["msg"]
 
 
 def test_credentials_alone_and_what_would_fail(fleet):
     task = fleet.ppin("client_plan", scope=["credentials"], partitions=PARTITIONS[:1], prefix="primus_secret_")
-    result = result_of(fleet.run(task))
+    result = package_result(fleet.run(task))
     assert result["failed"] and result["msg"].endswith("No login was spent.")
     assert "The service proxy password of 'svc1', the service user of 'P1', is MISSING" in result["msg"]
     task = fleet.ppin("client_plan", scope=["credentials"], partitions=PARTITIONS, service_users=SERVICE_USERS)
-    plan = result_of(fleet.run(task))["plan"]
+    plan = package_result(fleet.run(task))["plan"]
     assert plan["credentials"]["set"] == ["svc1"] and plan["credentials"]["fetch"] == ["P1", "P2"]
     assert plan["credentials"]["missing"] == {"service_users": ["svc1"], "partitions": ["P1", "P2"]}
     assert plan["configure"] is False
@@ -168,7 +168,7 @@ def test_each_variable_is_looked_up_once(fleet, monkeypatch):
         "service_users": [{"name": "svc1", "password": looked_up("proxy", PROXY_PASSWORD)}],
     }
     task = plan_task(partitions="{{ partitions }}", service_users="{{ service_users }}")
-    result = result_of(fleet.run(task, play={"vars": variables}))
+    result = package_result(fleet.run(task, play={"vars": variables}))
     assert not result["failed"] and len(result["plan"]["move"]) > 0, result
     assert sorted(counted.read_text().split()) == ["pin", "proxy", "setup"]
 
@@ -207,7 +207,7 @@ def test_vaulted_strings_anywhere(fleet):
     )
     how = {"arguments": ["--vault-password-file", str(password), "-vvvv"]}
     run = fleet.run(task, play={"vars_files": ["vars.json"], "vars": {"owner": 0}}, **how)
-    result = result_of(run)
+    result = package_result(run)
     assert not result["failed"], result
     assert result["plan"]["credentials"]["fetch"] == ["P1"]
     assert "trace_pid = true;" in result["plan"]["config"]["content"]

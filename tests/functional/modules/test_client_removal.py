@@ -10,7 +10,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LASTING, NAME, announced
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import (
+    PERSISTENT_ROOT,
+    PRIVATE_NAME,
+    announced,
+)
 from other_users import GROUP, OWNER, as_user
 
 
@@ -59,7 +63,7 @@ def test_an_announcement_of_what_is_gone_is_removed(host, tmp_path):
     gone = tmp_path / "string.new-0123456789abcdef"
     stack = contextlib.ExitStack()
     stack.enter_context(announced(str(gone)))
-    private = Path(LASTING, NAME % os.geteuid())
+    private = Path(PERSISTENT_ROOT, PRIVATE_NAME % os.geteuid())
     assert str(gone) in map(os.readlink, private.glob("file-*"))
     host.remove()
     assert str(gone) not in map(os.readlink, private.glob("file-*"))

@@ -70,7 +70,7 @@ def test_a_write_that_did_not_end_is_ended_by_the_next_run(mounted, written):
     script = f"""
 import os, sys
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy
-with WorkingCopy(sys.argv[1], in_place=True) as copy, copy._keep(copy._before):
+with WorkingCopy(sys.argv[1], in_place=True) as copy, copy._journal(copy._before):
     os.truncate(sys.argv[1], {written})
     os._exit(0)
 """

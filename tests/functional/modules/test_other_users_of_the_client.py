@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import NAME
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import PRIVATE_NAME
 from emulated_hsm import PINS, SETUP, wait_for, working_copies, wrap_ppin
 from find_secrets import all_forms
 from other_users import EVE, as_user
@@ -81,7 +81,7 @@ def test_a_run_of_root(client):
         assert terminal.startswith("/dev/pts/")
         files = [copy, client.secrets, *client.etc.glob(".secrets.cfg.new-*")]
         assert len(files) == 3
-        attacks = [lambda: os.listdir(Path("/run", NAME % 0)), lambda: os.close(os.open(terminal, os.O_RDONLY))]
+        attacks = [lambda: os.listdir(Path("/run", PRIVATE_NAME % 0)), lambda: os.close(os.open(terminal, os.O_RDONLY))]
         attacks += [lambda: os.close(os.open(terminal, os.O_WRONLY)), (client.etc / "planted").touch]
         attacks += [attack for file in files for attack in attacks_on_file(file)]
         attacks += [attack for pid in (process.pid, ppin) for attack in attacks_on_process(pid)]

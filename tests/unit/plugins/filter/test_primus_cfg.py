@@ -11,7 +11,7 @@ import libconf
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.hsmops.primus.plugins.filter.primus_cfg import FilterModule as Cfg
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
     Slot,
     invalid_name_reason,
     read_slots,

@@ -11,13 +11,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
+from ansible_collections.hsmops.primus.plugins.module_utils._client import leftovers as _leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client import secrets_file as _secrets_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import (
     ACCESS_ACL,
     DEFAULT_ACL,
     NewFile,
-    Untrusted,
+    UntrustedFile,
     acl_entries,
     check_file,
     open_directory,
@@ -26,11 +26,11 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.files import
     replace_file,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import announced, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import announced, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
     WorkingCopy,
-    remove_leftovers,
+    recover_files,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from emulated_hsm import both, wait_for
@@ -56,8 +56,8 @@ def places(place, monkeypatch):
     folder = place / "places"
     folder.mkdir()
     folder.chmod(0o1777)
-    monkeypatch.setattr(_places, "places", lambda _uid: [str(folder)])
-    monkeypatch.setattr(_places, "LASTING", str(folder))
+    monkeypatch.setattr(_leftovers, "private_roots", lambda _uid: [str(folder)])
+    monkeypatch.setattr(_leftovers, "PERSISTENT_ROOT", str(folder))
     return folder
 
 
@@ -139,14 +139,14 @@ def test_the_directory_is_swapped_during_the_run(place, shared):
     assert (elsewhere / ".secrets.cfg").read_bytes() == SECRET and os.listdir(elsewhere) == [".secrets.cfg"]
     assert (above / "aside/.secrets.cfg").read_bytes() == b"made by ppin"
     for use in (replace, check_file, lambda path: locked(str(path), 0).__enter__()):
-        with pytest.raises(Untrusted, match="The link .*above/etc belongs to 54322"):
+        with pytest.raises(UntrustedFile, match="The link .*above/etc belongs to 54322"):
             use(secrets)
 
 
 @pytest.mark.parametrize("use", [replace, read_file, check_file])
 def test_a_file_that_a_member_of_the_group_has_put_there(shared, use):
     assert as_user(lambda: put(shared))
-    with pytest.raises(Untrusted, match="belongs to 54321, who is neither root nor the user of this run") as caught:
+    with pytest.raises(UntrustedFile, match="belongs to 54321, who is neither root nor the user of this run") as caught:
         use(str(shared))
     assert f"chown -h root {shared}" in caught.value.hint
     assert shared.read_bytes() == b"of eve"
@@ -155,7 +155,7 @@ def test_a_file_that_a_member_of_the_group_has_put_there(shared, use):
 def test_a_link_that_a_member_of_the_group_has_put_there(shared):
     assert as_user(lambda: swap(shared, shared.parent.parent / "root-only"))
     for use in (check_file, real_path):
-        with pytest.raises(Untrusted, match="The link"):
+        with pytest.raises(UntrustedFile, match="The link"):
             use(str(shared))
     with pytest.raises((PpinError, OSError)):
         read_file(str(shared))
@@ -184,7 +184,7 @@ def test_what_the_vendor_gives_to_the_user_primus_works(shared):
     status = shared.stat()
     assert (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)) == (OWNER, GROUP, 0o660)
     assert as_user(lambda: swap(shared, shared.parent.parent / "root-only"), OWNER)
-    with pytest.raises(Untrusted):
+    with pytest.raises(UntrustedFile):
         check_file(str(shared))
 
 
@@ -201,7 +201,7 @@ def test_what_looks_like_a_leftover_leads_nowhere(shared, place):
         Path(f"{shared}.new-0123456789abcdef").symlink_to(place / "root-only")
 
     assert as_user(attack)
-    assert remove_leftovers(*both(shared)) == []
+    assert recover_files(*both(shared)) == []
     assert os.listdir(shared.parent) == [".secrets.cfg"] and untouched(shared)
 
 
@@ -215,8 +215,8 @@ def test_a_directory_that_is_moved_to_where_leftovers_are_stays(shared, places, 
         os.chown(path, ALICE, GROUP)
         path.chmod(mode)
     beside = {"secrets": shared, "primus.cfg": shared.with_name("primus.cfg")}
-    private = places / (_places.NAME % EVE)
-    moved = private / f"{_places.key_of(str(shared))}-0123456789abcdef" / "moved"
+    private = places / (_leftovers.PRIVATE_NAME % EVE)
+    moved = private / f"{_leftovers.path_key(str(shared))}-0123456789abcdef" / "moved"
     if name in beside:
         moved = Path(f"{beside[name]}.new-0123456789abcdef")
 
@@ -228,7 +228,7 @@ def test_a_directory_that_is_moved_to_where_leftovers_are_stays(shared, places, 
 
     assert as_user(attack)
     assert not as_user((moved / "inner/file").unlink)
-    problems = remove_leftovers(*both(shared))
+    problems = recover_files(*both(shared))
     assert (moved / "inner/file").read_bytes() == SECRET
     if name == "private":
         assert problems == [f"{moved.parent}: It belongs to {ALICE}"]
@@ -240,13 +240,13 @@ def test_a_directory_that_is_moved_to_where_leftovers_are_stays(shared, places, 
 
 def test_private_directories_that_somebody_else_has_made(shared, place, places, monkeypatch):
     """In /run, of which root takes the place first, nobody else can make one."""
-    assert not as_user(lambda: Path("/run", _places.NAME % 0).mkdir())
-    assert not as_user(lambda: Path("/run", _places.NAME % EVE).mkdir())
+    assert not as_user(lambda: Path("/run", _leftovers.PRIVATE_NAME % 0).mkdir())
+    assert not as_user(lambda: Path("/run", _leftovers.PRIVATE_NAME % EVE).mkdir())
     second = place / "second"
     second.mkdir()
     second.chmod(0o1777)
-    mine = [folder / (_places.NAME % 0) for folder in (places, second)]
-    monkeypatch.setattr(_places, "places", lambda _uid: [str(places), str(second)])
+    mine = [folder / (_leftovers.PRIVATE_NAME % 0) for folder in (places, second)]
+    monkeypatch.setattr(_leftovers, "private_roots", lambda _uid: [str(places), str(second)])
     assert as_user(lambda: mine[0].mkdir(0o700))
     with WorkingCopy(str(shared)) as copy:
         assert Path(copy.path).is_relative_to(mine[1]) and not as_user(Path(copy.path).read_bytes)
@@ -256,7 +256,7 @@ def test_private_directories_that_somebody_else_has_made(shared, place, places, 
     with pytest.raises(PpinError, match="No directory for the working copy of .secrets.cfg is writable by root alone"):
         replace(shared)
     assert shared.read_bytes() == b"before" and list(mine[0].iterdir()) == []
-    assert remove_leftovers(*both(shared)) == []
+    assert recover_files(*both(shared)) == []
 
 
 def test_an_announcement_removes_nothing_of_others(shared, place):
@@ -273,7 +273,7 @@ def test_an_announcement_removes_nothing_of_others(shared, place):
 
     assert as_user(announce)
     assert str(mine) in leftovers(*both(shared))
-    remove_leftovers(*both(shared))
+    recover_files(*both(shared))
     assert name.read_bytes() == SECRET and untouched(shared)
     assert not mine.exists()
 
@@ -297,7 +297,7 @@ def test_a_run_that_is_killed_while_it_replaces_a_file_anywhere(place, shared):
     os.kill(pid, 9)
     os.waitpid(pid, 0)
     assert leftovers(*both(shared)) == [str(temporary)]
-    assert remove_leftovers(*both(shared)) == []
+    assert recover_files(*both(shared)) == []
     assert not temporary.exists() and leftovers(*both(shared)) == []
 
 
@@ -391,12 +391,12 @@ def test_who_holds_the_lock_is_named(shared):
 def test_a_write_in_place_that_did_not_end_is_ended(place, content):
     secrets = place / ".secrets.cfg"
     secrets.write_bytes(b"before")
-    with WorkingCopy(str(secrets), in_place=True) as copy, copy._keep(b"after, longer"):
+    with WorkingCopy(str(secrets), in_place=True) as copy, copy._journal(b"after, longer"):
         kept = Path(f"{secrets}.kept").read_bytes()
     Path(f"{secrets}.kept").write_bytes(kept)
     secrets.write_bytes(content)
     assert leftovers(*both(secrets)) == [f"{secrets}.kept"]
-    assert remove_leftovers(*both(secrets)) == []
+    assert recover_files(*both(secrets)) == []
     expected = content if content in (b"before", b"after, longer", b"a hand") else b"after, longer"
     assert secrets.read_bytes() == expected
     assert sorted(os.listdir(place)) == [".secrets.cfg", "places"]

@@ -33,9 +33,9 @@ def test_the_same_password_is_known_again(secrets_path, kind, name, password):
     Ledger(secrets_path).remember(kind, name, password)
     ledger = Ledger(secrets_path)
     assert ledger.problem is None
-    assert ledger.same(kind, name, password)
-    assert not ledger.same(kind, name, password + "x")
-    assert not ledger.same(kind, name, password[:-1])
+    assert ledger.is_same_password(kind, name, password)
+    assert not ledger.is_same_password(kind, name, password + "x")
+    assert not ledger.is_same_password(kind, name, password[:-1])
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def test_the_same_password_is_known_again(secrets_path, kind, name, password):
 )
 def test_same_other_none(secrets_path, kind, name, password, same):
     Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
-    assert Ledger(secrets_path).same(kind, name, password) is same
+    assert Ledger(secrets_path).is_same_password(kind, name, password) is same
 
 
 def test_what_is_remembered_counts_at_once_and_replaces_what_was(secrets_path):
     ledger = Ledger(secrets_path)
     ledger.remember("partitions", "P1", PASSWORD)
-    assert ledger.same("partitions", "P1", PASSWORD)
+    assert ledger.is_same_password("partitions", "P1", PASSWORD)
     ledger.remember("partitions", "P1", OTHER)
     for seen in (ledger, Ledger(secrets_path)):
-        assert seen.same("partitions", "P1", OTHER)
-        assert not seen.same("partitions", "P1", PASSWORD)
+        assert seen.is_same_password("partitions", "P1", OTHER)
+        assert not seen.is_same_password("partitions", "P1", PASSWORD)
 
 
 def test_no_file(secrets_path):
     ledger = Ledger(secrets_path)
     assert ledger.problem is None
-    assert not ledger.same("partitions", "P1", PASSWORD)
+    assert not ledger.is_same_password("partitions", "P1", PASSWORD)
     assert ledger.since("partitions", "P1") is None
     ledger.forget("partitions", "P1")
     assert not os.path.exists(ledger.path)
@@ -89,10 +89,10 @@ def test_forget(secrets_path):
             ledger.remember(kind, name, PASSWORD)
     ledger.forget("partitions", "P1")
     for seen in (ledger, Ledger(secrets_path)):
-        assert not seen.same("partitions", "P1", PASSWORD)
+        assert not seen.is_same_password("partitions", "P1", PASSWORD)
         assert seen.since("partitions", "P1") is None
         for kind, name in (("partitions", "P2"), ("service_users", "P1"), ("service_users", "P2")):
-            assert seen.same(kind, name, PASSWORD)
+            assert seen.is_same_password(kind, name, PASSWORD)
     with open(ledger.path) as file:
         assert list(json.load(file)["partitions"]) == ["P2"]
 
@@ -222,8 +222,8 @@ def test_a_file_of_another_number_of_iterations_is_read(secrets_path):
         json.dump(document(), file)
     ledger = Ledger(secrets_path)
     assert ledger.problem is None
-    assert ledger.same("partitions", "P1", PASSWORD)
-    assert not ledger.same("partitions", "P1", OTHER)
+    assert ledger.is_same_password("partitions", "P1", PASSWORD)
+    assert not ledger.is_same_password("partitions", "P1", OTHER)
     assert ledger.since("partitions", "P1") == "2026-01-31T12:00:00Z"
 
 
@@ -317,30 +317,30 @@ def test_damaged_counts_as_none_and_is_mended_by_the_next_write(secrets_path, co
     with open(path, "wb") as file:
         file.write(content if isinstance(content, bytes) else json.dumps(content).encode())
     ledger = Ledger(secrets_path)
-    assert not ledger.same("partitions", "P1", PASSWORD)
+    assert not ledger.is_same_password("partitions", "P1", PASSWORD)
     assert path in ledger.problem
     assert ledger.since("partitions", "P1") is None
     ledger.forget("partitions", "P1")
     ledger.remember("partitions", "P1", PASSWORD)
     mended = Ledger(secrets_path)
     assert mended.problem is None
-    assert mended.same("partitions", "P1", PASSWORD)
+    assert mended.is_same_password("partitions", "P1", PASSWORD)
 
 
 @pytest.mark.parametrize("entry", [entry_with(salt=""), entry_with(hash=""), entry_with(hash="AAAA")])
 def test_an_entry_that_fits_no_password(secrets_path, entry):
     with open(secrets_path + ".ledger", "w") as file:
         json.dump(entry, file)
-    assert not Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert not Ledger(secrets_path).is_same_password("partitions", "P1", PASSWORD)
 
 
 def test_not_a_file(secrets_path):
     os.mkdir(secrets_path + ".ledger")
     ledger = Ledger(secrets_path)
     assert ledger.path in ledger.problem
-    assert not ledger.same("partitions", "P1", PASSWORD)
+    assert not ledger.is_same_password("partitions", "P1", PASSWORD)
     ledger.remember("partitions", "P1", PASSWORD)
-    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).is_same_password("partitions", "P1", PASSWORD)
     assert [path.is_dir() for path in Path(secrets_path).parent.glob("*~")] == [True], "it is set aside"
 
 
@@ -355,7 +355,7 @@ def test_what_is_not_understood_is_set_aside_once(secrets_path, content):
     assert ledger.problem is None
     (aside,) = path.parent.glob(".secrets.cfg.ledger.*~")
     assert aside.read_text() == content
-    assert Ledger(secrets_path).same("partitions", "P2", OTHER) and Ledger(secrets_path).same(
+    assert Ledger(secrets_path).is_same_password("partitions", "P2", OTHER) and Ledger(secrets_path).is_same_password(
         "partitions", "P1", PASSWORD
     )
 
@@ -366,11 +366,11 @@ def test_passwords_that_a_fips_machine_refuses(secrets_path, monkeypatch):
 
     Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
     monkeypatch.setattr(hashlib, "pbkdf2_hmac", refuse)
-    assert not Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert not Ledger(secrets_path).is_same_password("partitions", "P1", PASSWORD)
     with pytest.raises(ValueError, match="invalid key length"):
         Ledger(secrets_path).remember("partitions", "P1", PASSWORD)
     monkeypatch.undo()
-    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD), "the file is as it was"
+    assert Ledger(secrets_path).is_same_password("partitions", "P1", PASSWORD), "the file is as it was"
 
 
 def test_a_link_to_nothing(secrets_path, tmp_path):
@@ -378,32 +378,32 @@ def test_a_link_to_nothing(secrets_path, tmp_path):
     ledger = Ledger(secrets_path)
     assert ledger.path in ledger.problem
     ledger.remember("partitions", "P1", PASSWORD)
-    assert Ledger(secrets_path).same("partitions", "P1", PASSWORD)
+    assert Ledger(secrets_path).is_same_password("partitions", "P1", PASSWORD)
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_rejected_login_is_remembered_until_a_secret_is_fetched(secrets_path):
     ledger = Ledger(secrets_path)
-    ledger.note_logins({"P1": False, "P2": True, "P3": False})
+    ledger.record_logins({"P1": False, "P2": True, "P3": False})
     assert json.loads(Path(ledger.path).read_text())["partitions"].keys() == {"P1", "P3"}
     ledger = Ledger(secrets_path)
     first = ledger.rejected("P1")
     assert first and ledger.rejected("P2") is None
-    ledger.note_logins({"P1": False, "P3": True})
+    ledger.record_logins({"P1": False, "P3": True})
     assert (ledger.rejected("P1"), ledger.rejected("P3")) == (first, None)
     ledger.remember("service_users", "P1", PASSWORD)
     ledger.forget("service_users", "P1")
     assert Ledger(secrets_path).rejected("P1") == first
     ledger.remember("partitions", "P1", PASSWORD)
     assert Ledger(secrets_path).rejected("P1") is None
-    ledger.note_logins({"P1": False})
+    ledger.record_logins({"P1": False})
     ledger.forget("partitions", "P1")
     assert Ledger(secrets_path).rejected("P1") is None
 
 
 def test_an_accepted_login_writes_nothing(secrets_path):
     ledger = Ledger(secrets_path)
-    ledger.note_logins({"P1": True})
+    ledger.record_logins({"P1": True})
     assert not os.path.exists(ledger.path)
 
 
@@ -431,7 +431,7 @@ def write(secrets_path, *values, form=SECRETS):
 def known(secrets_path):
     """What a ledger says of each entry: who made it, and what the HSM said."""
     ledger = Ledger(secrets_path)
-    made = {name for kind, name in ENTRIES if ledger.same(kind, name, PASSWORD)}
+    made = {name for kind, name in ENTRIES if ledger.is_same_password(kind, name, PASSWORD)}
     assert made <= {name for kind, name in ENTRIES if ledger.since(kind, name)}
     assert not {name for name in ("P1", "P2") if ledger.origin(name) and not ledger.since("partitions", name)}
     return made
@@ -480,7 +480,7 @@ def test_what_ppin_ciphers_anew_with_our_change_stays_known(remembered):
     ledger = Ledger(remembered)
     write(remembered, "A", "B", "C")
     ledger.remember("partitions", "P1", OTHER)
-    assert known(remembered) == {"P2", "S"} and Ledger(remembered).same("partitions", "P1", OTHER)
+    assert known(remembered) == {"P2", "S"} and Ledger(remembered).is_same_password("partitions", "P1", OTHER)
     ledger = Ledger(remembered)
     write(remembered, "A", "BB", "CC")
     ledger.forget("partitions", "P1")
@@ -506,9 +506,11 @@ def test_a_file_that_is_not_understood_counts_as_one_entry(secrets_path, content
 
 def test_a_rejection_of_what_was_set_by_hand(remembered):
     write(remembered, "by hand", "b", "c")
-    Ledger(remembered).note_logins({"P1": False})
+    Ledger(remembered).record_logins({"P1": False})
     ledger = Ledger(remembered)
-    assert ledger.rejected("P1") and not ledger.origin("P1") and not ledger.same("partitions", "P1", PASSWORD)
+    assert (
+        ledger.rejected("P1") and not ledger.origin("P1") and not ledger.is_same_password("partitions", "P1", PASSWORD)
+    )
     write(remembered, "by hand again", "b", "c")
     assert Ledger(remembered).rejected("P1") is None
 
@@ -523,7 +525,7 @@ def test_a_ledger_of_version_1_is_taken_for_what_is_there(remembered):
     ledger = Ledger(remembered)
     assert ledger.problem is None and known(remembered) == {"P1", "P2", "S"}
     assert ledger.origin("P1") is None and ledger.rejected("P2") == ledger.rejected("P9") == "2026-01-31T12:00:00Z"
-    ledger.note_logins({"P1": False})
+    ledger.record_logins({"P1": False})
     assert json.loads(Path(remembered + ".ledger").read_text())["version"] == 2
 
 
@@ -535,7 +537,7 @@ def test_an_accepted_service_proxy_password(remembered):
     content["service_users"]["S"]["accepted"] = "2026-01-31T12:00:00Z"
     Path(remembered + ".ledger").write_text(json.dumps(content))
     assert not Ledger(remembered).accepted_within("S", 60)
-    Ledger(remembered).remember("partitions", "P1", PASSWORD, through=["S", "T"])
+    Ledger(remembered).remember("partitions", "P1", PASSWORD, accepted_users=["S", "T"])
     assert Ledger(remembered).accepted_within("S", 60) and not Ledger(remembered).accepted_within("T", 60)
     write(remembered, "a", "b", "by hand")
     assert not Ledger(remembered).accepted_within("S", 60)

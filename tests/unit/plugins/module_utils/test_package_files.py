@@ -9,8 +9,12 @@ import zipfile
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._client import package_files as _package_files
-from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose, copy_package, names_in
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import PackageError, System
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import PackageError, System
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import (
+    choose_package,
+    copy_package,
+    package_names,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,8 +62,8 @@ def test_a_package_in_an_archive(member, compression, tmp_path):
     folder = tmp_path / "deep/deeper/deepest"
     folder.mkdir(parents=True)
     path = archive(folder / "vendor.zip", members, compression)
-    assert names_in(path) == [DEB]
-    assert choose(path, DEBIAN).package.name == DEB
+    assert package_names(path) == [DEB]
+    assert choose_package(path, DEBIAN).package.name == DEB
     target = take(path, folder)
     assert target.read_bytes() == CONTENT
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
@@ -75,16 +79,16 @@ def test_a_package_in_a_directory(depth, tmp_path):
     (folder / RPM).mkdir()
     packages = str(tmp_path / "packages")
     if depth <= _package_files.MAX_DEPTH:
-        assert names_in(packages) == [DEB]
-        assert choose(packages + "/", DEBIAN).package.name == DEB
+        assert package_names(packages) == [DEB]
+        assert choose_package(packages + "/", DEBIAN).package.name == DEB
         assert take(packages, tmp_path).read_bytes() == CONTENT
     else:
-        assert names_in(packages) == []
+        assert package_names(packages) == []
 
 
 def test_a_package_alone(tmp_path):
     (tmp_path / "my.deb").write_bytes(CONTENT)
-    assert choose(str(tmp_path / "my.deb"), DEBIAN).package.name == "my.deb"
+    assert choose_package(str(tmp_path / "my.deb"), DEBIAN).package.name == "my.deb"
     assert take(tmp_path / "my.deb", tmp_path, "my.deb").read_bytes() == CONTENT
 
 
@@ -105,7 +109,7 @@ def test_two_of_one_name(second, is_taken, tmp_path):
         (tmp_path / "packages" / name).mkdir(parents=True)
         (tmp_path / "packages" / name / DEB).write_bytes(CONTENT if name == "a" else second)
     for source in (path, str(tmp_path / "packages")):
-        assert DEB in names_in(source)
+        assert DEB in package_names(source)
         if is_taken:
             target = take(source, tmp_path)
             assert target.read_bytes() == CONTENT
@@ -118,9 +122,9 @@ def test_two_of_one_name(second, is_taken, tmp_path):
 
 def test_a_symlink_in_an_archive_is_no_package(tmp_path):
     path = archive(tmp_path / "vendor.zip", [(symlink(DEB), b"/etc/shadow"), (RPM, b"x")])
-    assert names_in(path) == [RPM]
+    assert package_names(path) == [RPM]
     with pytest.raises(PackageError, match="has packages for rhel8"):
-        choose(path, DEBIAN)
+        choose_package(path, DEBIAN)
     with pytest.raises(PackageError, match="is no longer in"):
         take(path, tmp_path)
 
@@ -143,7 +147,7 @@ LOCAL, CENTRAL = b"PK\3\4", b"PK\1\2"
 def test_an_encrypted_archive(tmp_path):
     path = archive(tmp_path / "vendor.zip", [(DEB, CONTENT)])
     change(path, (LOCAL, 6, b"\1"), (CENTRAL, 8, b"\1"))
-    assert choose(path, DEBIAN).package.name == DEB
+    assert choose_package(path, DEBIAN).package.name == DEB
     with pytest.raises(PackageError, match=f"{DEB} in .*vendor.zip is encrypted: unpack it first"):
         take(path, tmp_path)
 
@@ -188,7 +192,7 @@ def test_a_truncated_archive(size, tmp_path):
     with open(path, "r+b") as file:
         file.truncate(size if size >= 0 else os.path.getsize(path) + size)
     with pytest.raises(PackageError, match=r"vendor\.zip is damaged, or no \.zip"):
-        choose(path, DEBIAN)
+        choose_package(path, DEBIAN)
 
 
 def test_damaged_content(tmp_path):
@@ -208,7 +212,7 @@ def test_any_damage_is_an_error_or_does_no_harm(tmp_path_factory, damage):
         content[place % len(content)] = byte
     (folder / "vendor.zip").write_bytes(content)
     try:
-        name = choose(path, DEBIAN).package.name
+        name = choose_package(path, DEBIAN).package.name
         target = take(path, folder, name)
     except PackageError:
         return
@@ -233,4 +237,4 @@ def test_what_is_no_source(name, told, tmp_path):
     (tmp_path / "text.zip").write_text("text")
     os.mkfifo(tmp_path / "locked.deb")
     with pytest.raises(PackageError, match=told):
-        choose(str(tmp_path / name), DEBIAN)
+        choose_package(str(tmp_path / name), DEBIAN)

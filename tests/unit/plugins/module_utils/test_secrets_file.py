@@ -14,11 +14,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client import places as _places
+from ansible_collections.hsmops.primus.plugins.module_utils._client import leftovers as _leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import replace_file
+from ansible_collections.hsmops.primus.plugins.module_utils._client.leftovers import LockFile, leftovers
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._client.places import LockFile, leftovers
-from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy, remove_leftovers
+from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import WorkingCopy, recover_files
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import FILE_HINT, PpinError
 from emulated_hsm import COLLECTIONS, both
 
@@ -207,7 +207,7 @@ def test_what_a_dead_run_left_is_known_and_removed_and_nothing_else(secrets, tmp
     for name in lasting[1:]:
         (secrets.parent / name).write_bytes(b"kept")
     assert len(leftovers(*both(secrets))) == 6
-    assert remove_leftovers(*both(secrets)) == []
+    assert recover_files(*both(secrets)) == []
     assert not Path(str(private) + "0").exists()
     assert names(secrets) == lasting
     assert (other / "kept").exists()
@@ -293,14 +293,14 @@ def test_replace_file_like_another(tmp_path, owner):
     other.write_bytes(b"other")
     other.chmod(0o640)
     os.chown(other, *owner)
-    replace_file(str(tmp_path / "file"), b"new", like=str(other))
+    replace_file(str(tmp_path / "file"), b"new", attributes_from=str(other))
     assert facts(tmp_path / "file") == (b"new", 0o640, *owner)
 
 
 def test_replace_file_like_itself(secrets):
     secrets.chmod(0o660)
     before = facts(secrets)
-    replace_file(str(secrets), b"new", like=str(secrets))
+    replace_file(str(secrets), b"new", attributes_from=str(secrets))
     assert facts(secrets) == (b"new", *before[1:])
 
 
@@ -327,10 +327,12 @@ def test_what_a_killed_run_left_is_replaced_and_not_followed(secrets, tmp_path):
     assert target.read_bytes() == b"untouched"
 
 
-@pytest.mark.parametrize("like", ["nothing", None])
-def test_a_failure_leaves_the_old_file(secrets, like):
+@pytest.mark.parametrize("attributes_from", ["nothing", None])
+def test_a_failure_leaves_the_old_file(secrets, attributes_from):
     with pytest.raises(OSError):
-        replace_file(str(secrets if like else secrets.parent / "no" / "file"), b"new", like=like)
+        replace_file(
+            str(secrets if attributes_from else secrets.parent / "no" / "file"), b"new", attributes_from=attributes_from
+        )
     assert secrets.read_bytes() == CONTENTS["text"]
     assert names(secrets) == [".secrets.cfg"]
 
@@ -361,7 +363,7 @@ def full(request, secrets):
 def test_replace_file_on_a_full_disk(secrets):
     before = facts(secrets)
     with pytest.raises(OSError):
-        replace_file(str(secrets), b"n" * 60000, like=str(secrets))
+        replace_file(str(secrets), b"n" * 60000, attributes_from=str(secrets))
     assert facts(secrets) == before
     assert names(secrets) == [".secrets.cfg"]
 
@@ -493,7 +495,7 @@ def test_a_directory_without_such_a_lock(secrets, tmp_path, monkeypatch, error):
             raise OSError(error, os.strerror(error))
         lock(handle, how)
 
-    monkeypatch.setattr(_places, "places", lambda _uid: [str(places)])
+    monkeypatch.setattr(_leftovers, "private_roots", lambda _uid: [str(places)])
     monkeypatch.setattr(fcntl, "flock", flock)
     for _time in range(2):
         with locked(str(secrets), 0):
@@ -519,29 +521,29 @@ def test_a_directory_without_such_a_lock(secrets, tmp_path, monkeypatch, error):
     left.parent.mkdir(0o700)
     left.touch()
     with locked(str(tmp_path / ".secrets.cfg"), 0):
-        assert remove_leftovers(*both(secrets)) == []
+        assert recover_files(*both(secrets)) == []
         assert not left.exists()
     assert list(places.iterdir()) == []
 
 
 def test_a_lock_file_that_its_holder_removes_is_taken_once(secrets, tmp_path, monkeypatch):
     """Its name is free as soon as it is removed, and its lock only after that."""
-    monkeypatch.setattr(_places, "places", lambda _uid: [str(tmp_path)])
+    monkeypatch.setattr(_leftovers, "private_roots", lambda _uid: [str(tmp_path)])
     first, second, third = (LockFile("/somewhere") for _each in range(3))
-    assert first.take() and not second.take()
+    assert first.try_acquire() and not second.try_acquire()
     unlink = os.unlink
 
     def remove(name, dir_fd):
         unlink(name, dir_fd=dir_fd)
-        assert third.take()
+        assert third.try_acquire()
 
     monkeypatch.setattr(os, "unlink", remove)
     first.release()
     monkeypatch.undo()
-    monkeypatch.setattr(_places, "places", lambda _uid: [str(tmp_path)])
-    assert not second.take()
+    monkeypatch.setattr(_leftovers, "private_roots", lambda _uid: [str(tmp_path)])
+    assert not second.try_acquire()
     third.release()
-    assert second.take()
+    assert second.try_acquire()
     second.release()
     assert not list(tmp_path.glob("hsmops*"))
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.action import fleet_report
-from ansible_collections.hsmops.primus.plugins.module_utils._client.files import Untrusted
+from ansible_collections.hsmops.primus.plugins.module_utils._client.files import UntrustedFile
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
@@ -301,7 +301,7 @@ def test_a_directory_for_reports_that_somebody_else_has_made(place, report, plan
 
     assert as_user(attack)
     for where in (dest / report.name, dest / "deeper" / report.name):
-        with pytest.raises(Untrusted, match=f"{dest} belongs to {EVE}"):
+        with pytest.raises(UntrustedFile, match=f"{dest} belongs to {EVE}"):
             write(where)
     assert list(target.iterdir()) == [] and (plant != "directory" or list(dest.iterdir()) == [])
 

@@ -1,21 +1,23 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""What the modules share that log in with the permanent secrets a client has: which of them must not be tried."""
+"""Shared code of the modules that log in with the permanent secrets of a client.
+
+They do not use a secret that is known to be rejected, and they record the HSM's verdict in the ledger.
+"""
 
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import (
     GATE_ARGUMENTS,
-    GATE_SAYS,
-    GateSays,
+    GATE_FINDINGS_ARGUMENTS,
+    GateFindings,
 )
-from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, follow
+from ansible_collections.hsmops.primus.plugins.module_utils._client.ledger import Ledger, rebind_ledger
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._client.secrets_file import (
-    remove_leftovers,
-    warn_of,
+    recover,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     PpinError,
@@ -25,17 +27,17 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PPIN_ARGUMENTS, find_paths
 
-ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
+LOGIN_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = dict(
     PPIN_ARGUMENTS,
     force={"type": "bool", "default": False},
     **GATE_ARGUMENTS,
-    **GATE_SAYS,
+    **GATE_FINDINGS_ARGUMENTS,
 )
 """The options of the doc fragments `ppin`, `ppin.login` and `ppin.gate`."""
 
 
-class Refused(PpinError):
-    """A login that was not made, as it is known that the HSM rejects the permanent secrets of the partitions names."""
+class LoginRefused(PpinError):
+    """The module did not log in, because the HSM is known to reject the permanent secrets of the partitions `names`."""
 
     def __init__(self, msg: str, names: t.Sequence[str]) -> None:
         super().__init__(
@@ -49,12 +51,13 @@ class Refused(PpinError):
 
 def run_login_module(
     module: AnsibleModule,
-    do: t.Callable[[AnsibleModule, LoginPpin, Ledger, t.Dict[str, t.Any]], None],
+    log_in: t.Callable[[AnsibleModule, LoginPpin, Ledger, t.Dict[str, t.Any]], None],
     result: t.Dict[str, t.Any],
 ) -> None:
-    """Have `do` log in and fill the result, with nobody else at work on this client; leave through exit_json.
+    """Call `log_in` with the lock of the client held, and leave through exit_json or fail_json.
 
-    :arg result: what a failure returns if `do` did not come to it.
+    :arg log_in: makes the logins and fills the result.
+    :arg result: the result of a failure before `log_in` has filled it.
     """
     result = dict(result, changed=False, logins=0, refused=[])
     try:
@@ -62,31 +65,31 @@ def run_login_module(
         ppin.check_files()
         with locked(ppin.paths.secrets, ppin.timeout):
             if not module.check_mode:
-                warn_of(module, remove_leftovers(ppin.paths.secrets, ppin.paths.config))
+                recover(module, ppin.paths.secrets, ppin.paths.config)
             ledger = Ledger(ppin.paths.secrets)
             if ledger.problem:
                 module.warn("%s. It is not known which secrets were rejected." % ledger.problem)
             try:
-                do(module, ppin, ledger, result)
+                log_in(module, ppin, ledger, result)
             finally:
                 result["logins"] = ppin.logins
-                follow(module, ledger)
-    except Refused as exc:
+                rebind_ledger(module, ledger)
+    except LoginRefused as exc:
         module.fail_json(**exc.failure(), **dict(result, refused=exc.names))
     except PpinError as exc:
         module.fail_json(**exc.failure(), **result)
     except OSError as exc:
         module.fail_json(**error_from_os_error(exc).failure(), **result)
-    except Exception as exc:  # so that the result tells in any case what was tried
+    except Exception as exc:  # the result must report the logins in any case
         module.fail_json(**error_from_crash(exc).failure(), **result)
     module.exit_json(**result)
 
 
 def check_not_rejected(module: AnsibleModule, ledger: Ledger, names: t.Sequence[str]) -> None:
-    """Refuse to log in with a secret of which is known that it was rejected. :raises Refused:"""
+    """Check that no login would use a secret that is known to be rejected. :raises LoginRefused:"""
     if module.params["force"]:
         return
-    stale = GateSays.of(module.params).stale
+    stale = GateFindings.of(module.params).stale
     found = {}
     for name in names:
         if ledger.rejected(name):
@@ -94,22 +97,21 @@ def check_not_rejected(module: AnsibleModule, ledger: Ledger, names: t.Sequence[
         elif ledger.origin(name) in stale:
             found[name] = "'%s' (found by other clients)" % name
     if found:
-        raise Refused("The HSM rejects the permanent secret of %s" % ", ".join(found.values()), list(found))
+        raise LoginRefused("The HSM rejects the permanent secret of %s" % ", ".join(found.values()), list(found))
 
 
-def note_logins(
-    module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]], look: bool = False
+def record_logins(
+    module: AnsibleModule, ledger: Ledger, verdicts: t.Mapping[str, t.Optional[bool]], in_check_mode: bool = False
 ) -> None:
-    """Remember on this client what the HSM said of its secrets; None: nothing. Not in check mode.
+    """Record in the ledger whether the HSM accepted the secrets. A damaged ledger is not changed.
 
-    A damaged ledger is left for a person to look at.
-
-    :arg look: whether check mode is only the attempt gate's, before a run without it.
+    :arg verdicts: by partition; None: not evaluated.
+    :arg in_check_mode: record them in check mode, too, which the attempt gate uses for an observation before the run.
     """
-    if (module.check_mode and not look) or ledger.problem:
+    if (module.check_mode and not in_check_mode) or ledger.problem:
         return
     try:
-        ledger.note_logins({name: verdict for name, verdict in verdicts.items() if verdict is not None})
+        ledger.record_logins({name: verdict for name, verdict in verdicts.items() if verdict is not None})
     except OSError as exc:
         module.warn(
             "The ledger %s cannot be written (%s): what this login found is not known to the next run."

@@ -1,10 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: BSD-2-Clause
 # Private to hsmops.primus: may change without notice.
-"""Reads primus.cfg: which HSMs there are, which service user is in front of which partition, and where passwords stand;
-and .secrets.cfg: whose secrets are in it.
+"""Read primus.cfg (HSMs, partitions, their service users, passwords in plaintext) and .secrets.cfg (its partitions).
 
-The listing of ppin does not tell what primus.cfg tells. ppin remains the judge of whether a file is valid.
+ppin does not list the HSMs and service users of a partition. Whether a file is valid, only ppin decides.
 """
 
 import base64
@@ -14,9 +13,9 @@ import typing as t
 import unicodedata
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import (
-    UNSURE,
+    AMBIGUOUS,
     Group,
-    NotUnderstood,
+    LibconfigError,
     pieces,
     read,
 )
@@ -24,20 +23,20 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
 
 NAME_LIMIT = 255
-"""Bytes of a name. The vendor documents no limit; this is for what is no name, such as the content of a file."""
+"""Bytes of a name. The vendor documents no limit. This one refuses what is no name, such as the content of a file."""
 
-MANAGED = "# Managed by Ansible (hsmops.primus): changes made here are lost."
-"""The comment of this collection, without the end of its line."""
+MANAGED_COMMENT = "# Managed by Ansible (hsmops.primus): changes made here are lost."
+"""The comment at the start of files of this collection, without a line break."""
 
-SHOWN = frozenset(
+SHOWN_SETTINGS = frozenset(
     ["version", "wait_delay", "wait_max_tries", "connect_on_init", "host", "port", "priority"]
     + ["client_id", "user_name", "proxy_user", "id", "file", "write_log_file", "write_syslog"]
     + ["trace_linenumber", "trace_timestamp", "trace_function", "trace_inout", "trace_pid", "trace_filename"]
     + ["trace_mask", "trace_level"]
 )
-"""The settings that the vendor documents and that hold no password."""
+"""The settings that the vendor documents and that hold no password, so that a diff may show their values."""
 
-HIDDEN = b'"********"'
+HIDDEN_VALUE = b'"********"'
 
 _HIDDEN_COMMENTS = {b"/*": b"/* ******** */", b"//": b"// ********"}
 _GROUPS = re.compile(r"primus|hsms|hsm\d+|slots|slot\d+|log", re.A)
@@ -46,7 +45,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}\Z")
 
 
 def invalid_name_reason(name: str) -> t.Optional[str]:
-    """What no name of a partition or service user can be, such as `is empty`, or None."""
+    """Return why this cannot be the name of a partition or service user, such as `is empty`, or None."""
     if not name.strip():
         return "is empty"
     if any(unicodedata.category(char) in ("Cc", "Cs", "Zl", "Zp") for char in name):
@@ -59,7 +58,7 @@ def invalid_name_reason(name: str) -> t.Optional[str]:
 
 
 class Slot(t.NamedTuple):
-    """A slot of an HSM. hsm and slot are its keys in primus.cfg, `hsm0` and `slot0`; host and port as there."""
+    """A slot of an HSM. `hsm` and `slot` are the keys in primus.cfg, such as hsm0 and slot0; host and port as there."""
 
     hsm: str
     user_name: str
@@ -71,59 +70,59 @@ class Slot(t.NamedTuple):
 
 
 def read_slots(text: str, path: t.Optional[str] = None) -> t.List[Slot]:
-    """The slots of a primus.cfg, in its order.
+    """Return the slots of a primus.cfg, in its order.
 
-    :arg path: the file that the text is in, and which may include others.
-    :raises NotUnderstood: when it cannot be read, or a slot is not the same for all versions of libconfig.
+    :arg path: the file that the text is in, for files that it includes.
+    :raises LibconfigError: when it cannot be parsed, or a slot depends on the version of libconfig.
     """
     slots = []
     hsms = _setting(_setting(read(text, path), "primus", Group), "hsms", Group)
     for key in hsms:
-        hsm = _of_kind(hsms, key, Group, "an HSM")
+        hsm = _typed_value(hsms, key, Group, "an HSM")
         host, port = str(hsm.get("host", "")), str(hsm.get("port", ""))  # only to be compared with what ppin prints
-        slots_there = _setting(hsm, "slots", Group, Group(hsm.where))
+        slots_there = _setting(hsm, "slots", Group, Group(hsm.location))
         for name in slots_there:
-            settings = _of_kind(slots_there, name, Group, "a slot")
+            settings = _typed_value(slots_there, name, Group, "a slot")
             user_name, slot_id = _setting(settings, "user_name", str), _setting(settings, "id", int, None)
             proxy_user = _setting(settings, "proxy_user", str, None)
             slots.append(Slot(key, user_name, slot_id, proxy_user or None, name, host, port))
     return slots
 
 
-_NEEDED = object()
-_KINDS = {Group: "a group", str: "a string", int: "an integer"}
+_REQUIRED = object()
+_TYPE_NAMES = {Group: "a group", str: "a string", int: "an integer"}
 
 
-def _setting(group: Group, name: str, kind: t.Type[t.Any], default: t.Any = _NEEDED) -> t.Any:
+def _setting(group: Group, name: str, kind: t.Type[t.Any], default: t.Any = _REQUIRED) -> t.Any:
     if name not in group:
-        if default is _NEEDED:
-            raise NotUnderstood(group.where, "there is no setting %s in this group" % name)
+        if default is _REQUIRED:
+            raise LibconfigError(group.location, "there is no setting %s in this group" % name)
         return default
-    return _of_kind(group, name, kind, name)
+    return _typed_value(group, name, kind, name)
 
 
-def _of_kind(group: Group, name: str, kind: t.Type[t.Any], what: str) -> t.Any:
+def _typed_value(group: Group, name: str, kind: t.Type[t.Any], what: str) -> t.Any:
     value = group[name]
-    if value is UNSURE:
-        raise NotUnderstood(group.places[name], "the value of %s depends on the version of libconfig" % what)
+    if value is AMBIGUOUS:
+        raise LibconfigError(group.locations[name], "the value of %s depends on the version of libconfig" % what)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise NotUnderstood(group.places[name], "%s is not %s" % (what, _KINDS[kind]))
+        raise LibconfigError(group.locations[name], "%s is not %s" % (what, _TYPE_NAMES[kind]))
     return value
 
 
 def find_passwords(text: str, path: t.Optional[str] = None) -> t.List[str]:
-    """The settings of a primus.cfg that hold a password, such as `primus.hsms.hsm0.pin`, and never what they hold.
+    """Return the settings of a primus.cfg that hold a password, such as `primus.hsms.hsm0.pin`, without their values.
 
-    Those are the vendor's, and any name with password in it, which somebody has made up. Included files count.
+    These are the vendor's, and any other setting with "password" in its name. Included files count.
 
     :arg path: as for read_slots.
-    :raises NotUnderstood: when it cannot be read.
+    :raises LibconfigError: when it cannot be parsed.
     """
     return [place for place, _value in _passwords_in(read(text, path), "")]
 
 
 def password_values(text: str, path: t.Optional[str] = None) -> t.Set[str]:
-    """What those settings hold, so that nothing shows it. :raises NotUnderstood: when it cannot be read."""
+    """Return the values of these settings, for redaction. :raises LibconfigError: when it cannot be parsed."""
     return {str(value) for _place, value in _passwords_in(read(text, path), "") if not isinstance(value, bool)}
 
 
@@ -140,30 +139,31 @@ def _passwords_in(value: t.Any, path: str) -> t.Iterator[t.Tuple[str, t.Any]]:
 
 
 def hide_passwords(text: str) -> t.Optional[str]:
-    """The text of a primus.cfg as a diff may show it, or None when its syntax is not understood.
+    """Return the text of a primus.cfg with passwords hidden, for a diff, or None when it cannot be parsed.
 
-    Shown are the values of the settings that the vendor documents for no password. Whatever else has a value, and every
-    comment, may hold one.
+    Only the values of SHOWN_SETTINGS are kept. All other values, and comments, may hold a password.
     """
     try:
         found = pieces(text)
-    except NotUnderstood:
+    except LibconfigError:
         return None
     tokens = [piece.text for piece in found if piece.kind not in ("comment", "space", "include")]
     following = iter(tokens[1:] + [b""])
     shown = []
-    name, documented = "", [True]  # the last setting, and for each group or list that is open whether it is documented
+    name, documented = "", [True]  # the last setting, and for each open group or list whether it is documented
     for kind, content in found:
         if kind == "comment":
             content = (
-                content if content == MANAGED.encode("ascii") else _HIDDEN_COMMENTS.get(content[:2], b"# ********")
+                content
+                if content == MANAGED_COMMENT.encode("ascii")
+                else _HIDDEN_COMMENTS.get(content[:2], b"# ********")
             )
         elif kind not in ("space", "include"):
             after = next(following)
             if kind == "name" and after in (b"=", b":"):
                 name = content.decode("ascii")
             elif kind != "sign":
-                content = content if documented[-1] and name in SHOWN else HIDDEN
+                content = content if documented[-1] and name in SHOWN_SETTINGS else HIDDEN_VALUE
             elif content in (b"{", b"(", b"["):
                 documented.append(documented[-1] and content == b"{" and bool(_GROUPS.fullmatch(name)))
             elif content in (b"}", b")", b"]"):
@@ -173,28 +173,28 @@ def hide_passwords(text: str) -> t.Optional[str]:
 
 
 def read_secret_users(text: str) -> t.List[str]:
-    """The partitions whose secrets are in a secrets file; none are in a template.
+    """Return the partitions whose permanent secrets are in a secrets file.
 
-    :raises NotUnderstood: when it cannot be read.
+    :raises LibconfigError: when it cannot be parsed.
     """
     settings = read(text)
-    primus = _setting(settings, "primus", Group, Group(settings.where))
-    users = _setting(primus, "users", Group, Group(settings.where))
-    return [_setting(_of_kind(users, key, Group, "a user"), "name", str) for key in users]
+    primus = _setting(settings, "primus", Group, Group(settings.location))
+    users = _setting(primus, "users", Group, Group(settings.location))
+    return [_setting(_typed_value(users, key, Group, "a user"), "name", str) for key in users]
 
 
 def secret_entries(content: bytes) -> t.Dict[str, bytes]:
-    """What a secrets file has under each name, in a form to compare; without what cannot be told.
+    """Return the entries of a secrets file by name, in a canonical form to compare. {} when it cannot be parsed.
 
-    Only the groups `users` are documented, so every group counts that has a name, wherever it is.
+    Only the group `users` is documented, so every group that has a `name` counts.
     """
     found: t.Dict[str, t.List[str]] = {}
     try:
         _collect_entries(read(content.decode("utf-8")), found)
         entries = {name: json.dumps(sorted(groups)) for name, groups in found.items()}
-    except (ValueError, TypeError):  # TypeError: of a value that versions of libconfig read differently
+    except (ValueError, TypeError):  # TypeError: an AMBIGUOUS value
         return {}
-    # Bytes that are no text are not read as they stand.
+    # Bytes that are not UTF-8 were replaced, so such entries cannot be compared.
     return {name: entry.encode("ascii") for name, entry in entries.items() if "\\ufffd" not in entry}
 
 
@@ -207,14 +207,14 @@ def _collect_entries(value: t.Any, found: t.Dict[str, t.List[str]]) -> None:
 
 
 class SecretsString(t.NamedTuple):
-    """A secrets file in base64, on one line, and the partitions whose secrets are in it."""
+    """A secrets file in base64, on one line, and the partitions that have a permanent secret in it."""
 
     text: str
     users: t.List[str]
 
 
 def find_secrets_string(text: str) -> t.Optional[SecretsString]:
-    """The secrets string that stands in a text, on one line or several, or None."""
+    """Find a secrets string in a text, on one line or several. Return None when there is none."""
     runs = [""]
     for raw_line in printable(text).splitlines():
         line = raw_line.strip()

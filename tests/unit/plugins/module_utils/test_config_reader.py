@@ -6,14 +6,14 @@ import re
 
 import libconf
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import NotUnderstood
-from ansible_collections.hsmops.primus.plugins.module_utils._client.primus_cfg import (
-    MANAGED,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import (
+    MANAGED_COMMENT,
     Slot,
     find_passwords,
     hide_passwords,
     read_slots,
 )
+from ansible_collections.hsmops.primus.plugins.module_utils._client.libconfig import LibconfigError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -228,7 +228,7 @@ def test_garbage(text):
 
 
 # What is not the same for all versions of libconfig, as module_utils/_client/libconfig.py has it of their sources.
-UNSURE = {
+AMBIGUOUS = {
     "octal or not": "id = 010;",
     "octal or not, negative": "id = -017;",
     "octal or not, long": "id = 010L;",
@@ -243,7 +243,7 @@ UNSURE = {
 }
 
 
-@pytest.mark.parametrize("setting", UNSURE.values(), ids=UNSURE)
+@pytest.mark.parametrize("setting", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_what_can_be_read_in_two_ways_matters_only_where_it_is_needed(setting):
     other = setting.replace("id =", "port =").replace("proxy_user =", "client_id =")
     assert slots_in(with_slot(USER + other)) == [Slot("hsm0", "P", None, None)]
@@ -310,7 +310,7 @@ ERRORS = [
 
 @pytest.mark.parametrize(("text", "line", "reason"), ERRORS)
 def test_an_error_names_the_line(text, line, reason):
-    with pytest.raises(NotUnderstood) as caught:
+    with pytest.raises(LibconfigError) as caught:
         read_slots(text)
     assert (caught.value.file, caught.value.line, caught.value.reason) == (None, line, reason)
 
@@ -440,7 +440,7 @@ BAD_INCLUDES = {
 @pytest.mark.parametrize(("files", "file", "line", "reason"), BAD_INCLUDES.values(), ids=BAD_INCLUDES)
 def test_an_include_that_is_not_understood(tmp_path, files, file, line, reason):
     text, path = write(tmp_path, files)
-    with pytest.raises(NotUnderstood) as caught:
+    with pytest.raises(LibconfigError) as caught:
         read_slots(text, path)
     assert (caught.value.file, caught.value.reason) == (str(tmp_path / file), reason)
     assert line in (None, caught.value.line)
@@ -451,7 +451,7 @@ def test_an_include_that_may_be_another_file_in_the_directory_in_which_ppin_runs
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert slots_in(text, path) == slots_by_libconf(WHOLE)
     (tmp_path / "hsms.cfg").write_text(WHOLE)
-    with pytest.raises(NotUnderstood, match="it is not known which of two files"):
+    with pytest.raises(LibconfigError, match="it is not known which of two files"):
         read_slots(text, path)
 
 
@@ -478,7 +478,7 @@ MEGABYTE = {
 @pytest.mark.parametrize("text", MEGABYTE.values(), ids=MEGABYTE)
 def test_a_megabyte(text, tmp_path):
     (tmp_path / "x").write_text("")
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(LibconfigError):
         read_slots(text, str(tmp_path / "primus.cfg"))
 
 
@@ -540,7 +540,7 @@ HIDDEN = {
     "what is commented out": ('/* pin = "P"; */ id = 1; // P\n', "/* ******** */ id = 1; // ********\n"),
     "a mark": ('\ufeffid = 1; pin = "P";', '\ufeffid = 1; pin = "********";'),
     "an include": ('id = 1;\n@include "other.cfg"\npin = "P";', 'id = 1;\n@include "other.cfg"\npin = "********";'),
-    "ours": (MANAGED + "\nid = 1;", MANAGED + "\nid = 1;"),
+    "ours": (MANAGED_COMMENT + "\nid = 1;", MANAGED_COMMENT + "\nid = 1;"),
     "nothing": ("", ""),
     "no setting": ("P", None),
     "an open string": ('a_password = "P', None),

@@ -5,7 +5,7 @@
 import itertools
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import (
+from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import (
     ADD,
     FAIL_NOT_LISTED,
     FAIL_PROXY,
@@ -15,7 +15,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.plan import 
     REMOVE,
     UPDATE,
     Observed,
-    plan,
+    plan_credential,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import CONFIGURED, MISSING, NOT_LISTED
 
@@ -68,12 +68,12 @@ WITH_FORCE = {(state, seen): expected for state, seen, expected in [*ALL, *cases
 
 @pytest.mark.parametrize(("state", "seen", "expected"), ALL)
 def test_row(state, seen, expected):
-    assert plan(state, False, seen) == expected
+    assert plan_credential(state, False, seen) == expected
 
 
 @pytest.mark.parametrize(("state", "seen", "expected"), [(*key, value) for key, value in WITH_FORCE.items()])
 def test_row_with_force(state, seen, expected):
-    assert plan(state, True, seen) == expected
+    assert plan_credential(state, True, seen) == expected
 
 
 def test_the_table_is_complete_and_without_contradiction():
@@ -87,6 +87,6 @@ def test_the_table_is_complete_and_without_contradiction():
 @pytest.mark.parametrize("login", LOGINS["any"])
 @pytest.mark.parametrize("state", ["present", "updated"])
 def test_a_setup_password_is_never_spent_twice(state, login, entry):
-    action = plan(state, False, Observed(entry, True, login, False))
+    action = plan_credential(state, False, Observed(entry, True, login, False))
     assert action != UPDATE
     assert action != ADD or entry == MISSING

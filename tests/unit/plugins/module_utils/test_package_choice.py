@@ -6,18 +6,18 @@ import itertools
 import re
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._client.packages import (
-    COUNTED_AS,
+from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choice import (
+    RELEASE_MAPS,
     RULES,
     PackageError,
     System,
-    check,
-    counts_as,
+    check_package,
+    check_url,
     form_of,
-    judge_url,
-    parse,
-    pick,
-    system_of,
+    parse_name,
+    pick_package,
+    platform_release,
+    system_from_facts,
     version_key,
     version_of,
 )
@@ -29,7 +29,7 @@ ZIP = "PrimusAPI_PKCS11-v2.2.4.zip"
 
 def host(family, distribution, version, architecture="x86_64"):
     facts = {"os_family": family, "distribution": distribution, "distribution_version": version}
-    return system_of({**facts, "architecture": architecture})
+    return system_from_facts({**facts, "architecture": architecture})
 
 
 def packages(*wanted, version="2.2.4"):
@@ -96,7 +96,7 @@ def test_hosts_and_the_vendors_archive(family, distribution, version, architectu
     """In whatever order the names come, and whatever else is there."""
     system = host(family, distribution, version, architecture)
     for names in (VENDOR + NOISE, NOISE + VENDOR[::-1], VENDOR * 2):
-        choice = pick(names, system, ZIP)
+        choice = pick_package(names, system, ZIP)
         assert [choice.package.name] == packages(expected)
         assert choice.why.startswith(f"{choice.package.name} was chosen for {distribution}")
 
@@ -143,7 +143,7 @@ SLES15 = host(S, "SLES", "15.5")
     ],
 )
 def test_packages_that_there_are(names, system, expected):
-    choice = pick(packages(*names), system, "packages")
+    choice = pick_package(packages(*names), system, "packages")
     assert [choice.package.name] == packages(expected)
     assert choice.package.file_name == packages(expected)[0].replace(".DEB", ".deb")
 
@@ -163,7 +163,7 @@ OLD_AND_NEW = packages(DEB, version="2.2.4") + packages(DEB, version="2.10.0") +
     ],
 )
 def test_versions(names, version, expected):
-    assert pick(names, DEBIAN12, "packages", version).package.version == expected
+    assert pick_package(names, DEBIAN12, "packages", version).package.version == expected
 
 
 ALPINE = host("Alpine", "Alpine", "3.19")
@@ -209,7 +209,7 @@ ALPINE = host("Alpine", "Alpine", "3.19")
 )
 def test_no_package_for_a_host(names, system, version, told):
     with pytest.raises(PackageError, match=re.escape(told)):
-        pick(names, system, ZIP, version)
+        pick_package(names, system, ZIP, version)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_no_package_for_a_host(names, system, version, told):
     ],
 )
 def test_it_is_told_why(system, why):
-    assert pick(VENDOR, system, ZIP).why.endswith(why)
+    assert pick_package(VENDOR, system, ZIP).why.endswith(why)
 
 
 @pytest.mark.parametrize(
@@ -240,9 +240,9 @@ def test_it_is_told_why(system, why):
     ],
 )
 def test_a_package_that_is_given_alone(name, system):
-    choice = check(name, system)
+    choice = check_package(name, system)
     assert choice.package.name == name
-    assert ("does not tell" in choice.why) == (parse(name) is None)
+    assert ("does not tell" in choice.why) == (parse_name(name) is None)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_a_package_that_is_given_alone(name, system):
 )
 def test_a_package_that_is_given_alone_and_is_for_others(name, system, told):
     with pytest.raises(PackageError, match=re.escape(told)):
-        check(name, system)
+        check_package(name, system)
 
 
 @pytest.mark.parametrize(
@@ -271,14 +271,14 @@ def test_a_package_that_is_given_alone_and_is_for_others(name, system, told):
     ],
 )
 def test_a_download_is_judged_by_its_name(url, package):
-    result = judge_url(url, DEBIAN12)
+    result = check_url(url, DEBIAN12)
     assert (result["package"], result["path"], result["os_family"]) == (package, None, "Debian")
 
 
 @pytest.mark.parametrize("name", ["provider", "provider.msi", packages("debian10-aarch64.deb")[0]])
 def test_a_download_for_others(name):
     with pytest.raises(PackageError, match=r"does not end in|is for debian10 \(aarch64\)"):
-        judge_url(f"https://user:password@example.com/{name}", DEBIAN12)
+        check_url(f"https://user:password@example.com/{name}", DEBIAN12)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_a_name_tells_the_version(name, version):
      "PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb\n", "PrimusAPI_PKCS11-X-2.2.4/../-debian10-x86_64.deb"],
 )  # fmt: skip
 def test_other_files_are_no_packages(name):
-    assert parse(name) is None
+    assert parse_name(name) is None
 
 
 @pytest.mark.parametrize(
@@ -346,26 +346,26 @@ def test_any_versions_can_be_compared(versions):
 @given(
     st.lists(st.sampled_from(VENDOR + NOISE + packages("debian12-x86_64.deb", "rhel10-aarch64.rpm", version="2.3.4"))),
     st.sampled_from([*RULES, "Alpine"]),
-    st.sampled_from([*COUNTED_AS, "Debian", "Rocky", "openEuler", "Fedora", "Kali"]),
+    st.sampled_from([*RELEASE_MAPS, "Debian", "Rocky", "openEuler", "Fedora", "Kali"]),
     st.one_of(st.text(max_size=9), st.integers(0, 50).map(str)),
     st.sampled_from([*BOTH, "i686"]),
 )
 def test_what_is_picked_is_for_the_host(names, family, distribution, version, architecture):
     system = System(family, distribution, version, architecture)
     try:
-        package = pick(names, system, ZIP).package
+        package = pick_package(names, system, ZIP).package
     except PackageError:
         return
     rule = RULES[family]
     assert package.name in names
     assert (package.platform, package.architecture) == (rule.platform, architecture)
     assert package.form in rule.forms
-    assert family == "Debian" or package.release <= counts_as(system)
-    assert check(package.name, system).package == package
+    assert family == "Debian" or package.release <= platform_release(system)
+    assert check_package(package.name, system).package == package
 
 
 @pytest.mark.parametrize("missing", ["os_family", "distribution", "architecture"])
 def test_facts_that_are_missing(missing):
     facts = {"os_family": "Debian", "distribution": "Debian", "architecture": "x86_64", missing: None}
     with pytest.raises(PackageError, match=f"do not include its {missing}"):
-        system_of(facts)
+        system_from_facts(facts)
