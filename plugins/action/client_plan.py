@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The module client_plan: validates the variables, looks at the client, and returns what is to be changed."""
+"""Action plugin of client_plan: validates the variables, inspects the client with ppin_info, and returns the plan."""
 
 from __future__ import annotations
 
@@ -9,20 +9,24 @@ import typing as t
 
 from ansible.errors import AnsibleActionFail, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.plan import (
-    files_to_look_at,
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.client_plan import (
+    current_paths,
+    files_to_inspect,
     files_to_move,
-    paths_now,
-    plan,
-    problems,
-    stranded_users,
+    plan_client,
+    preflight_errors,
+    stranded_service_users,
 )
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import Violation
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.wanted import OPTIONS, PROVIDER, read_wanted
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.variables import (
+    OPTION_READERS,
+    PROVIDER,
+    read_variables,
+)
 
 Result = t.Dict[str, t.Any]
 
-NOT_OF_THE_LOOK = ("changed", "failed", "invocation", "warnings", "deprecations")
+NOT_FACTS = ("changed", "failed", "invocation", "warnings", "deprecations")
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -32,33 +36,33 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._warnings: t.List[t.Any] = []
         wanted, violations = self._wanted()
         if violations:
-            return _refused(violations)
-        look = self._look(wanted, wanted["ppin"])
-        if not look.get("failed") and PROVIDER in wanted["scope"] and files_to_move(look, wanted):
-            look = self._look(wanted, {**wanted["ppin"], **paths_now(look, wanted)})
-        if look.get("failed"):
-            return look
-        violations = stranded_users(look, wanted)
+            return _violations_result(violations)
+        facts = self._inspect(wanted, wanted["ppin"])
+        if not facts.get("failed") and PROVIDER in wanted["scope"] and files_to_move(facts, wanted):
+            facts = self._inspect(wanted, {**wanted["ppin"], **current_paths(facts, wanted)})
+        if facts.get("failed"):
+            return facts
+        violations = stranded_service_users(facts, wanted)
         if violations:
-            return _refused(violations)
-        changes = plan(look, wanted)
-        found = problems(look, wanted, changes)
-        if found:
-            return {"failed": True, "changed": False, "msg": "%s No login was spent." % " ".join(found)}
+            return _violations_result(violations)
+        changes = plan_client(facts, wanted)
+        errors = preflight_errors(facts, wanted, changes)
+        if errors:
+            return {"failed": True, "changed": False, "msg": "%s No login was spent." % " ".join(errors)}
         warnings = {"warnings": self._warnings} if self._warnings else {}
-        return {"changed": False, "plan": changes, "look": look, "wanted": wanted, **warnings}
+        return {"changed": False, "plan": changes, "look": facts, "wanted": wanted, **warnings}
 
     def _wanted(self) -> t.Tuple[Result, t.List[Violation]]:
         options = dict(self._task.args)
         prefix = str(options.pop("prefix", None) or "")
         given = options.pop("wanted", None)
-        unknown = sorted(set(options) - set(OPTIONS))
+        unknown = sorted(set(options) - set(OPTION_READERS))
         if unknown:
             raise AnsibleActionFail("client_plan has no option %s" % ", ".join(unknown))
-        if given:  # the variables were read before, and are not evaluated again
-            return {**given, "moment": _moment(), "installed_before": True}, []
-        wanted, violations = read_wanted(options, prefix, self._find)
-        return {**wanted, "moment": _moment()}, violations
+        if given:  # the variables were validated by an earlier task
+            return {**given, "moment": _timestamp(), "installed_before": True}, []
+        wanted, violations = read_variables(options, prefix, self._find)
+        return {**wanted, "moment": _timestamp()}, violations
 
     def _find(self, name: str) -> t.Optional[str]:
         try:
@@ -66,28 +70,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AnsibleFileNotFound:
             return None
 
-    def _look(self, wanted: Result, paths: t.Mapping[str, t.Any]) -> Result:
-        """What ppin_info tells, or a result of a task that failed. It is given no password."""
+    def _inspect(self, wanted: Result, paths: t.Mapping[str, t.Any]) -> Result:
+        """Run ppin_info, without any password. Return its facts, or the result of a failure."""
         group = {"group": wanted["group"]} if "group" in wanted else {}
         result: Result = self._execute_module(
             module_name="hsmops.primus.ppin_info",
-            module_args={**paths, **group, "files": files_to_look_at(wanted)},
+            module_args={**paths, **group, "files": files_to_inspect(wanted)},
             task_vars=self._task_vars,
         )
         if result.get("failed") or result.get("unreachable"):
             result.pop("invocation", None)
             return {**result, "failed": True}
         self._warnings += [each for each in result.get("warnings") or [] if each not in self._warnings]
-        return {
-            key: value for key, value in result.items() if key not in NOT_OF_THE_LOOK and not key.startswith("_ansible")
-        }
+        return {key: value for key, value in result.items() if key not in NOT_FACTS and not key.startswith("_ansible")}
 
 
-def _moment() -> str:
+def _timestamp() -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
-def _refused(violations: t.Sequence[Violation]) -> Result:
+def _violations_result(violations: t.Sequence[Violation]) -> Result:
     return {
         "failed": True,
         "changed": False,

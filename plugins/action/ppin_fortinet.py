@@ -1,24 +1,24 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on the control node in front of the module ppin_fortinet."""
+"""Action plugin of ppin_fortinet: passes the attempt gate, then runs the module on the host."""
 
 from __future__ import annotations
 
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction, SecretTrial
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import CredentialAction, GatedSecret
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import PROXY, Gate, Subject
 
 
-class FortinetTrial(SecretTrial):
+class GatedFortinetSecret(GatedSecret):
     def subject(self, gate: Gate) -> Subject:
         setup = super().subject(gate)
         user, password = self.options.get("proxy_user"), self.options.get("proxy_password")
         if password is None:
             return setup
-        proxy = gate.credential(PROXY, str(user), str(password))
+        proxy = gate.password_subject(PROXY, str(user), str(password))
         if gate.accepted(proxy):
             return setup._replace(parts=(*setup.parts, proxy))
-        # ppin does not tell which of the two was rejected, so they are tried as one.
-        return gate.together(setup, proxy)
+        # ppin does not report which of the two was rejected, so they are one subject.
+        return gate.combined_subject(setup, proxy)
 
     @property
     def vouched(self) -> bool:
@@ -27,4 +27,4 @@ class FortinetTrial(SecretTrial):
 
 class ActionModule(CredentialAction):
     module = "hsmops.primus.ppin_fortinet"
-    trial = FortinetTrial
+    credential_class = GatedFortinetSecret

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on the control node in front of the module ppin_log_info."""
+"""Action plugin of ppin_log_info: passes the attempt gate, then runs the module on the host."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs on the control node in front of the module provider_package: chooses and unpacks what is there."""
+"""Action plugin of provider_package: chooses a package on the control node, unpacks it and copies it to the host."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.package_file
 
 Result = t.Dict[str, t.Any]
 
-# A path may have a ~ that is the host's.
+# Not of type path: a ~ in it must be expanded on the host.
 LOCAL_ARGUMENTS = {**PACKAGE_ARGUMENTS, "dest": {"type": "str", "required": True}}
 
-SUBSET = ["!all", "!min", "distribution", "architecture"]
+GATHER_SUBSET = ["!all", "!min", "distribution", "architecture"]
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -41,44 +41,44 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._task_vars = task_vars or {}
         _validation, options = self.validate_argument_spec(argument_spec=LOCAL_ARGUMENTS)
         try:
-            facts = options["facts"] or self._facts()
+            facts = options["facts"] or self._host_facts()
             if re.match("https?://", options["src"]):
                 return {"changed": False, **check_url(options["src"], system_from_facts(facts))}
             if options["remote_src"]:
-                return self._module("hsmops.primus.provider_package", {**self._task.args, "facts": facts})
-            return self._from_here(options, system_from_facts(facts))
+                return self._run_module("hsmops.primus.provider_package", {**self._task.args, "facts": facts})
+            return self._copy_from_control_node(options, system_from_facts(facts))
         except PackageError as exc:
             return {"failed": True, "changed": False, "msg": f"{exc}. Nothing was changed."}
 
-    def _facts(self) -> Result:
-        """:raises AnsibleActionFail: when they cannot be gathered."""
+    def _host_facts(self) -> Result:
+        """Return the facts of FACTS, gathered if needed. :raises AnsibleActionFail: when that fails."""
         known = self._task_vars.get("ansible_facts") or {}
         if not all(name in known for name in FACTS):
-            gathered = self._module("ansible.legacy.setup", {"gather_subset": SUBSET})
+            gathered = self._run_module("ansible.legacy.setup", {"gather_subset": GATHER_SUBSET})
             if gathered.get("failed") or "ansible_facts" not in gathered:
                 raise AnsibleActionFail("The facts of the host cannot be gathered: %s" % gathered.get("msg"))
             known = {name: gathered["ansible_facts"].get(f"ansible_{name}") for name in FACTS}
         return {name: known[name] for name in FACTS}
 
-    def _module(self, name: str, arguments: Result) -> Result:
+    def _run_module(self, name: str, arguments: Result) -> Result:
         result: Result = self._execute_module(module_name=name, module_args=arguments, task_vars=self._task_vars)
         return result
 
-    def _from_here(self, options: Result, system: System) -> Result:
-        """:raises PackageError: when there is no package for the host."""
+    def _copy_from_control_node(self, options: Result, system: System) -> Result:
+        """Choose the package on the control node and copy it to the host. :raises PackageError: when there is none."""
         try:
             src = self._find_needle("files", options["src"])
         except AnsibleFileNotFound as exc:
             raise PackageError(f"There is no {options['src']} on the control node") from exc
         choice = choose_package(src, system, options["version"])
         path = os.path.join(options["dest"], choice.package.file_name)
-        copied = self._send(src, choice, path)
+        copied = self._copy_to_host(src, choice, path)
         if copied.get("failed"):
             return copied
         return {"changed": copied["changed"], **package_result(choice, system, path)}
 
-    def _send(self, src: str, choice: Choice, path: str) -> Result:
-        """Unpack the package and copy it to the host; what is left here is removed."""
+    def _copy_to_host(self, src: str, choice: Choice, path: str) -> Result:
+        """Unpack the package in a temporary directory of the control node, and copy it to the host."""
         directory = tempfile.mkdtemp(dir=C.DEFAULT_LOCAL_TMP)
         try:
             package = os.path.join(directory, "package")

@@ -94,11 +94,11 @@ FLEET = {
 def main(picture):
     root = Path(__file__).resolve().parents[2]
     sys.path.insert(0, str(root / "build"))
-    from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build, to_html
+    from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build_report, to_html
     from playwright.sync_api import sync_playwright
 
     with tempfile.NamedTemporaryFile("w", suffix=".html") as page, sync_playwright() as playwright:
-        page.write(to_html(build(FLEET, now=NOW, max_age_days=365)))
+        page.write(to_html(build_report(FLEET, now=NOW, max_age_days=365)))
         page.flush()
         chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         tab = chromium.new_page(viewport={"width": 1300, "height": 1480}, device_scale_factor=0.8)

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""Makes primus.cfg from data, and tells what is wrong with the data.
+"""Validate the settings of a client, and render primus.cfg.
 
-One table per dictionary says which keys there are and what each takes. No password ever becomes part of a primus.cfg or
-of a violation: values are shown only where they are numbers or names.
+A table for each dictionary has its keys and the reader of each value. No password is ever written to primus.cfg or to a
+violation: only numbers and names are shown.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.passwords impo
 
 DEFAULT_PORT = "2310"
 INT_MAX = 2**31 - 1
-"""libconfig's integers have 32 bits."""
+"""The largest integer of libconfig, which has 32 bits."""
 STATES = ("present", "updated", "absent")
 
 HEADER = MANAGED_COMMENT + '\nversion = "1.0";\n'
@@ -43,10 +43,10 @@ PASSWORDS = ("setup_password", "pkcs11_password", "password")
 
 
 class Violation(t.NamedTuple):
-    """Something that is wrong with a variable. str() makes a sentence of it.
+    """An invalid value in a variable. str() returns a sentence.
 
     :ivar where: the variable and the place in it, such as `primus_client_partitions[0].slot_id ('PARTITION1')`.
-    :ivar what: what is wrong, such as `is missing`.
+    :ivar what: the reason, such as `is missing`.
     :ivar fix: what to do, such as `put it in quotes`; may be empty.
     """
 
@@ -58,17 +58,17 @@ class Violation(t.NamedTuple):
         return "%s %s%s." % (self.where, self.what, self.fix and "; " + self.fix)
 
 
-Found = t.List[Violation]
+Violations = t.List[Violation]
 
 
 class Settings(t.NamedTuple):
-    """What a primus.cfg is made of, checked and with every value in its own type.
+    """The settings of a primus.cfg, validated, with every value in its type.
 
     :ivar primus: the integers and booleans of the group `primus`.
     :ivar hsms: key, host, port (a string) and, if given, priority.
-    :ivar partitions: user_name, slot_id (a list), on (the places of its HSMs in hsms), state, proxy_users (the names of
-        all of its service users), and, if given, client_id and proxy_user, each a dictionary from the place of an HSM
-        to the value there.
+    :ivar partitions: user_name, slot_id (a list), on (the indexes of its HSMs in hsms), state, proxy_users (the names
+        of all of its service users), given (the validated values as the user wrote them), and, if given, client_id and
+        proxy_user, each a dictionary from the index of an HSM to the value there.
     """
 
     primus: Data
@@ -78,11 +78,11 @@ class Settings(t.NamedTuple):
 
 
 class Checked(t.NamedTuple):
-    """The data of a client, checked, in the form that users write them in.
+    """The validated data of a client, in the form in which users write them.
 
-    :ivar settings: those of primus.cfg, without passwords.
-    :ivar partitions: those of settings, with a boolean for each password that says whether it is given.
-    :ivar service_users: name, state and password, the last a boolean. None: nothing is known of them.
+    :ivar settings: of primus.cfg, without passwords.
+    :ivar partitions: those of settings, with a boolean in place of each password: whether it is given.
+    :ivar service_users: name, state and password (a boolean). None: the service users are not known.
     """
 
     settings: Data
@@ -91,91 +91,91 @@ class Checked(t.NamedTuple):
     violations: t.List[Violation]
 
 
-# What a value may be. Each returns the value in its own type or raises Wrong.
+# Readers. Each returns a value in its type, or raises InvalidValue or InvalidValues.
 
 
-class Wrong(ValueError):
-    """What is wrong with a value, and what to do. inner: the place in the value, such as `[2]`."""
+class InvalidValue(ValueError):
+    """A value is invalid. what, fix: as in Violation; inner: the place in the value, such as `[2]`."""
 
     def __init__(self, what: str, fix: str = "", inner: str = "") -> None:
         super().__init__(what)
         self.what, self.fix, self.inner = what, fix, inner
 
 
-class SeveralWrong(ValueError):
-    def __init__(self, wrongs: t.Sequence[Wrong]) -> None:
-        super().__init__(*wrongs)
-        self.wrongs = wrongs
+class InvalidValues(ValueError):
+    def __init__(self, errors: t.Sequence[InvalidValue]) -> None:
+        super().__init__(*errors)
+        self.errors = errors
 
 
 _QUOTES = "put it in quotes, or use | string"
 
 
-def _no_string(value: t.Any) -> Wrong:
-    """What YAML without quotes, and native Jinja, make of a text that looks like something else."""
+def _not_a_string(value: t.Any) -> InvalidValue:
+    """Return the error for a value that YAML without quotes, or native Jinja, has converted to another type."""
     for kind, what in ((bool, "a boolean"), ((int, float), "a number"), (datetime.date, "a date")):
         if isinstance(value, kind):
-            return Wrong("is %s" % what, _QUOTES)
-    return Wrong("is not a string")
+            return InvalidValue("is %s" % what, _QUOTES)
+    return InvalidValue("is not a string")
 
 
 def _decrypted(value: t.Any) -> str:
-    """A string that may be vaulted."""
+    """Return a string that may be encrypted with Ansible Vault."""
     try:
         return str(value)
-    except AnsibleError:  # what it says may have the name of a file in it, and no password
-        raise Wrong("cannot be decrypted", "give the password of its vault") from None
+    except AnsibleError:  # its message is not shown, as it may have the path of a file
+        raise InvalidValue("cannot be decrypted", "give the password of its vault") from None
 
 
 def read_text(value: t.Any) -> str:
-    """A text. An integer is taken for its digits, of which a name may consist."""
+    """Read a text. An integer becomes its digits, because a name may consist of digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(int(value))
-    if not is_string(value):  # vaulted strings are no str in every version of Ansible
-        raise _no_string(value)
+    if not is_string(value):  # in some versions of Ansible, a vaulted string is not a str
+        raise _not_a_string(value)
     text = _decrypted(value)
     if any(char == "\0" or unicodedata.category(char) == "Cs" for char in text):
-        raise Wrong("has a character in it that libconfig cannot hold")
+        raise InvalidValue("has a character in it that libconfig cannot hold")
     return text
 
 
 def read_name(value: t.Any) -> str:
     name = read_text(value)
-    problem = invalid_name_reason(name)
-    if problem:
-        raise Wrong(problem)
+    reason = invalid_name_reason(name)
+    if reason:
+        raise InvalidValue(reason)
     return name
 
 
 def _host(value: t.Any) -> str:
     host = read_name(value)
     if any(char.isspace() for char in host):
-        raise Wrong("has white space in it")
+        raise InvalidValue("has white space in it")
     return host
 
 
-def _key(value: t.Any) -> str:
+def _hsm_key(value: t.Any) -> str:
     key = read_text(value)
     if not re.fullmatch(r"hsm(0|[1-9][0-9]{0,5})", key, re.A):
-        raise Wrong("is not hsm and a number, such as hsm3")
+        raise InvalidValue("is not hsm and a number, such as hsm3")
     return key
 
 
 def read_integer(low: int, high: int) -> t.Callable[[t.Any], int]:
     def read(value: t.Any) -> int:
-        # Templates make strings of numbers, depending on the version of Ansible.
+        # Depending on the version of Ansible, templates return numbers as strings.
         text = _decrypted(value) if is_string(value) or isinstance(value, int) else ""
         if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,20}|0[xX][0-9A-Fa-f]{1,8}", text, re.A):
-            raise Wrong("is not an integer")
+            raise InvalidValue("is not an integer")
         number = int(text, 16 if text[1:2] in ("x", "X") else 10)
         if not low <= number <= high:
-            raise Wrong("is %d, which is not in %d to %d" % (number, low, high))
+            raise InvalidValue("is %d, which is not in %d to %d" % (number, low, high))
         return number
 
     return read
 
 
-def _port(value: t.Any) -> str:
+def _port_number(value: t.Any) -> str:
     return str(read_integer(1, 65535)(value))
 
 
@@ -183,14 +183,14 @@ def read_flag(value: t.Any) -> bool:
     try:
         return bool(boolean(_decrypted(value) if is_string(value) else value))
     except TypeError:
-        raise Wrong("is not a boolean") from None
+        raise InvalidValue("is not a boolean") from None
 
 
 def read_choice(*choices: str) -> Reader:
     def read(value: t.Any) -> str:
         text = _decrypted(value) if is_string(value) else ""
         if text not in choices:
-            raise Wrong("is none of %s" % ", ".join(choices))
+            raise InvalidValue("is none of %s" % ", ".join(choices))
         return text
 
     return read
@@ -201,58 +201,58 @@ read_state = read_choice(*STATES)
 
 def read_list(value: t.Any) -> t.List[t.Any]:
     if is_string(value) or not isinstance(value, Sequence):
-        raise Wrong("is not a list")
+        raise InvalidValue("is not a list")
     return list(value)
 
 
 def read_dictionary(value: t.Any) -> t.Dict[t.Any, t.Any]:
     if not isinstance(value, Mapping):
-        raise Wrong("is not a dictionary")
+        raise InvalidValue("is not a dictionary")
     return dict(value)
 
 
 def read_several(read: Reader, empty: bool = False) -> t.Callable[[t.Any], t.List[t.Any]]:
-    """A list of such values, which may be empty or not."""
+    """Return a reader of a list of such values without duplicates. empty: whether the list may be empty."""
 
     def read_all(value: t.Any) -> t.List[t.Any]:
-        values, wrongs = [], []
+        values, errors = [], []
         for i, item in enumerate(read_list(value)):
             try:
                 values.append(read(item))
-            except Wrong as exc:
-                wrongs.append(Wrong(exc.what, exc.fix, "[%d]%s" % (i, exc.inner)))
-        if wrongs:
-            raise SeveralWrong(wrongs)
+            except InvalidValue as exc:
+                errors.append(InvalidValue(exc.what, exc.fix, "[%d]%s" % (i, exc.inner)))
+        if errors:
+            raise InvalidValues(errors)
         if not values and not empty:
-            raise Wrong("is an empty list")
+            raise InvalidValue("is an empty list")
         if len(set(values)) < len(values):
-            raise Wrong("has the same value twice")
+            raise InvalidValue("has the same value twice")
         return values
 
     return read_all
 
 
 def _by_hsm(read: Reader) -> Reader:
-    """A value, or a dictionary from HSMs to such values, of which those that are null are left out."""
+    """Return a reader of a value, or of a dictionary from HSMs to such values, which may be null."""
 
     def read_each(value: t.Any) -> t.Any:
         if not isinstance(value, Mapping):
             return read(value)
         if not value:
-            raise Wrong("is an empty dictionary")
-        values, wrongs = {}, []
+            raise InvalidValue("is an empty dictionary")
+        values, errors = {}, []
         for name, item in value.items():
             try:
                 hsm = read_name(name)
-            except Wrong as exc:
-                wrongs.append(Wrong("has a name of an HSM that %s" % exc.what, exc.fix))
+            except InvalidValue as exc:
+                errors.append(InvalidValue("has a name of an HSM that %s" % exc.what, exc.fix))
                 continue
             try:
                 values[hsm] = None if item is None else read(item)
-            except Wrong as exc:
-                wrongs.append(Wrong(exc.what, exc.fix, "[%r]" % hsm))
-        if wrongs:
-            raise SeveralWrong(wrongs)
+            except InvalidValue as exc:
+                errors.append(InvalidValue(exc.what, exc.fix, "[%r]" % hsm))
+        if errors:
+            raise InvalidValues(errors)
         return values
 
     return read_each
@@ -267,34 +267,39 @@ def _slot_ids(value: t.Any) -> t.List[int]:
     return read_several(_slot_id)(value)
 
 
-def _password(value: t.Any) -> t.Any:
-    """The value as it is: str() of a vaulted one decrypts it, which _judge_passwords does where it is needed."""
+def _encrypted_password(value: t.Any) -> t.Any:
+    """Return the value unchanged. str() would decrypt it, which _check_passwords does only where it is needed."""
     if not is_string(value):
-        raise _no_string(value)
+        raise _not_a_string(value)
     return value
 
 
-# Which keys there are.
+# Tables of keys.
 
-_PRIMUS: t.Dict[str, Reader] = {
+_PRIMUS_KEYS: t.Dict[str, Reader] = {
     "wait_delay": read_integer(0, INT_MAX),
     "wait_max_tries": read_integer(0, INT_MAX),
     "connect_on_init": read_flag,
 }
-_TOP: t.Dict[str, Reader] = {**_PRIMUS, "hsms": read_list, "partitions": read_list, "log": read_dictionary}
-_HSM: t.Dict[str, Reader] = {"key": _key, "host": _host, "port": _port, "priority": read_integer(0, 127)}
-_PARTITION: t.Dict[str, Reader] = {
+_TOP_KEYS: t.Dict[str, Reader] = {**_PRIMUS_KEYS, "hsms": read_list, "partitions": read_list, "log": read_dictionary}
+_HSM_KEYS: t.Dict[str, Reader] = {
+    "key": _hsm_key,
+    "host": _host,
+    "port": _port_number,
+    "priority": read_integer(0, 127),
+}
+_PARTITION_KEYS: t.Dict[str, Reader] = {
     "user_name": read_name,
     "slot_id": _slot_ids,
     "client_id": _by_hsm(read_text),
     "proxy_user": _by_hsm(read_name),
     "hsms": read_several(read_name),
     "state": read_state,
-    "setup_password": _password,
-    "pkcs11_password": _password,
+    "setup_password": _encrypted_password,
+    "pkcs11_password": _encrypted_password,
 }
-_SERVICE_USER: t.Dict[str, Reader] = {"name": read_name, "password": _password, "state": read_state}
-_LOG: t.Dict[str, Reader] = {
+_SERVICE_USER_KEYS: t.Dict[str, Reader] = {"name": read_name, "password": _encrypted_password, "state": read_state}
+_LOG_KEYS: t.Dict[str, Reader] = {
     "file": read_text,
     "write_log_file": read_flag,
     "write_syslog": read_flag,
@@ -307,105 +312,109 @@ _LOG: t.Dict[str, Reader] = {
     "trace_mask": read_integer(0, 7),
     "trace_level": read_integer(0, 7),
 }
-_PLAINTEXT = {
+_PASSWORD_SETTINGS = {
     "pin": "give the setup password as setup_password of the partition, it goes to .secrets.cfg",
     "proxy_password": "give it as password of the service user, it goes to .secrets.cfg",
 }
 
 
 class Place(t.NamedTuple):
-    """A dictionary in the variables, as violations call it: `path[0] ('NAME')`, and `path[0].key ('NAME')` in it."""
+    """The place of a dictionary in the variables, for violations: `path[0] ('NAME')`, `path[0].key ('NAME')`."""
 
     path: str
     name: str = ""
-    root: bool = False  # the variables themselves: a path is only what their names begin with
+    root: bool = False  # the variables themselves: the path is the prefix of their names
 
     def __str__(self) -> str:
-        return (self.path or "settings") + self._called
+        return (self.path or "settings") + self._name_suffix
 
     @property
-    def _called(self) -> str:
+    def _name_suffix(self) -> str:
         return " (%r)" % self.name if self.name else ""
 
     def of(self, key: str, inner: str = "") -> str:
-        return "%s%s%s%s%s" % (self.path, "" if self.root else ".", key, inner, self._called)
+        return "%s%s%s%s%s" % (self.path, "" if self.root else ".", key, inner, self._name_suffix)
 
 
-def _entry(path: str, number: int, value: t.Any, naming: str, read: Reader = read_name) -> Place:
-    """An entry of a list, with its name where it has one."""
+def _list_entry(path: str, number: int, value: t.Any, naming: str, read: Reader = read_name) -> Place:
+    """Return the place of an entry of a list, with the name of the entry if it has a valid one."""
     try:
         return Place("%s[%d]" % (path, number), read(value[naming]))
     except (ValueError, KeyError, TypeError, IndexError):
         return Place("%s[%d]" % (path, number))
 
 
-def read_table(found: Found, place: Place, value: t.Any, table: t.Mapping[str, Reader]) -> Data:
-    """The good values of a dictionary, those that are null left out. Adds a violation for each that is not good."""
+def read_table(violations: Violations, place: Place, value: t.Any, table: t.Mapping[str, Reader]) -> Data:
+    """Return the valid values of a dictionary, without those that are null. Adds violations for the others."""
     good: Data = {}
     if not isinstance(value, Mapping):
-        found.append(Violation(str(place), "is not a dictionary"))
+        violations.append(Violation(str(place), "is not a dictionary"))
         return good
     for key, item in value.items():
         if key in table:
             try:
                 if item is not None:
                     good[str(key)] = table[key](item)
-            except Wrong as exc:
-                found.append(Violation(place.of(key, exc.inner), exc.what, exc.fix))
-            except SeveralWrong as exc:
-                found.extend(Violation(place.of(key, wrong.inner), wrong.what, wrong.fix) for wrong in exc.wrongs)
-        elif key in _PLAINTEXT:
+            except InvalidValue as exc:
+                violations.append(Violation(place.of(key, exc.inner), exc.what, exc.fix))
+            except InvalidValues as exc:
+                violations.extend(Violation(place.of(key, error.inner), error.what, error.fix) for error in exc.errors)
+        elif key in _PASSWORD_SETTINGS:
             what = "is a password in plaintext, which is never written to primus.cfg"
-            found.append(Violation(place.of(key), what, _PLAINTEXT[key]))
+            violations.append(Violation(place.of(key), what, _PASSWORD_SETTINGS[key]))
         else:
             known = "there are %s" % ", ".join(table)
-            found.append(Violation(str(place), "has no setting %r" % str(key)[:NAME_LIMIT], known))
+            violations.append(Violation(str(place), "has no setting %r" % str(key)[:NAME_LIMIT], known))
     return good
 
 
-def _need(found: Found, place: Place, value: t.Any, *keys: str) -> None:
+def _require(violations: Violations, place: Place, value: t.Any, *keys: str) -> None:
     if isinstance(value, Mapping):
-        found.extend(Violation(place.of(key), "is missing") for key in keys if value.get(key) is None)
+        violations.extend(Violation(place.of(key), "is missing") for key in keys if value.get(key) is None)
 
 
-def _twice(found: Found, places: t.Iterable[t.Tuple[t.Any, Place]], key: str, what: str) -> None:
-    """Adds a violation for each place that has the value of one before it."""
+def _require_unique(violations: Violations, places: t.Iterable[t.Tuple[t.Any, Place]], key: str, what: str) -> None:
+    """Add a violation for each place that has the same value as an earlier one."""
     first: t.Dict[t.Any, Place] = {}
     for value, place in places:
         if value in first:
-            found.append(Violation(place.of(key), "is %s%r, the same as that of %s" % (what, value, first[value])))
+            violations.append(Violation(place.of(key), "is %s%r, the same as that of %s" % (what, value, first[value])))
         first.setdefault(value, place)
 
 
-def read_settings(settings: t.Any, prefix: str = "", known: bool = True) -> t.Tuple[Settings, t.List[Violation]]:
-    """The settings, and all that is wrong with them. They are usable only when nothing is.
+def read_settings(
+    settings: t.Any, prefix: str = "", renders_config: bool = True
+) -> t.Tuple[Settings, t.List[Violation]]:
+    """Return the settings, and all violations. The settings are usable only if there are none.
 
-    :arg prefix: what the names of the variables begin with.
-    :arg known: whether primus.cfg is to be made of them; False: they are only the names and passwords of partitions.
+    :arg prefix: the prefix of the variable names, for violations.
+    :arg renders_config: whether primus.cfg is rendered from them. False: only names and passwords of partitions count.
     """
-    found: Found = []
-    top = read_table(found, Place(prefix, root=True), settings, _TOP)
-    hsms = _read_hsms(found, prefix + "hsms", top.get("hsms", []))
-    partitions = _read_partitions(found, prefix, top.get("partitions", []), hsms, known)
-    if known and isinstance(settings, Mapping):
-        found.extend(Violation(prefix + key, "is empty") for key in ("hsms", "partitions") if not settings.get(key))
-    if known and partitions and all("on" in partition for partition in partitions):
+    violations: Violations = []
+    top = read_table(violations, Place(prefix, root=True), settings, _TOP_KEYS)
+    hsms = _read_hsms(violations, prefix + "hsms", top.get("hsms", []))
+    partitions = _read_partitions(violations, prefix, top.get("partitions", []), hsms, renders_config)
+    if renders_config and isinstance(settings, Mapping):
+        violations.extend(
+            Violation(prefix + key, "is empty") for key in ("hsms", "partitions") if not settings.get(key)
+        )
+    if renders_config and partitions and all("on" in partition for partition in partitions):
         used = set().union(*(partition["on"] for partition in partitions))
-        unused = [_entry(prefix + "hsms", i, hsm, "host") for i, hsm in enumerate(hsms) if i not in used]
-        found.extend(Violation(str(place), "is an HSM that no partition is on") for place in unused)
-    primus = {key: top[key] for key in _PRIMUS if key in top}
-    log = read_table(found, Place(prefix + "log"), top.get("log", {}), _LOG)
-    return Settings(primus, hsms, partitions, log), found
+        unused = [_list_entry(prefix + "hsms", i, hsm, "host") for i, hsm in enumerate(hsms) if i not in used]
+        violations.extend(Violation(str(place), "is an HSM that no partition is on") for place in unused)
+    primus = {key: top[key] for key in _PRIMUS_KEYS if key in top}
+    log = read_table(violations, Place(prefix + "log"), top.get("log", {}), _LOG_KEYS)
+    return Settings(primus, hsms, partitions, log), violations
 
 
-def _read_hsms(found: Found, path: str, values: t.List[t.Any]) -> t.List[Data]:
+def _read_hsms(violations: Violations, path: str, values: t.List[t.Any]) -> t.List[Data]:
     hsms = []
     addresses = []
     keys = []
     for i, value in enumerate(values):
-        place = _entry(path, i, value, "host", _host)
-        hsm = read_table(found, place, value, _HSM)
-        _need(found, place, value, "host")
+        place = _list_entry(path, i, value, "host", _host)
+        hsm = read_table(violations, place, value, _HSM_KEYS)
+        _require(violations, place, value, "host")
         if isinstance(value, Mapping) and value.get("port") is None:
             hsm["port"] = DEFAULT_PORT
         if "host" in hsm and "port" in hsm:
@@ -415,26 +424,28 @@ def _read_hsms(found: Found, path: str, values: t.List[t.Any]) -> t.List[Data]:
         if "key" in hsm:
             keys.append((hsm["key"], place))
         hsms.append(hsm)
-    _twice(found, addresses, "host", "the address ")
-    _twice(found, keys, "key", "")
+    _require_unique(violations, addresses, "host", "the address ")
+    _require_unique(violations, keys, "key", "")
     return hsms
 
 
 def _address(hsm: t.Mapping[str, t.Any]) -> str:
-    """Host and port, or what is good of them."""
+    """Return host and port, as far as they are valid."""
     return ":".join(hsm[key] for key in ("host", "port") if key in hsm)
 
 
-def _read_partitions(found: Found, prefix: str, values: t.List[t.Any], hsms: t.List[Data], known: bool) -> t.List[Data]:
+def _read_partitions(
+    violations: Violations, prefix: str, values: t.List[t.Any], hsms: t.List[Data], renders_config: bool
+) -> t.List[Data]:
     partitions = []
     names = []
     slot_ids: t.List[t.Tuple[int, Place]] = []
     for i, value in enumerate(values):
-        place = _entry(prefix + "partitions", i, value, "user_name")
-        partition = read_table(found, place, value, _PARTITION)
+        place = _list_entry(prefix + "partitions", i, value, "user_name")
+        partition = read_table(violations, place, value, _PARTITION_KEYS)
         partition.setdefault("state", "present")
         absent = partition["state"] == "absent"
-        _need(found, place, value, "user_name", *(["slot_id"] if known and not absent else []))
+        _require(violations, place, value, "user_name", *(["slot_id"] if renders_config and not absent else []))
         partition["given"] = dict(partition)
         partition.setdefault("slot_id", [])
         if "user_name" in partition:
@@ -442,33 +453,33 @@ def _read_partitions(found: Found, prefix: str, values: t.List[t.Any], hsms: t.L
         if not absent:
             slot_ids.extend((slot_id, place) for slot_id in partition["slot_id"])
         partition["proxy_users"] = proxy_users(partition)
-        if known:
-            _place_partition(found, prefix, place, value, partition, hsms)
+        if renders_config:
+            _place_partition(violations, prefix, place, value, partition, hsms)
         partitions.append(partition)
-    _twice(found, names, "user_name", "")
-    _twice(found, slot_ids, "slot_id", "")
+    _require_unique(violations, names, "user_name", "")
+    _require_unique(violations, slot_ids, "slot_id", "")
     return partitions
 
 
 def _place_partition(
-    found: Found, prefix: str, place: Place, value: t.Any, partition: Data, hsms: t.List[Data]
+    violations: Violations, prefix: str, place: Place, value: t.Any, partition: Data, hsms: t.List[Data]
 ) -> None:
-    """Find the HSMs that a partition is on, and the values that it has at each."""
+    """Find the HSMs that a partition is on, and the values of client_id and proxy_user at each."""
     if "hsms" in partition:
-        named = _places(found, prefix, place.of("hsms"), partition["hsms"], hsms)
+        named = _find_hsms(violations, prefix, place.of("hsms"), partition["hsms"], hsms)
         partition["on"] = set().union(*named.values())
     elif not isinstance(value, Mapping) or value.get("hsms") is None:
         partition["on"] = set(range(len(hsms)))
     for key in ("client_id", "proxy_user"):
         if key in partition:
             on = partition.get("on", set(range(len(hsms))))
-            partition[key] = _at(found, prefix, place.of(key), partition[key], on, hsms)
+            partition[key] = _by_hsm_index(violations, prefix, place.of(key), partition[key], on, hsms)
 
 
-def _places(
-    found: Found, prefix: str, where: str, names: t.Iterable[str], hsms: t.List[Data]
+def _find_hsms(
+    violations: Violations, prefix: str, where: str, names: t.Iterable[str], hsms: t.List[Data]
 ) -> t.Dict[str, t.Set[int]]:
-    """By name, the places of the HSMs that it means: those with this host, else with this host:port, else this key."""
+    """Return the indexes of the HSMs that each name means: by host, otherwise by host:port, otherwise by key."""
     places: t.Dict[str, t.Set[int]] = {}
     for name in names:
         for called in (lambda hsm: hsm.get("host"), _address, lambda hsm: hsm.get("key")):
@@ -479,42 +490,42 @@ def _places(
             keys = [" (%s)" % hsm["key"] if "key" in hsm else "" for hsm in hsms]
             known = ", ".join("%r%s" % (_address(hsm), key) for hsm, key in zip(hsms, keys) if "host" in hsm)
             what = "names the HSM %r, which is not in %shsms" % (name, prefix)
-            found.append(Violation(where, what, "there are %s" % known if known else ""))
+            violations.append(Violation(where, what, "there are %s" % known if known else ""))
     return places
 
 
-def _at(
-    found: Found, prefix: str, where: str, value: t.Any, on: t.Set[int], hsms: t.List[Data]
+def _by_hsm_index(
+    violations: Violations, prefix: str, where: str, value: t.Any, on: t.Set[int], hsms: t.List[Data]
 ) -> t.Dict[int, t.Optional[str]]:
-    """A setting of a partition by the place of the HSM, of one value or a dictionary from names of HSMs to values."""
+    """Return a setting of a partition by the index of the HSM. value: one value, or a dictionary by HSM names."""
     if not isinstance(value, dict):
         return dict.fromkeys(on, value)
     values: t.Dict[int, t.Optional[str]] = {}
     names: t.Dict[int, t.List[str]] = {}
-    for name, places in _places(found, prefix, where, value, hsms).items():
+    for name, places in _find_hsms(violations, prefix, where, value, hsms).items():
         if not places <= on:
-            found.append(Violation(where, "names the HSM %r, which the partition is not on" % name))
+            violations.append(Violation(where, "names the HSM %r, which the partition is not on" % name))
         for place in places:
             values[place] = value[name]
             names.setdefault(place, []).append(name)
     for place, several in names.items():
         if len(several) > 1:
             called = " and ".join("%r" % name for name in several)
-            found.append(Violation(where, "names %shsms[%d] twice, as %s" % (prefix, place, called)))
+            violations.append(Violation(where, "names %shsms[%d] twice, as %s" % (prefix, place, called)))
     return {place: item for place, item in values.items() if item is not None}
 
 
 def proxy_users(partition: t.Mapping[str, t.Any]) -> t.List[str]:
-    """The service users in front of a partition, whose proxy_user is a name or a dictionary from HSMs to names."""
+    """Return the service users in front of a partition. proxy_user is a name, or a dictionary from HSMs to names."""
     value = partition.get("proxy_user")
     names = value.values() if isinstance(value, Mapping) else [value]
     return list(dict.fromkeys(name for name in names if name))
 
 
-def _judge_passwords(found: Found, place: Place, entry: t.Mapping[str, t.Any], format_check: str) -> None:
-    """Adds a violation for each password that cannot be used. What is absent needs none.
+def _check_passwords(violations: Violations, place: Place, entry: t.Mapping[str, t.Any], format_check: str) -> None:
+    """Add a violation for each password that cannot be used. Absent entries need no password.
 
-    :arg format_check: the name of the variable that says whether a setup password must have its form; empty: no.
+    :arg format_check: the name of the variable that turns the check of the setup password's form off; "": no check.
     """
     if entry.get("state") == "absent":
         return
@@ -523,44 +534,44 @@ def _judge_passwords(found: Found, place: Place, entry: t.Mapping[str, t.Any], f
             continue
         try:
             password = _decrypted(entry[key])
-        except Wrong as exc:
-            found.append(Violation(place.of(key), exc.what, exc.fix))
+        except InvalidValue as exc:
+            violations.append(Violation(place.of(key), exc.what, exc.fix))
             continue
-        problem = invalid_password_reason(password)
-        if problem:
-            found.append(Violation(place.of(key), problem))
+        reason = invalid_password_reason(password)
+        if reason:
+            violations.append(Violation(place.of(key), reason))
         elif key == "setup_password" and format_check and not has_setup_password_form(password):
             what = "does not have the form of a setup password (%s)" % SETUP_FORM
             fix = "if your HSM generates others, set %s to false" % format_check
-            found.append(Violation(place.of(key), what, fix))
+            violations.append(Violation(place.of(key), what, fix))
 
 
 def check_client(
     settings: t.Any,
     service_users: t.Optional[t.Any] = None,
     prefix: str = "",
-    known: bool = True,
+    renders_config: bool = True,
     require_passwords: bool = True,
     setup_password_format_check: bool = True,
 ) -> Checked:
-    """The data of a client, and all that is wrong with them, without a password.
+    """Validate the data of a client. Return them without passwords, with all violations.
 
-    :arg service_users: a list of name, password and state; None: nothing is known of them.
-    :arg prefix: what the names of the variables begin with.
-    :arg known: whether primus.cfg is to be made of the settings; see read_settings.
-    :arg require_passwords: whether a service user that is in front of a partition needs its password.
+    :arg service_users: a list of name, password and state; None: they are not known.
+    :arg prefix: the prefix of the variable names, for violations.
+    :arg renders_config: see read_settings.
+    :arg require_passwords: whether a service user in front of a partition must have a password.
     :arg setup_password_format_check: whether a setup password must have the documented form.
     """
-    read, found = read_settings(settings, prefix, known)
+    read, violations = read_settings(settings, prefix, renders_config)
     format_check = prefix + "setup_password_format_check" if setup_password_format_check else ""
     for i, partition in enumerate(read.partitions):
-        place = _entry(prefix + "partitions", i, partition, "user_name")
-        _judge_passwords(found, place, partition, format_check)
+        place = _list_entry(prefix + "partitions", i, partition, "user_name")
+        _check_passwords(violations, place, partition, format_check)
     users = None
     if service_users is not None:
-        users = _read_service_users(found, prefix + "service_users", service_users)
-        if known and users is not None:
-            _judge_proxies(found, prefix, read.partitions, users, require_passwords)
+        users = _read_service_users(violations, prefix + "service_users", service_users)
+        if renders_config and users is not None:
+            _check_service_users(violations, prefix, read.partitions, users, require_passwords)
     partitions = [partition["given"] for partition in read.partitions]
     good = {
         **read.primus,
@@ -568,71 +579,70 @@ def check_client(
         "partitions": [{k: v for k, v in each.items() if k not in PASSWORDS} for each in partitions],
         "log": read.log,
     }
-    return Checked(good, [_hidden(each, *PASSWORDS[:2]) for each in partitions], users, found)
+    return Checked(good, [_without_passwords(each, *PASSWORDS[:2]) for each in partitions], users, violations)
 
 
-def _hidden(entry: t.Mapping[str, t.Any], *passwords: str) -> Data:
+def _without_passwords(entry: t.Mapping[str, t.Any], *passwords: str) -> Data:
     return {**entry, **{key: key in entry for key in passwords}}
 
 
-def _read_service_users(found: Found, path: str, values: t.Any) -> t.Optional[t.List[Data]]:
+def _read_service_users(violations: Violations, path: str, values: t.Any) -> t.Optional[t.List[Data]]:
     users = []
     names = []
     try:
         values = read_list(values)
-    except Wrong as exc:
-        found.append(Violation(path, exc.what))
+    except InvalidValue as exc:
+        violations.append(Violation(path, exc.what))
         return None
     for i, value in enumerate(values):
-        place = _entry(path, i, value, "name")
-        user = read_table(found, place, value, _SERVICE_USER)
-        _need(found, place, value, "name")
-        _judge_passwords(found, place, user, "")
+        place = _list_entry(path, i, value, "name")
+        user = read_table(violations, place, value, _SERVICE_USER_KEYS)
+        _require(violations, place, value, "name")
+        _check_passwords(violations, place, user, "")
         if "name" in user:
             names.append((user["name"], Place(place.path)))
         given = isinstance(value, Mapping) and value.get("password") is not None
         users.append({"state": "present", **user, "password": given})
-    _twice(found, names, "name", "")
+    _require_unique(violations, names, "name", "")
     return users
 
 
-def _judge_proxies(
-    found: Found, prefix: str, partitions: t.List[Data], users: t.List[Data], require_passwords: bool
+def _check_service_users(
+    violations: Violations, prefix: str, partitions: t.List[Data], users: t.List[Data], require_passwords: bool
 ) -> None:
-    """Adds a violation for each service user in front of a partition that is not to be there, or has no password."""
+    """Add a violation for each service user in front of a partition that is unknown, absent or has no password."""
     path = prefix + "service_users"
     by_name = {user["name"]: (i, user) for i, user in enumerate(users) if "name" in user}
     for i, partition in enumerate(partitions):
-        where = _entry(prefix + "partitions", i, partition, "user_name").of("proxy_user")
+        where = _list_entry(prefix + "partitions", i, partition, "user_name").of("proxy_user")
         for name in partition["proxy_users"] if partition["state"] != "absent" else []:
             number, user = by_name.get(name, (0, None))
             if user is None:
-                found.append(Violation(where, "names the service user %r, who is not in %s" % (name, path)))
+                violations.append(Violation(where, "names the service user %r, who is not in %s" % (name, path)))
             elif user["state"] == "absent":
-                found.append(Violation(where, "names the service user %r, who is absent in %s" % (name, path)))
+                violations.append(Violation(where, "names the service user %r, who is absent in %s" % (name, path)))
             elif require_passwords and not user["password"]:
                 missing = Violation(Place("%s[%d]" % (path, number), name).of("password"), "is missing")
-                found += [] if missing in found else [missing]
+                violations += [] if missing in violations else [missing]
 
 
-# The file
+# Rendering
 
 
 def render(settings: t.Any, absent: t.Optional[t.Collection[str]] = ()) -> str:
-    """The text of primus.cfg.
+    """Return the text of primus.cfg.
 
-    :arg absent: the partitions to list though their state is absent, as ppin needs that to remove their secret; None
-        for all of them.
-    :raises ValueError: with all that is wrong with the settings.
+    :arg absent: the absent partitions to include, so that ppin can remove their secrets; None: all of them.
+    :raises ValueError: with all violations.
     """
-    read, found = read_settings(settings)
-    if found:
-        raise ValueError(" ".join(map(str, found)))
+    read, violations = read_settings(settings)
+    if violations:
+        raise ValueError(" ".join(map(str, violations)))
     slots = [(p, i) for p in read.partitions if p["state"] != "absent" for i in p["slot_id"]]
     kept = [p for p in read.partitions if p["state"] == "absent" and (absent is None or p["user_name"] in absent)]
     slots += _absent_slots(kept, {slot_id for _partition, slot_id in slots})
     hsms = {hsm["key"]: _hsm(hsm, i, [slot for slot in slots if i in slot[0]["on"]]) for i, hsm in enumerate(read.hsms)}
-    log = {key: read.log[key] for key in _LOG if key in read.log}
+    log = {key: read.log[key] for key in _LOG_KEYS if key in read.log}
     if "trace_mask" in log:
         log["trace_mask"] = _Hex(log["trace_mask"])
     primus = {**read.primus, "hsms": hsms, **({"log": log} if log else {})}
@@ -643,7 +653,7 @@ _Slots = t.List[t.Tuple[t.Dict[str, t.Any], int]]
 
 
 def _absent_slots(partitions: t.List[t.Dict[str, t.Any]], taken: t.Set[int]) -> _Slots:
-    """The slots of what is to be removed: their ids may have been left out or given to others by now."""
+    """Return slots for absent partitions. If their slot ids are missing or taken by others, they get free ones."""
     slots: _Slots = []
     for partition in partitions:
         free = next(i for i in range(len(taken) + 1) if i not in taken)
@@ -671,7 +681,7 @@ def _slot(partition: t.Dict[str, t.Any], place: int, slot_id: int) -> t.Dict[str
 
 
 class _Hex(int):
-    """An integer that is written in hexadecimal digits."""
+    """An integer that is rendered in hexadecimal digits."""
 
 
 def _group(settings: t.Mapping[str, t.Any], indent: str) -> str:
@@ -693,7 +703,7 @@ def _scalar(value: t.Any) -> str:
 
 
 def quote(text: str) -> str:
-    """A libconfig string. Control characters are written as `\\xHH`, everything else as it is, in UTF-8 in the end."""
+    """Return a libconfig string. Control characters become `\\xHH`, all other characters stay."""
     return '"%s"' % re.sub(r'[\\"\x00-\x1f\x7f]', _escape, text)
 
 

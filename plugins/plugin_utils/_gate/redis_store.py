@@ -19,8 +19,8 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
     Record,
     Store,
     Turn,
-    encode,
-    parse,
+    decode_record,
+    encode_record,
 )
 
 PREFIX = "hsmops.primus.gate:"
@@ -30,16 +30,16 @@ _RELEASE = "return redis.call('get', KEYS[1]) == ARGV[1] and redis.call('del', K
 
 
 class RedisStore(Store):
-    """Redis keys under one prefix: the key, records, and for each turn a lease, which its holder renews.
+    """Redis keys with one prefix: the key, the records, and a lease for each turn, which its holder renews.
 
-    The lease ends LEASE seconds after a holder that was killed renewed it last.
+    If the holder is killed, the lease ends LEASE seconds after its last renewal.
     """
 
     LEASE = 30
-    """Seconds. A holder that cannot reach Redis for so long loses its turn; its record then still says RUNNING."""
+    """Seconds. A holder that cannot reach Redis for this time loses its turn, and its record stays RUNNING."""
 
     TIMEOUT = 10
-    """Seconds that Redis may take for an answer."""
+    """Seconds to wait for an answer of Redis."""
 
     BATCH = 500
     """Records that are read at once."""
@@ -56,8 +56,8 @@ class RedisStore(Store):
         try:
             self.shown = urlsplit(url).hostname or urlsplit(url).path
             self._server = _Server.of_process(url)
-            self._secret_at = f"{PREFIX}key in Redis at {self.shown}"
-            self._start_again = f"delete all keys that begin with {PREFIX}"
+            self._secret_location = f"{PREFIX}key in Redis at {self.shown}"
+            self._reset_instructions = f"delete all keys that begin with {PREFIX}"
         except (TypeError, ValueError):
             raise GateError("The attempt gate's store has no valid Redis URL") from None
 
@@ -70,7 +70,7 @@ class RedisStore(Store):
         with self._connected() as redis:
             redis.set(PREFIX + "key", secret, nx=True)
 
-    def _ask_time(self) -> float:
+    def _server_time(self) -> float:
         with self._connected() as redis:
             seconds, microseconds = redis.time()
             return float(seconds) + float(microseconds) / 1e6
@@ -82,7 +82,7 @@ class RedisStore(Store):
         with self._connected() as redis:
             content = redis.get(PREFIX + "record:" + key)
         try:
-            return None if content is None else parse(content)[0]
+            return None if content is None else decode_record(content)[0]
         except ValueError:
             raise GateError(
                 f"The attempt gate's record {PREFIX}record:{key} in Redis at {self.shown} is damaged. "
@@ -90,7 +90,7 @@ class RedisStore(Store):
             ) from None
 
     def write(self, key: str, record: Record, ttl: t.Optional[float] = None) -> None:
-        content = encode(record)
+        content = encode_record(record)
         with self._connected() as redis:
             redis.set(PREFIX + "record:" + key, content, px=None if ttl is None else max(1, int(1000 * ttl)))
 
@@ -101,7 +101,7 @@ class RedisStore(Store):
     def keys(self, prefix: str = "") -> t.List[str]:
         start = PREFIX + "record:"
         with self._connected() as redis:
-            names = set(redis.scan_iter(match=start + prefix + "*", count=1000))  # SCAN may tell one twice
+            names = set(redis.scan_iter(match=start + prefix + "*", count=1000))  # SCAN may return a key twice
         keys = [name[len(start) :].decode("ascii", "replace") for name in names]
         return sorted(filter(KEY.fullmatch, keys))
 
@@ -115,17 +115,18 @@ class RedisStore(Store):
             for key, content in zip(batch, contents):
                 with contextlib.suppress(ValueError):
                     if content is not None:
-                        found.append((key, parse(content)[0]))
+                        found.append((key, decode_record(content)[0]))
         return found
 
     @contextlib.contextmanager
     def _connected(self) -> t.Iterator[t.Any]:
-        """The client of Redis, once it is known that it may do what the gate needs."""
+        """Yield the client, after a check that it may use all commands that the gate needs. :raises GateError:"""
         try:
-            denied = self._server.denied()
-            if denied:
+            denied_command = self._server.denied_command()
+            if denied_command:
+                command, error = denied_command
                 raise GateError(
-                    f"Redis at {self.shown} does not let the attempt gate use the command {denied[0]}: {denied[1]}. "
+                    f"Redis at {self.shown} does not let the attempt gate use the command {command}: {error}. "
                     "Permit it, or have a server that takes writes and scripts"
                 )
             yield self._server.redis
@@ -134,58 +135,58 @@ class RedisStore(Store):
 
 
 class _Lease(Turn):
-    """A key with a time to live, which holds a random token of its holder."""
+    """A turn that is a key with a time to live. Its value is a random token of the holder, and the holder's name."""
 
     def __init__(self, store: RedisStore, name: str, holder: str) -> None:
         self._store, self.name = store, name
         self.token = f"{secrets.token_hex(16)} {holder}".encode("utf-8", "replace")
-        self._asked = False
+        self._was_asked = False
         self._until: t.Optional[float] = None
         self.renew_at = 0.0
-        self.gone = False
+        self.deleted = False
 
-    def take(self) -> t.Optional[str]:
-        asked, lease = time.monotonic(), int(1000 * self._store.LEASE)
+    def try_acquire(self) -> t.Optional[str]:
+        asked_at, lease = time.monotonic(), int(1000 * self._store.LEASE)
         with self._store._connected() as redis:
-            self._asked = True
+            self._was_asked = True
             taken = redis.set(self.name, self.token, nx=True, px=lease)
             there = self.token if taken else redis.get(self.name) or b""
-            # It is this one's own when an answer was lost and the client asked again.
+            # It may be the token of this lease, if an answer was lost and the client sent the command again.
             if there != self.token or not (taken or redis.eval(_RENEW, 1, self.name, self.token, lease)):
                 return str(there.decode("utf-8", "replace").partition(" ")[2])
-        self.renewed(asked)
+        self.set_renewed(asked_at)
         self._store._server.renew(self)
         return None
 
-    def renewed(self, moment: float) -> None:
-        """Note that it was renewed, having asked for it then (by the monotonic clock)."""
+    def set_renewed(self, moment: float) -> None:
+        """Record a renewal. moment: when it was requested, by the monotonic clock."""
         self._until, self.renew_at = moment + self._store.LEASE, moment + self._store.LEASE / 3
 
     @property
     def lost(self) -> bool:
-        """Asks nobody. That the key was deleted is known once the lease was to be renewed, or given back."""
-        return self.gone or (self._until is not None and time.monotonic() > self._until)
+        """Does not query Redis. A deleted key is noticed only at the next renewal, or at the release."""
+        return self.deleted or (self._until is not None and time.monotonic() > self._until)
 
     def release(self) -> None:
-        if not self._asked:
+        if not self._was_asked:
             return
         self._store._server.forget(self)
-        self.gone = self.lost
-        # Also where it was not had: an answer may have been lost. Where this fails, the lease ends by itself.
+        self.deleted = self.lost
+        # Also if it was not acquired, as an answer may have been lost. If this fails, the lease expires.
         with contextlib.suppress(self._store._error, OSError):
             released = self._store._server.redis.eval(_RELEASE, 1, self.name, self.token)
-            self.gone = self.gone or (self._until is not None and not released)
+            self.deleted = self.deleted or (self._until is not None and not released)
         self._until = None
 
 
 class _Server:
-    """What all stores of a process that have the same URL share: the connections, and one thread for the leases."""
+    """The connections and the renewal thread, which all stores of a process with the same URL share."""
 
     _of_process: t.ClassVar[t.Dict[t.Tuple[int, str], _Server]] = {}
 
     @classmethod
     def of_process(cls, url: str) -> _Server:
-        key = (os.getpid(), url)  # a fork has neither the thread nor sockets of its own
+        key = (os.getpid(), url)  # a forked process needs its own thread and sockets
         return cls._of_process.get(key) or cls._of_process.setdefault(key, cls(url))
 
     def __init__(self, url: str) -> None:
@@ -194,33 +195,33 @@ class _Server:
         timeout = RedisStore.TIMEOUT
         self.redis: t.Any = redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout)
         pool = self.redis.connection_pool
-        # Options of the URL count for more than arguments, and with these the answers would not be bytes.
+        # Options in the URL override arguments, and these would make the answers strings in place of bytes.
         pool.connection_kwargs.update(decode_responses=False, encoding="utf-8", encoding_errors="strict")
-        pool.connection_class(**pool.connection_kwargs)  # connects nothing; fails when an option is unknown
+        pool.connection_class(**pool.connection_kwargs)  # does not connect, but fails for an unknown option
         self._error = redis.RedisError
         self._checked = False
         self._leases: t.List[_Lease] = []
         self._changed = threading.Condition()
         self._thread: t.Optional[threading.Thread] = None
 
-    def denied(self) -> t.Optional[t.Tuple[str, Exception]]:
-        """The first command that the store needs and may not use, with the reason; asked once."""
+    def denied_command(self) -> t.Optional[t.Tuple[str, Exception]]:
+        """Return the first command that the store needs and may not use, with the error, or None. Checked once."""
         if self._checked:
             return None
         name, token = f"{PREFIX}check:{secrets.token_hex(8)}", b"token"
         commands = ("SET", "GET", "MGET", "EVAL", "EVAL", "SCAN", "TIME", "DEL")
-        asking = self.redis.pipeline(transaction=False)
-        asking.set(name, token, nx=True, px=1000 * RedisStore.TIMEOUT).get(name).mget([name])
-        asking.eval(_RENEW, 1, name, token, 1000).eval(_RELEASE, 1, name, token)
-        asking.scan(match=name).time().delete(name)
-        for command, answer in zip(commands, asking.execute(raise_on_error=False)):
+        pipeline = self.redis.pipeline(transaction=False)
+        pipeline.set(name, token, nx=True, px=1000 * RedisStore.TIMEOUT).get(name).mget([name])
+        pipeline.eval(_RENEW, 1, name, token, 1000).eval(_RELEASE, 1, name, token)
+        pipeline.scan(match=name).time().delete(name)
+        for command, answer in zip(commands, pipeline.execute(raise_on_error=False)):
             if isinstance(answer, Exception):
                 return command, answer
         self._checked = True
         return None
 
     def renew(self, lease: _Lease) -> None:
-        """Renew it from now on."""
+        """Renew the lease from now on."""
         with self._changed:
             self._leases.append(lease)
             if self._thread is None:
@@ -234,7 +235,7 @@ class _Server:
             self._changed.notify()
 
     def _renew(self) -> None:
-        """Runs while there are leases."""
+        """The renewal thread. It ends when there are no leases."""
         while True:
             with self._changed:
                 while self._leases:
@@ -249,19 +250,19 @@ class _Server:
             self._renew_all(leases)
 
     def _renew_all(self, leases: t.Sequence[_Lease]) -> None:
-        asked = time.monotonic()
-        asking = self.redis.pipeline(transaction=False)
+        asked_at = time.monotonic()
+        pipeline = self.redis.pipeline(transaction=False)
         for lease in leases:
-            asking.eval(_RENEW, 1, lease.name, lease.token, int(1000 * RedisStore.LEASE))
+            pipeline.eval(_RENEW, 1, lease.name, lease.token, int(1000 * RedisStore.LEASE))
         try:
-            answers = asking.execute(raise_on_error=False)
+            answers = pipeline.execute(raise_on_error=False)
         except (self._error, OSError) as exc:
             answers = [exc] * len(leases)
         for lease, answer in zip(leases, answers):
             if isinstance(answer, Exception):
                 lease.renew_at = time.monotonic() + RedisStore.LEASE / 10
             elif answer:
-                lease.renewed(asked)
+                lease.set_renewed(asked_at)
             else:
-                lease.gone = True
+                lease.deleted = True
                 self.forget(lease)

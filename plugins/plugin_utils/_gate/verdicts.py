@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What a host's result says of a login. A result is the data of a stranger: here it is checked, and bounded."""
+"""Derive the verdict on a login from a host's result. The result is not trusted: it is checked, and limited in size."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.validity import parse_time
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import HINTS, NOT_ACCEPTED, NOT_EVALUATED
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT, MEANING_LIMIT
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_TIME, MEANING_LIMIT
 
 ACCEPTED, REJECTED, UNCLEAR = "accepted", "rejected", "unclear"
 
 PIN_CODE = "0x8000000B"
-"""The code that names the PKCS#11 password as the one that was rejected (the vendor's error list)."""
+"""The code that says that the PKCS#11 password was rejected (the vendor's error list)."""
 
 SETUP_CODE = "0x80005018"
-"""The code that names the setup password: it has expired."""
+"""The code that says that the setup password has expired."""
 
 BUSY_CODES = ("0x80000018", "0x000000B1")
-"""Codes of an HSM that was reached and took no login, as too many others are connected."""
+"""Codes of an HSM that was reached and refused the login, because too many clients are connected."""
 
 
 class Verdict(t.NamedTuple):
-    """What a login says of what was tried.
+    """The verdict on what was tried.
 
     :ivar value: ACCEPTED, REJECTED, UNCLEAR, or None when nothing was tried.
     :ivar error: as of bounded(); empty when there is none to note.
@@ -40,17 +40,17 @@ class Verdict(t.NamedTuple):
 NOT_TRIED = Verdict(None)
 
 
-def judge(result: t.Mapping[str, t.Any]) -> Verdict:
-    """What the result of a module says of the credential that it was given.
+def verdict_on_credential(result: t.Mapping[str, t.Any]) -> Verdict:
+    """Return the verdict on the passwords that a module was given.
 
-    A login that is rejected after a fetch counts as a rejection: each further host would spend one more on it.
+    If the login after a fetch is rejected, the passwords count as rejected: the same would happen on the next host.
     """
-    logins = logins_of(result)
+    logins = count_logins(result)
     if not result.get("failed"):
         if logins is None and "logins" in result:
-            return Verdict(UNCLEAR, bounded({"name": "the module's result cannot be understood"}))
+            return Verdict(UNCLEAR, sanitized_error({"name": "the module's result cannot be understood"}))
         return Verdict(ACCEPTED if logins else None)
-    error = bounded(result.get("error") or {"name": "the module ended without a result"})
+    error = sanitized_error(result.get("error") or {"name": "the module ended without a result"})
     if logins == 0:
         return Verdict(None, error, _unreachable(error))
     if error["class"] in NOT_ACCEPTED:
@@ -60,14 +60,14 @@ def judge(result: t.Mapping[str, t.Any]) -> Verdict:
     return Verdict(UNCLEAR, error)
 
 
-def judge_login(result: t.Mapping[str, t.Any]) -> Verdict:
-    """What a result, or the part of it that is about one partition, says of the permanent secret that was there."""
-    error = bounded(result["error"]) if result.get("error") else {}
-    if not logins_of(result):
+def verdict_on_secret(result: t.Mapping[str, t.Any]) -> Verdict:
+    """Return the verdict on the present permanent secret. result: of a module, or its part about one partition."""
+    error = sanitized_error(result["error"]) if result.get("error") else {}
+    if not count_logins(result):
         return Verdict(None, error, bool(error) and _unreachable(error))
     verified = result.get("verified")
     if not isinstance(verified, bool):
-        return Verdict(UNCLEAR, error or bounded({"name": "the verdict on a login is not known"}))
+        return Verdict(UNCLEAR, error or sanitized_error({"name": "the verdict on a login is not known"}))
     return Verdict(ACCEPTED) if verified else Verdict(REJECTED, error)
 
 
@@ -75,20 +75,20 @@ def _unreachable(error: t.Mapping[str, t.Optional[str]]) -> bool:
     return error["class"] == "transient" and error["code"] not in BUSY_CODES
 
 
-def logins_of(result: t.Mapping[str, t.Any]) -> t.Optional[int]:
-    """How many logins a module's result tells of, or None when it does not, or not as a number."""
+def count_logins(result: t.Mapping[str, t.Any]) -> t.Optional[int]:
+    """Return the number of logins in a module's result, or None when it is missing or not a number."""
     logins = result.get("logins")
     return logins if isinstance(logins, int) and not isinstance(logins, bool) and logins >= 0 else None
 
 
-def bounded(error: t.Any) -> t.Dict[str, t.Optional[str]]:
-    """What a record keeps of the `error` in a host's result, which may be anything.
+def sanitized_error(error: t.Any) -> t.Dict[str, t.Optional[str]]:
+    """Return the `error` of a host's result for a record. The error is not trusted: it may have any form.
 
-    :returns: `code`, `0x` and 8 hexadecimal digits, or None; `class`, one that is known, else `unknown`;
-        `meaning`, printable and of at most MEANING_LIMIT characters, empty when there is none.
+    :returns: `code`: `0x` and 8 hexadecimal digits, or None; `class`: a known one, otherwise `unknown`; `meaning`:
+        printable, at most MEANING_LIMIT characters, may be empty.
     """
-    told = error if isinstance(error, t.Mapping) else {"name": error}
-    code, cls, meaning = told.get("code"), told.get("class"), told.get("name")
+    given = error if isinstance(error, t.Mapping) else {"name": error}
+    code, cls, meaning = given.get("code"), given.get("class"), given.get("name")
     printable = (
         (char if char.isprintable() else " " for char in meaning[:MEANING_LIMIT]) if isinstance(meaning, str) else ""
     )
@@ -99,10 +99,10 @@ def bounded(error: t.Any) -> t.Dict[str, t.Optional[str]]:
     }
 
 
-class Entry(t.NamedTuple):
-    """What a client says of the permanent secret that it has.
+class PresentSecret(t.NamedTuple):
+    """The permanent secret that a client reports to have.
 
-    :ivar origin: the token of the credential that it was fetched with, or None when that is not known.
+    :ivar origin: the gate's token of the setup password that it was fetched with, or None when that is not known.
     :ivar since: when it was fetched, in seconds since 1970 by the client's clock; 0 when that is not known.
     """
 
@@ -110,8 +110,8 @@ class Entry(t.NamedTuple):
     since: float = 0.0
 
 
-def entry_of(found: t.Mapping[str, t.Any]) -> Entry:
-    """The entry that a host's result tells of with `origin` and `since`, which may be anything."""
+def present_secret(found: t.Mapping[str, t.Any]) -> PresentSecret:
+    """Read `origin` and `since` of a host's result, which may have any form."""
     origin, since = found.get("origin"), found.get("since")
     known = isinstance(origin, str) and re.fullmatch("[0-9a-f]{64}", origin)
-    return Entry(str(origin) if known else None, float(min(max(parse_time(since) or 0, 0), LAST_MOMENT)))
+    return PresentSecret(str(origin) if known else None, float(min(max(parse_time(since) or 0, 0), LAST_TIME)))

@@ -7,7 +7,7 @@ import multiprocessing
 import stat
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.action.fleet_report import ARGUMENTS, write
+from ansible_collections.hsmops.primus.plugins.action.fleet_report import REPORT_ARGUMENTS, write_files
 from example_fleet import FLEET, look
 
 COUNT = 3
@@ -66,7 +66,7 @@ def test_runs_that_write_at_once(tmp_path):
 
     def keep_writing(number):
         for _time in range(40):
-            write({str(path): str(number) * 100000}, str(path.parent), {str(path): 0o600})
+            write_files({str(path): str(number) * 100000}, str(path.parent), {str(path): 0o600})
             assert len(set(path.read_text())) == 1
 
     fork = multiprocessing.get_context("fork")
@@ -100,7 +100,7 @@ def test_the_arguments_are_documented():
     from ansible_collections.hsmops.primus.plugins.modules import fleet_report
 
     documented = yaml.safe_load(fleet_report.DOCUMENTATION)["options"]
-    assert documented.keys() == ARGUMENTS.keys()
-    for name, argument in ARGUMENTS.items():
+    assert documented.keys() == REPORT_ARGUMENTS.keys()
+    for name, argument in REPORT_ARGUMENTS.items():
         for key in ("type", "required", "default", "choices", "elements"):
             assert documented[name].get(key) == argument.get(key), (name, key)

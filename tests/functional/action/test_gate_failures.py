@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 from ansible.plugins.action import ActionBase
 from ansible_collections.hsmops.primus.plugins.action import pkcs11_token_info, ppin_connectivity_info, ppin_secret
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import action as _gate_action
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import gated_action as _gate_action
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.open_store import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import FIRST_PERMITS, RUNNING
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from emulated_hsm import REJECTED, WRONG_SETUP, wait_for, working_copies, wrap_ppin
 from fleet import CALLBACK
 
@@ -82,12 +82,12 @@ def first(owner, name, what):
 """
 
 STEPS = {
-    "waiting": 'first(Gate, "_waits", die); rules.time = DeadlyTime()',
+    "waiting": 'first(Gate, "_report_wait", die); rules.time = DeadlyTime()',
     "having the turn": 'first(Gate, "_take_slot", die)',
     "before the module": 'first(CredentialAction, "_run_and_record", die)',
     "during the module": 'first(CredentialAction, "_run_and_record", die_during_the_module)',
-    "after the module": 'first(Gate, "end", die)',
-    "while the verdict is noted": 'first(Gate, "_note_reached", die)',
+    "after the module": 'first(Gate, "record_verdict", die)',
+    "while the verdict is noted": 'first(Gate, "_record_reachability", die)',
 }
 
 
@@ -141,7 +141,7 @@ def test_killed_again_and_again(new_fleet):
     (fleet.folder / "callbacks/results.py").write_text(CALLBACK)
     assert fleet.verdicts("setup")[REJECTED] == BUDGET
     failures = fleet.run(fleet.secret("P2")).failures()
-    assert len(failures) == 2 and all("the run was ended before it told" in msg for msg in failures.values())
+    assert len(failures) == 2 and all("the run was interrupted" in msg for msg in failures.values())
     fleet.run({"name": "Clear", "hsmops.primus.attempt_gate": {"name": "P2", "state": "absent"}})
     assert fleet.run(fleet.secret("P2")).failures() == {}
 
@@ -286,7 +286,7 @@ def test_a_task_that_runs_into_its_timeout(new_fleet, tmp_path):
     assert re.search("Timed out after|expected time frame", str(run.failures())), run.output
 
     refused = fleet.run(fleet.secret("P2", gate_budget=1), arguments=other).failures()
-    assert "Attempt limit reached" in str(refused) and "the run was ended before it told" in str(refused)
+    assert "Attempt limit reached" in str(refused) and "the run was interrupted" in str(refused)
 
     go.touch()
     secrets = fleet.folder / fleet.hosts[0] / "etc/.secrets.cfg"

@@ -20,15 +20,15 @@ from pathlib import Path
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import directory_store, redis_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import store as _gate_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.open_store import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.redis_store import RedisStore
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import (
-    LAST_MOMENT,
+    LAST_TIME,
     LIST_LIMIT,
     MEANING_LIMIT,
     TEXT_LIMIT,
     GateError,
 )
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from emulated_hsm import fill
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,7 +184,7 @@ BAD_FIELDS = [
     *({"verdict": value} for value in (None, 1, "x" * 41, ["accepted"], {})),
     *({"name": value} for value in (None, 7, "n" * (TEXT_LIMIT + 1))),
     *({"host": value} for value in (["h"], "h" * 5_000_000)),
-    *({"time": value} for value in ("now", None, True, -1, math.nan, math.inf, LAST_MOMENT + 1, 10**400)),
+    *({"time": value} for value in ("now", None, True, -1, math.nan, math.inf, LAST_TIME + 1, 10**400)),
     *({"code": value} for value in (5, ["0x80005017"], "0x800050170")),
     *({"meaning": value} for value in (0, {}, "m" * (MEANING_LIMIT + 1))),
     {"class": []},
@@ -225,7 +225,7 @@ class TestWhatARecordIs:
     )
     def test_what_is_none_is_damaged(self, content):
         with pytest.raises(ValueError):
-            _gate_store.parse(content)
+            _gate_store.decode_record(content)
 
     def test_the_largest_one_is_small_enough(self):
         largest = {
@@ -237,7 +237,7 @@ class TestWhatARecordIs:
             "first_used": 1.7976931348623157,
             "wrong": [2.2250738585072014e-308] * LIST_LIMIT,
         }
-        assert _gate_store.parse(_gate_store.encode(largest, 1.5)) == (largest, 1.5)
+        assert _gate_store.decode_record(_gate_store.encode_record(largest, 1.5)) == (largest, 1.5)
 
     VALUES = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(1e9),
@@ -249,15 +249,15 @@ class TestWhatARecordIs:
     def test_all_that_is_written_can_be_read(self, fields):
         given = record() | fields
         try:
-            content = _gate_store.encode(given)
+            content = _gate_store.encode_record(given)
         except ValueError:
             return
-        assert _gate_store.parse(content) == (given, None)
+        assert _gate_store.decode_record(content) == (given, None)
 
     @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
     def test_anything_else_is_damaged(self, content):
         with contextlib.suppress(ValueError):
-            _gate_store.check(_gate_store.parse(content)[0])
+            _gate_store.validate_record(_gate_store.decode_record(content)[0])
 
 
 def lose_key(address):
@@ -344,11 +344,11 @@ class TestTheClock:
 
     def test_is_that_of_the_store(self, store, monkeypatch):
         monkeypatch.setattr(store, "_clocks", {})
-        monkeypatch.setattr(store, "_ask_time", lambda: 5000.0)
+        monkeypatch.setattr(store, "_server_time", lambda: 5000.0)
         assert 5000 <= store.now() < 5100
-        monkeypatch.setattr(store, "_ask_time", lambda: 7000.0)
+        monkeypatch.setattr(store, "_server_time", lambda: 7000.0)
         assert 5000 <= store.now() < 5100, "it is not asked each time"
-        monkeypatch.setattr(_gate_store, "CLOCK_KEPT", -1)
+        monkeypatch.setattr(_gate_store, "CLOCK_MAX_AGE", -1)
         assert 7000 <= store.now() < 7100
 
 
@@ -408,7 +408,7 @@ class Proxy:
 @pytest.fixture
 def short_leases(monkeypatch):
     monkeypatch.setattr(RedisStore, "LEASE", 0.5)
-    monkeypatch.setattr(_gate_store, "POLL", 0.02)
+    monkeypatch.setattr(_gate_store, "POLL_INTERVAL", 0.02)
 
 
 def fresh(address, used):
@@ -549,10 +549,10 @@ class TestDirectory:
             store.write(f"{number:064}", record())
         store.write(KEY, record())
         read = []
-        content = store._content
-        monkeypatch.setattr(store, "_content", lambda directory, name: read.append(name) or content(directory, name))
+        content = store._read_file
+        monkeypatch.setattr(store, "_read_file", lambda directory, name: read.append(name) or content(directory, name))
         assert len(store.items("a" * 16)) == 1
-        assert len(read) == 1 + store.SWEPT
+        assert len(read) == 1 + store.SWEEP_COUNT
 
     def test_what_has_expired_is_removed_in_the_end(self, where, store):
         """Also of names that nobody asks for any more."""
@@ -567,7 +567,7 @@ class TestDirectory:
     def test_what_is_replaced_while_it_expires_stays(self, where, store, monkeypatch):
         store.write(KEY, record(), ttl=0.01)
         time.sleep(0.1)
-        parsed, writer = store._parsed, open_store(where)
+        parsed, writer = store._decoded, open_store(where)
 
         def replace(*args):
             monkeypatch.undo()
@@ -575,7 +575,7 @@ class TestDirectory:
             writer.write(KEY, record(host="newer"))
             return result
 
-        monkeypatch.setattr(store, "_parsed", replace)
+        monkeypatch.setattr(store, "_decoded", replace)
         store.read(KEY)
         assert store.read(KEY) == record(host="newer")
 
@@ -880,9 +880,9 @@ class TestRedis:
         assert store.items() == []
 
     def test_that_is_not_there_is_told_without_the_password(self):
-        with pytest.raises(GateError, match="The attempt gate cannot use Redis at 127.0.0.1: ") as told:
+        with pytest.raises(GateError, match="The attempt gate cannot use Redis at 127.0.0.1: ") as error:
             open_store("redis://:hidden@127.0.0.1:1").secret()
-        assert "hidden" not in str(told.value)
+        assert "hidden" not in str(error.value)
 
     def test_only_the_records_of_one_prefix_are_read(self, store, monkeypatch):
         asked = []
@@ -1014,9 +1014,9 @@ class TestRedis:
         if command in ("get", "del"):
             named = f"({named}|EVAL)"
         for _time in range(2):
-            with pytest.raises(GateError, match=f"does not let the attempt gate use the command {named}: ") as told:
+            with pytest.raises(GateError, match=f"does not let the attempt gate use the command {named}: ") as error:
                 open_store(url).secret()
-        assert "hidden" not in str(told.value)
+        assert "hidden" not in str(error.value)
         assert not list(client(redis_url).scan_iter(match="hsmops.primus.gate:[kr]*"))
         permit(f"+{command}")
         open_store(url).secret()
@@ -1061,18 +1061,18 @@ def wait_until(reached):
 @pytest.mark.parametrize("url", ["redis://:hidden@host:port", "redis://:hidden@[host"])
 def test_an_address_that_is_none_is_told_without_the_password(url):
     pytest.importorskip("redis")
-    with pytest.raises(GateError, match="has no valid Redis URL") as told:
+    with pytest.raises(GateError, match="has no valid Redis URL") as error:
         open_store(url)
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(error.value)
 
 
 @pytest.mark.parametrize("scheme", ["Redis", "redis+sentinel", "valkey", "http"])
 def test_an_address_of_another_kind_is_no_directory(scheme, tmp_path, monkeypatch):
     """It would be one of each controller, with the password in its name."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(GateError, match="neither a directory nor a URL that begins with redis://") as told:
+    with pytest.raises(GateError, match="neither a directory nor a URL that begins with redis://") as error:
         open_store(f"{scheme}://:hidden@127.0.0.1:1").secret()
-    assert "hidden" not in str(told.value) and not list(tmp_path.iterdir())
+    assert "hidden" not in str(error.value) and not list(tmp_path.iterdir())
 
 
 def test_without_the_library_redis_says_so(monkeypatch):

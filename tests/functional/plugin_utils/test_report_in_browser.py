@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build, to_html
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import build_report, to_html
 from example_fleet import FLEET, NOW, look
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -48,7 +48,7 @@ def show(chromium, tmp_path):
 
     def show_page(clients=FLEET, logins=None, script=True, **how):
         file = tmp_path / "report.html"
-        file.write_text(to_html(build(clients, logins, NOW, 365)))
+        file.write_text(to_html(build_report(clients, logins, NOW, 365)))
         page = chromium.new_page(java_script_enabled=script, **how)
         page.set_default_timeout(60000)
         page.on("console", lambda message: complaints.append(message.text))
@@ -215,7 +215,7 @@ def test_what_is_seen_is_said_in_words(show):
 def test_accessibility(chromium, tmp_path, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
     file = tmp_path / "report.html"
-    file.write_text(to_html(build(FLEET, {"web01.example.com": {"hsms": [HSM]}}, NOW, 365)))
+    file.write_text(to_html(build_report(FLEET, {"web01.example.com": {"hsms": [HSM]}}, NOW, 365)))
     context = chromium.new_context(color_scheme=scheme, bypass_csp=True)  # axe is a script
     page = context.new_page()
     page.goto(file.as_uri())
@@ -264,7 +264,9 @@ def test_hostile_text_does_nothing(show, text):
 
 def test_even_unescaped_text_could_not_run(chromium, tmp_path):
     """The page's policy is a second wall: it is tried by breaking the first one."""
-    text = to_html(build(FLEET, now=NOW)).replace("</header>", "</header><script>document.title = 'ran'</script>")
+    text = to_html(build_report(FLEET, now=NOW)).replace(
+        "</header>", "</header><script>document.title = 'ran'</script>"
+    )
     file = tmp_path / "broken.html"
     file.write_text(text)
     page = chromium.new_page()

@@ -13,9 +13,14 @@ import threading
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.directory_store import DirectoryStore
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Options, Refused, Stale
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.open_store import open_store
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import (
+    AttemptRefused,
+    Gate,
+    GateOptions,
+    StaleSecret,
+)
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError, Store, Turn
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
     ACCEPTED,
     NOT_TRIED,
@@ -23,12 +28,12 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts impor
     REJECTED,
     SETUP_CODE,
     UNCLEAR,
-    Entry,
+    PresentSecret,
     Verdict,
-    bounded,
-    entry_of,
-    judge,
-    judge_login,
+    present_secret,
+    sanitized_error,
+    verdict_on_credential,
+    verdict_on_secret,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,7 +42,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def verdict(value, code=None, name="", cls="rejected", unreachable=False):
-    return Verdict(value, bounded({"code": code, "name": name, "class": cls}), unreachable)
+    return Verdict(value, sanitized_error({"code": code, "name": name, "class": cls}), unreachable)
 
 
 OK = Verdict(ACCEPTED)
@@ -53,8 +58,8 @@ def gate(tmp_path):
     """Make the gate as a host sees it."""
     store = open_store(str(tmp_path / "gate"))
 
-    def make(host="h1", window=3600, budget=3, parallel=16, tell=lambda line: None, before_wait=lambda: None):
-        return Gate(store, Options(budget, window, parallel), host, tell, before_wait)
+    def make(host="h1", window=3600, budget=3, parallel=16, display=lambda line: None, before_wait=lambda: None):
+        return Gate(store, GateOptions(budget, window, parallel), host, display, before_wait)
 
     return make
 
@@ -69,25 +74,27 @@ def clock(monkeypatch):
 @pytest.fixture
 def in_run(monkeypatch):
     """What follows is done by a worker of the run of this name."""
-    return lambda name: monkeypatch.setattr(rules, "_run", lambda: name)
+    return lambda name: monkeypatch.setattr(rules, "_run_id", lambda: name)
 
 
 def setup(gate, password="right", name="P1", pin="pin"):
-    return gate.credential(rules.SECRET, name, password)._replace(parts=(gate.credential(rules.PIN, name, pin),))
+    return gate.password_subject(rules.SECRET, name, password)._replace(
+        parts=(gate.password_subject(rules.PIN, name, pin),)
+    )
 
 
 def pin(gate, password="pin", name="P1"):
-    return gate.credential(rules.PIN, name, password)
+    return gate.password_subject(rules.PIN, name, password)
 
 
 def permanent(gate, since=1000.0, origin=ORIGIN, name="P1"):
-    return gate.permanent(name, Entry(origin, since))
+    return gate.secret_subject(name, PresentSecret(origin, since))
 
 
 def attempt(gate, subject, found, vouched=True):
     """Try, and find this; whether one try was enough."""
     with gate.permission(subject, vouched) as once:
-        gate.end(subject, found, vouched)
+        gate.record_verdict(subject, found, vouched)
     return once
 
 
@@ -121,9 +128,9 @@ def test_an_accepted_one_is_so_for_the_window(gate, clock):
     assert not gate().accepted(right)
     with gate().permission(right):
         assert not gate().accepted(right)
-        gate().end(right, OK)
+        gate().record_verdict(right, OK)
     assert gate("h2").accepted(right) and gate("h2").accepted(pin(gate()))
-    others = [setup(gate(), "other"), setup(gate(), name="P2"), gate().credential(rules.PROXY, "P1", "right")]
+    others = [setup(gate(), "other"), setup(gate(), name="P2"), gate().password_subject(rules.PROXY, "P1", "right")]
     assert not any(gate().accepted(other) for other in others)
     clock[0] += 3599
     assert gate().accepted(right)
@@ -135,10 +142,12 @@ def test_a_rejected_one_is_so_for_ever(gate, clock):
     wrong = setup(gate())
     rejected(gate, wrong, "h1")
     clock[0] += 1e7
-    with pytest.raises(Refused, match=r"rejected when h1 tried at 1970-01-12T13:46:40Z: 0x80005017 login failed"):
+    with pytest.raises(
+        AttemptRefused, match=r"rejected when h1 tried at 1970-01-12T13:46:40Z: 0x80005017 login failed"
+    ):
         attempt(gate("h2"), wrong, OK)
-    with pytest.raises(Refused, match="h2 did not contact the HSM"):
-        gate("h2").foresee(wrong)
+    with pytest.raises(AttemptRefused, match="h2 did not contact the HSM"):
+        gate("h2").check_permission(wrong)
 
 
 def test_no_verdict_often_enough_is_enough(gate, clock):
@@ -146,9 +155,9 @@ def test_no_verdict_often_enough_is_enough(gate, clock):
     for host in ("h1", "h2", "h3"):
         attempt(gate(host), right, LATE)
     message = "'P1': 3 of 3 failed or unclear logins within 3600 seconds, the latest of h3 at .*: it was late"
-    with pytest.raises(Refused, match=message + ". h4 did not contact the HSM"):
+    with pytest.raises(AttemptRefused, match=message + ". h4 did not contact the HSM"):
         attempt(gate("h4"), right, OK)
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate("h4"), setup(gate(), "other"), OK)
     attempt(gate("h4", budget=4), setup(gate(), "other"), OK)
     clock[0] += 3600
@@ -182,9 +191,9 @@ def test_an_accepted_one_that_is_rejected_later_is_rejected(gate):
     right = setup(gate())
     attempt(gate(), right, OK)
     with gate("h2").permission(right), gate("h3").permission(right):
-        gate("h2").end(right, WRONG)
-        gate("h3").end(right, WRONG)
-    with pytest.raises(Refused, match="rejected when h2 tried"):
+        gate("h2").record_verdict(right, WRONG)
+        gate("h3").record_verdict(right, WRONG)
+    with pytest.raises(AttemptRefused, match="rejected when h2 tried"):
         attempt(gate("h4"), right, OK)
     assert len(record_of(gate, right)["wrong"]) == 2
 
@@ -202,7 +211,7 @@ def test_a_time_in_the_future_is_of_now(gate, clock):
     clock[0] += 1000
     attempt(gate(), setup(gate()), LATE)
     clock[0] -= 1000
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate("h2", budget=1), setup(gate()), OK)
     ahead = permanent(gate(), since=clock[0] + 1e6)
     assert ahead.since == clock[0]
@@ -223,10 +232,10 @@ def test_a_time_in_the_future_is_of_now(gate, clock):
     ids=str,
 )
 def test_how_long_a_record_is_kept(gate, clock, kind, found, windows):
-    subject = permanent(gate()) if kind == rules.PERMANENT else gate().credential(kind, "P1", "right")
+    subject = permanent(gate()) if kind == rules.PERMANENT else gate().password_subject(kind, "P1", "right")
     with gate().permission(subject):
         if found:
-            gate().end(subject, found)
+            gate().record_verdict(subject, found)
     store = gate().store
     clock[0] += 3600 * (windows or 10_000) - 1
     assert len(store.items()) == 1
@@ -237,7 +246,7 @@ def test_how_long_a_record_is_kept(gate, clock, kind, found, windows):
 def test_the_budget_reads_the_records_of_the_name_only(gate, monkeypatch):
     asked = []
     monkeypatch.setattr(DirectoryStore, "items", lambda self, prefix="": asked.append(prefix) or [])
-    tried = [gate().credential(kind, name, "x") for kind in (rules.SECRET, rules.PROXY) for name in ("P1", "P2")]
+    tried = [gate().password_subject(kind, name, "x") for kind in (rules.SECRET, rules.PROXY) for name in ("P1", "P2")]
     for subject in tried:
         asked.clear()
         attempt(gate(), subject, LATE)
@@ -252,7 +261,7 @@ def test_very_long_names_can_be_noted(gate):
     attempt(gate(host), permanent(gate(), name="m" * 5000), WRONG)
     attempt(gate(host), setup(gate(), name="o" * 5000), AWAY)
     attempt(gate(host), setup(gate(), name="o" * 5000), NOT_TRIED)
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate(), setup(gate(), name=name), OK)
 
 
@@ -269,17 +278,17 @@ def test_nothing_of_a_password_is_kept(gate, tmp_path):
 @pytest.mark.parametrize("name", ["P1", "two words", "one's", 'say "no"', "$HOME"])
 def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
     home = tmp_path / "ansible"
-    gate = Gate(open_store(str(home / "hsmops-primus-gate")), Options(3, 3600, 16), "h1", print)
+    gate = Gate(open_store(str(home / "hsmops-primus-gate")), GateOptions(3, 3600, 16), "h1", print)
     attempt(gate, setup(gate, name=name), WRONG)
-    with pytest.raises(Refused) as refused:
-        gate.foresee(setup(gate, name=name))
+    with pytest.raises(AttemptRefused) as refused:
+        gate.check_permission(setup(gate, name=name))
     command = refused.value.hint.partition("after all: ")[2].rpartition(", with")[0]
     subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "ANSIBLE_HOME": str(home)})
     assert not gate.store.items()
 
 
 def test_keys_and_origins_depend_on_the_store(gate, tmp_path):
-    other = Gate(open_store(str(tmp_path / "other")), Options(3, 60, 16), "h", print)
+    other = Gate(open_store(str(tmp_path / "other")), GateOptions(3, 60, 16), "h", print)
     assert setup(other).key != setup(gate()).key
     assert other.origin("P1", "right") != gate().origin("P1", "right")
 
@@ -287,16 +296,16 @@ def test_keys_and_origins_depend_on_the_store(gate, tmp_path):
 def test_an_origin_is_of_the_partition_and_the_password(gate):
     origins = [gate(host).origin(*of) for host in ("h1", "h2") for of in (("P1", "a"), ("P1", "b"), ("P2", "a"))]
     assert len(set(origins)) == 3 and origins[:3] == origins[3:]
-    assert entry_of({"origin": origins[0]}).origin == origins[0]
+    assert present_secret({"origin": origins[0]}).origin == origins[0]
 
 
 def test_a_lost_turn_is_said(gate, tmp_path):
     said = []
     right = setup(gate())
-    with gate(tell=said.append).permission(right):
+    with gate(display=said.append).permission(right):
         pass
     assert said == []
-    with gate(tell=said.append).permission(right):
+    with gate(display=said.append).permission(right):
         for lock in (tmp_path / "gate").glob("*.lock"):
             lock.unlink()
     assert [line.partition(" of")[0] for line in said] == [
@@ -310,7 +319,7 @@ def test_what_a_host_does_before_it_waits(gate, monkeypatch):
     said = []
     right = setup(gate())
     monkeypatch.setattr(rules, "TURN_TIMEOUT", 0)
-    waiting = gate("h2", tell=said.append, before_wait=lambda: said.append("left nothing"))
+    waiting = gate("h2", display=said.append, before_wait=lambda: said.append("left nothing"))
     with gate("h1").permission(right):
         with pytest.raises(GateError, match="Waited for more than 0 seconds for h1"), waiting.permission(right):
             pass
@@ -322,8 +331,8 @@ def test_what_a_host_does_before_it_waits(gate, monkeypatch):
 
 def test_foreseeing_writes_nothing(gate, tmp_path):
     before = {path.name: path.read_bytes() for path in (tmp_path / "gate").iterdir()} if gate() else {}
-    gate().foresee(setup(gate()))
-    gate().foresee(permanent(gate()))
+    gate().check_permission(setup(gate()))
+    gate().check_permission(permanent(gate()))
     assert {path.name: path.read_bytes() for path in (tmp_path / "gate").iterdir()} == before
 
 
@@ -334,16 +343,18 @@ def test_a_run_that_died_may_have_tried(gate):
     right = setup(gate())
     for host in ("h1", "h2", "h3"):
         die(gate(host), right)
-    message = "'P1': 3 of 3 failed or unclear logins .*, the latest of h3 at .*: the run was ended before it told"
-    with pytest.raises(Refused, match=message):
+    message = "'P1': 3 of 3 failed or unclear logins .*, the latest of h3 at .*: the run was interrupted"
+    with pytest.raises(AttemptRefused, match=message):
         attempt(gate("h4"), right, OK)
     attempt(gate("h4"), setup(gate(), name="P2"), OK)
 
 
 def test_what_died_counts_for_other_credentials_of_the_account(gate):
-    for number, subject in enumerate((setup(gate(), "w1"), setup(gate(), "w2"), gate("h3").permanent("P1", Entry()))):
+    for number, subject in enumerate(
+        (setup(gate(), "w1"), setup(gate(), "w2"), gate("h3").secret_subject("P1", PresentSecret()))
+    ):
         die(gate(f"h{number + 1}"), subject)
-    with pytest.raises(Refused, match="3 of 3 failed or unclear"):
+    with pytest.raises(AttemptRefused, match="3 of 3 failed or unclear"):
         attempt(gate("h4"), setup(gate(), "w3"), OK)
     attempt(gate("h4"), pin(gate()), OK)
 
@@ -359,7 +370,7 @@ def test_a_death_takes_back_no_finding(gate):
     old = permanent(gate(), since=0)
     rejected(gate, old, "h1", "h2")
     die(gate("h3", budget=9), permanent(gate(), since=1e6))
-    with pytest.raises(Stale):
+    with pytest.raises(StaleSecret):
         attempt(gate("h4", budget=9), old, OK)
 
 
@@ -379,27 +390,27 @@ def test_the_code_of_the_pin_marks_the_pin_only(gate):
     assert [(record["kind"], record["verdict"]) for _key, record in gate().store.items()] == [("pin", "rejected")]
     message = "The PKCS#11 password of 'P1' was rejected when h1 tried"
     for other in (setup(gate(), "another"), pin(gate()), tried):
-        with pytest.raises(Refused, match=message):
+        with pytest.raises(AttemptRefused, match=message):
             attempt(gate("h2"), other, OK)
     attempt(gate("h2"), setup(gate(), pin="right"), OK)
-    with pytest.raises(Refused, match=message):
+    with pytest.raises(AttemptRefused, match=message):
         attempt(gate("h3"), tried, OK)
 
 
 def test_the_code_of_the_pin_where_nobody_knows_of_the_service_proxy(gate):
     attempt(gate(), setup(gate()), WRONG_PIN, vouched=False)
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate("h2"), pin(gate()), OK)
 
 
 def test_what_was_rejected_elsewhere_is_not_tried_with_others(gate):
     rejected(gate, pin(gate()), "h1")
-    proxy = gate().credential(rules.PROXY, "svc1", "wrong")
+    proxy = gate().password_subject(rules.PROXY, "svc1", "wrong")
     rejected(gate, proxy, "h1")
-    with pytest.raises(Refused, match="The PKCS#11 password of 'P1' was rejected"):
+    with pytest.raises(AttemptRefused, match="The PKCS#11 password of 'P1' was rejected"):
         attempt(gate("h2"), setup(gate()), OK)
-    through = gate().together(setup(gate(), pin="good"), proxy)
-    with pytest.raises(Refused, match="The service proxy password of 'svc1' was rejected"):
+    through = gate().combined_subject(setup(gate(), pin="good"), proxy)
+    with pytest.raises(AttemptRefused, match="The service proxy password of 'svc1' was rejected"):
         attempt(gate("h2"), through, OK)
     attempt(gate("h2"), setup(gate(), pin="good"), OK)
 
@@ -409,13 +420,13 @@ def test_an_accepted_setup_password_permits_no_other_pin(gate):
     attempt(gate(), setup(gate()), OK)
     mistyped = setup(gate(), pin="mistyped")
     with gate("h2").permission(mistyped), alone(gate("h3"), mistyped):
-        gate("h2").end(mistyped, WRONG_PIN)
+        gate("h2").record_verdict(mistyped, WRONG_PIN)
     assert gate().accepted(setup(gate()))
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate("h3"), mistyped, OK)
     for number in range(2):
         attempt(gate(f"h{number}"), setup(gate(), pin=f"mistyped{number}"), WRONG_PIN)
-    with pytest.raises(Refused, match="3 of 3"):
+    with pytest.raises(AttemptRefused, match="3 of 3"):
         attempt(gate("h4"), setup(gate(), pin="mistyped2"), OK)
     attempt(gate("h4"), setup(gate()), OK)
 
@@ -427,8 +438,8 @@ def alone(gate, subject):
     gate.before_wait = entered.set
 
     def work():
-        with contextlib.suppress(Refused, Stale, GateError), gate.permission(subject):
-            gate.end(subject, NOT_TRIED)
+        with contextlib.suppress(AttemptRefused, StaleSecret, GateError), gate.permission(subject):
+            gate.record_verdict(subject, NOT_TRIED)
             done.set()
 
     thread = threading.Thread(target=work, daemon=True)
@@ -441,10 +452,10 @@ def test_one_account_for_setup_passwords_and_permanent_secrets(gate):
     for host in ("h1", "h2", "h3"):
         attempt(gate(host), permanent(gate()), LATE)
     new = setup(gate(), "new")
-    with pytest.raises(Refused, match="3 of 3 failed or unclear logins"):
+    with pytest.raises(AttemptRefused, match="3 of 3 failed or unclear logins"):
         attempt(gate("h4"), new, OK)
-    with pytest.raises(Refused):
-        gate("h4").foresee(new)
+    with pytest.raises(AttemptRefused):
+        gate("h4").check_permission(new)
     attempt(gate("h4"), pin(gate(), "another"), OK)  # has an account of its own at the HSM
     attempt(gate("h4"), setup(gate(), name="P2"), OK)
 
@@ -459,7 +470,7 @@ def test_one_rejection_that_may_be_of_the_service_proxy_is_unclear(gate):
     rejected(gate, wrong, "h1", vouched=False)
     assert record_of(gate, wrong)["verdict"] == UNCLEAR, "the same host again"
     rejected(gate, wrong, "h2", vouched=False)
-    with pytest.raises(Refused, match="was rejected when h1 and h2 tried"):
+    with pytest.raises(AttemptRefused, match="was rejected when h1 and h2 tried"):
         attempt(gate("h3", budget=9), wrong, OK, vouched=False)
 
 
@@ -467,7 +478,7 @@ def test_who_can_vouch_for_the_service_proxy_may_try_nonetheless(gate):
     wrong = setup(gate())
     rejected(gate, wrong, "h1", "h2", vouched=False)
     with gate("h3").permission(wrong, vouched=True):
-        gate("h3").end(wrong, NOT_TRIED)
+        gate("h3").record_verdict(wrong, NOT_TRIED)
     assert record_of(gate, wrong)["verdict"] == REJECTED, "as before"
     attempt(gate("h3"), wrong, OK, vouched=True)
     assert gate().accepted(wrong)
@@ -477,14 +488,14 @@ def test_a_rejection_that_can_only_be_of_the_password_is_final(gate):
     wrong = setup(gate())
     rejected(gate, wrong, "h1", "h2", vouched=False)
     rejected(gate, wrong, "h3")
-    with pytest.raises(Refused):
+    with pytest.raises(AttemptRefused):
         attempt(gate("h4", budget=9), wrong, OK, vouched=True)
 
 
 def test_an_expired_setup_password_is_named_by_its_code(gate):
     expired = setup(gate())
     attempt(gate(), expired, verdict(REJECTED, SETUP_CODE, "expired", "expired"), vouched=False)
-    with pytest.raises(Refused, match="was rejected when h1 tried .* expired"):
+    with pytest.raises(AttemptRefused, match="was rejected when h1 tried .* expired"):
         attempt(gate("h2"), expired, OK, vouched=False)
 
 
@@ -492,10 +503,10 @@ def test_a_sure_rejection_is_not_made_unclear_by_a_host_at_the_same_time(gate):
     right = setup(gate())
     attempt(gate(), right, OK)
     with gate("h2").permission(right), gate("h3").permission(right):
-        gate("h2").end(right, WRONG)
-        gate("h3").end(right, LATE)
+        gate("h2").record_verdict(right, WRONG)
+        gate("h3").record_verdict(right, LATE)
     assert len(record_of(gate, right)["wrong"]) == 2
-    with pytest.raises(Refused, match="rejected when h2 tried at .*: 0x80005017 login failed"):
+    with pytest.raises(AttemptRefused, match="rejected when h2 tried at .*: 0x80005017 login failed"):
         attempt(gate("h4"), right, OK)
 
 
@@ -505,17 +516,17 @@ def test_a_sure_rejection_is_not_made_unclear_by_a_host_at_the_same_time(gate):
 def test_two_hosts_must_find_a_secret_stale(gate):
     subject = permanent(gate())
     rejected(gate, subject, "h1")
-    assert gate("h2").stale(subject) is None
+    assert gate("h2").stale_record(subject) is None
     rejected(gate, subject, "h2")
-    with pytest.raises(Stale) as stale:
+    with pytest.raises(StaleSecret) as stale:
         attempt(gate("h3"), subject, OK)
-    assert "It was h1 and h2 that found out, the latest at" in rules.found_by(stale.value.record)
+    assert "It was h1 and h2 that found out, the latest at" in rules.witnesses_sentence(stale.value.record)
 
 
 def test_the_same_host_twice_is_one_witness(gate):
     subject = permanent(gate())
     rejected(gate, subject, "h1", "h1")
-    assert gate("h2").stale(subject) is None
+    assert gate("h2").stale_record(subject) is None
     attempt(gate("h2"), subject, OK)
 
 
@@ -525,7 +536,7 @@ def test_an_acceptance_takes_back_what_one_has_found(gate):
     attempt(gate("h2"), subject, OK)
     rejected(gate, subject, "h3")
     assert record_of(gate, subject)["witnesses"] == ["h3"]
-    assert gate("h4").stale(subject) is None
+    assert gate("h4").stale_record(subject) is None
 
 
 def test_witnesses_of_long_ago_do_not_count(gate, clock):
@@ -533,43 +544,43 @@ def test_witnesses_of_long_ago_do_not_count(gate, clock):
     rejected(gate, subject, "h1")
     clock[0] += 3600
     rejected(gate, subject, "h2")
-    assert gate("h3").stale(subject) is None
+    assert gate("h3").stale_record(subject) is None
     rejected(gate, subject, "h3")
-    assert gate("h4").stale(subject)
+    assert gate("h4").stale_record(subject)
     clock[0] += 3600
-    assert gate("h4").stale(subject) is None
+    assert gate("h4").stale_record(subject) is None
 
 
 def test_secrets_of_another_origin_are_not_concerned(gate):
     rejected(gate, permanent(gate()), "h1", "h2")
     for other in (permanent(gate(), origin="b" * 64), permanent(gate(), name="P2"), permanent(gate(), origin=None)):
-        assert gate("h3").stale(other) is None
+        assert gate("h3").stale_record(other) is None
     attempt(gate("h3"), permanent(gate(), origin="b" * 64), OK)
 
 
 def test_newer_secrets_of_the_same_origin_are_not_concerned(gate):
     old, same, new = (permanent(gate(), since=since) for since in (10_000, 13_600, 13_601))
     rejected(gate, old, "h1", "h2")
-    assert gate("h3").stale(old) and gate("h3").stale(same) and not gate("h3").stale(new)
+    assert gate("h3").stale_record(old) and gate("h3").stale_record(same) and not gate("h3").stale_record(new)
     attempt(gate("h3"), new, OK)
-    assert gate("h4").stale(old), "that a newer one works says nothing of the old ones"
+    assert gate("h4").stale_record(old), "that a newer one works says nothing of the old ones"
     assert not gate("h4").accepted(new)
     attempt(gate("h4"), new, NOT_TRIED)
-    assert gate("h4").stale(old)
+    assert gate("h4").stale_record(old)
 
 
 def test_a_secret_of_unknown_origin_concerns_nobody_else(gate):
-    unknown = [gate(host).permanent("P1", Entry()) for host in ("h1", "h2", "h3", "h4")]
+    unknown = [gate(host).secret_subject("P1", PresentSecret()) for host in ("h1", "h2", "h3", "h4")]
     assert len({subject.key for subject in unknown}) == 4
     for number, subject in enumerate(unknown[:3]):
         attempt(gate(f"h{number + 1}"), subject, WRONG)
-        assert gate(f"h{number + 1}").stale(subject) is None
-    with pytest.raises(Refused, match="3 of 3 failed or unclear logins"):
+        assert gate(f"h{number + 1}").stale_record(subject) is None
+    with pytest.raises(AttemptRefused, match="3 of 3 failed or unclear logins"):
         attempt(gate("h4"), unknown[3], OK)
 
 
 def test_what_a_secret_of_unknown_origin_has_accepted_is_no_promise(gate):
-    unknown = gate().permanent("P1", Entry())
+    unknown = gate().secret_subject("P1", PresentSecret())
     attempt(gate(), unknown, LATE)
     attempt(gate(), unknown, OK)
     assert not gate().accepted(unknown) and gate().store.items() == []
@@ -590,14 +601,14 @@ def test_never_more_in_flight_than_the_budget_leaves(address):
     open_store(address).secret()
 
     def work(number):
-        gate = Gate(open_store(address), Options(3, 3600, 16), f"h{number}", lambda line: None)
+        gate = Gate(open_store(address), GateOptions(3, 3600, 16), f"h{number}", lambda line: None)
         wrong = setup(gate, f"wrong{number}", pin=f"pin{number}")
         barrier.wait()
-        with contextlib.suppress(Refused), gate.permission(wrong):
+        with contextlib.suppress(AttemptRefused), gate.permission(wrong):
             with lock:
                 now.value += 1
                 most.value = max(most.value, now.value)
-            gate.end(wrong, WRONG)
+            gate.record_verdict(wrong, WRONG)
             trials.put(number)
 
     processes = [FORK.Process(target=work, args=(number,)) for number in range(10)]
@@ -648,7 +659,7 @@ class _FailingTake:
     def wrap(self, new_turn):
         def make(key, holder) -> Turn:
             turn = new_turn(key, holder)
-            take = turn.take
+            take = turn.try_acquire
 
             def count():
                 self.left -= 1
@@ -656,7 +667,7 @@ class _FailingTake:
                     raise GateError("The store is away")
                 return take()
 
-            turn.take = count
+            turn.try_acquire = count
             return turn
 
         return make
@@ -705,12 +716,12 @@ def test_an_accepted_one_without_a_verdict_is_tried_by_one_host_again(gate):
     right = setup(gate())
     attempt(gate(), right, OK)
     with gate("h2").permission(right):
-        gate("h2").end(right, LATE)
+        gate("h2").record_verdict(right, LATE)
     assert not gate().accepted(right)
     with gate("h3").permission(right):
         with alone(gate("h4"), right):
             assert record_of(gate, right)["verdict"] == "running"
-        gate("h3").end(right, OK)
+        gate("h3").record_verdict(right, OK)
     assert gate().accepted(right)
 
 
@@ -726,15 +737,15 @@ def test_who_waits_for_a_permit_goes_by_what_becomes_of_it(gate):
             try:
                 with waiting.permission(right):
                     seen.append(record_of(gate, right)["verdict"])
-                    waiting.end(right, OK)
-            except Refused:
+                    waiting.record_verdict(right, OK)
+            except AttemptRefused:
                 seen.append("refused")
 
         thread = threading.Thread(target=work, args=(right, waits, seen), daemon=True)
         with gate("h2", parallel=1).permission(right):
             thread.start()
             assert waits.wait(60)
-            gate("h2").end(right, found)
+            gate("h2").record_verdict(right, found)
         thread.join(60)
         assert seen == [then]
 
@@ -745,7 +756,7 @@ def test_a_host_with_a_permit_takes_nothing_back_of_one_that_tries(gate):
     with gate("h2").permission(right):
         attempt(gate("h3"), right, LATE)
         with gate("h4").permission(right):
-            gate("h2").end(right, NOT_TRIED)
+            gate("h2").record_verdict(right, NOT_TRIED)
             assert record_of(gate, right)["verdict"] == "running"
             assert record_of(gate, right)["host"] == "h4"
 
@@ -765,12 +776,12 @@ def test_a_rejection_ends_all_permits(gate):
     right = setup(gate())
     attempt(gate(), right, OK)
     with gate("h2").permission(right), gate("h3").permission(right):
-        gate("h2").end(right, WRONG)
-        gate("h3").end(right, OK)
-        with pytest.raises(Refused, match="rejected when h2 tried"):
+        gate("h2").record_verdict(right, WRONG)
+        gate("h3").record_verdict(right, OK)
+        with pytest.raises(AttemptRefused, match="rejected when h2 tried"):
             attempt(gate("h4"), right, OK)
-    with pytest.raises(Refused, match="rejected when h2 tried"):
-        gate("h5").foresee(right)
+    with pytest.raises(AttemptRefused, match="rejected when h2 tried"):
+        gate("h5").check_permission(right)
 
 
 # An HSM that is not reached
@@ -783,13 +794,13 @@ def test_two_hosts_that_do_not_reach_the_hsm_spare_the_others_that(gate, clock, 
     assert attempt(gate("h2"), right, AWAY) is True, "one try is enough"
     for other in (right, setup(gate(), "other"), permanent(gate())):
         with pytest.raises(
-            Refused, match="was not reached by h1 and h2 at .*: 0x80005015 no network. h3 did not"
+            AttemptRefused, match="was not reached by h1 and h2 at .*: 0x80005015 no network. h3 did not"
         ) as no:
             attempt(gate("h3"), other, OK)
         assert (no.value.cls, no.value.code) == ("transient", "0x80005015")
     attempt(gate("h2"), right, AWAY)
     attempt(gate("h3"), setup(gate(), name="P2"), NOT_TRIED)
-    clock[0] += rules.UNREACHABLE_KEPT
+    clock[0] += rules.UNREACHABLE_RETENTION
     attempt(gate("h3"), right, NOT_TRIED)
 
 
@@ -818,11 +829,11 @@ def test_who_reaches_it_takes_that_back(gate, in_run, found):
 
 
 def test_the_run_is_that_of_all_workers_of_a_process():
-    def tell(queue):
-        queue.put(rules._run())
+    def report(queue):
+        queue.put(rules._run_id())
 
     def start(queue):
-        workers = [FORK.Process(target=tell, args=(queue,)) for _worker in range(2)]
+        workers = [FORK.Process(target=report, args=(queue,)) for _worker in range(2)]
         for worker in workers:
             worker.start()
             worker.join(60)
@@ -854,13 +865,13 @@ def test_whatever_a_host_says_can_be_noted(result, entry, vouched):
     """And is then nothing that another host could not read, and binds no other credential."""
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(os.path.join(folder, "gate"))
-        one, other = (Gate(store, Options(9, 3600, 16), host, lambda line: None) for host in ("h1", "h2"))
-        right, secret = setup(one), one.permanent("P1", entry_of(entry))
-        attempt(one, right, judge(result), vouched)
-        attempt(one, secret, judge_login(result))
+        one, other = (Gate(store, GateOptions(9, 3600, 16), host, lambda line: None) for host in ("h1", "h2"))
+        right, secret = setup(one), one.secret_subject("P1", present_secret(entry))
+        attempt(one, right, verdict_on_credential(result), vouched)
+        attempt(one, secret, verdict_on_secret(result))
         assert len(store.items()) == len(store.keys())
-        assert other.accepted(right) == (judge(result).value == ACCEPTED)
-        assert other.stale(secret) is None, "of one witness"
+        assert other.accepted(right) == (verdict_on_credential(result).value == ACCEPTED)
+        assert other.stale_record(secret) is None, "of one witness"
         attempt(other, secret, OK)
         attempt(other, setup(other, "other", pin="other"), OK)
 
@@ -879,7 +890,7 @@ def test_whatever_a_host_says_can_be_noted(result, entry, vouched):
 )
 def test_a_result_that_makes_no_sense_stops_nobody(gate, result):
     right = setup(gate())
-    attempt(gate("h1"), right, judge(result))
+    attempt(gate("h1"), right, verdict_on_credential(result))
     assert not gate("h2").accepted(right)
     attempt(gate("h2"), right, OK)
     assert gate("h3").accepted(right)
@@ -887,6 +898,6 @@ def test_a_result_that_makes_no_sense_stops_nobody(gate, result):
 
 def test_a_store_that_fails_after_a_login_is_told_of():
     said = []
-    with rules.reported(said.append):
+    with rules.warn_on_gate_error(said.append):
         raise GateError("The store is away.")
     assert said == ["The store is away. What this run found is not known to others."]

@@ -19,8 +19,8 @@ from ansible_collections.hsmops.primus.plugins.action import fleet_report
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import UntrustedFile
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.open_store import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
 from find_secrets import all_forms
 from other_users import ALICE, EVE, GROUP, as_user, somebody, swap
 
@@ -204,7 +204,7 @@ def test_a_member_keeps_others_waiting_no_longer_than_they_wait(shared):
 
     def hold():
         turn = shared.new_turn(KEY, "eve")
-        assert turn.take() is None
+        assert turn.try_acquire() is None
         return turn
 
     refused = pytest.raises(GateError, match="Waited for more than 0 seconds for eve")
@@ -215,8 +215,8 @@ def test_a_member_keeps_others_waiting_no_longer_than_they_wait(shared):
 def test_the_records_without_the_key_are_of_no_use(place):
     """To somebody who gets a backup of them, for example: no password that they guess can be recognised in it."""
     store = open_store(str(place / "gate"))
-    gate = rules.Gate(store, rules.Options(3, 3600, 16), "h", print)
-    subject = gate.credential(rules.SECRET, "P1", PASSWORD)
+    gate = rules.Gate(store, rules.GateOptions(3, 3600, 16), "h", print)
+    subject = gate.password_subject(rules.SECRET, "P1", PASSWORD)
     store.write(subject.key, RECORD)
     secret = (place / "gate/key").read_bytes()
     (place / "gate/key").unlink()
@@ -242,7 +242,9 @@ def report(place, monkeypatch):
 
 
 def write(path, mode="0600"):
-    fleet_report.write({str(path): "the report"}, str(path.parent), {str(path): fleet_report._mode(mode, path)})
+    fleet_report.write_files(
+        {str(path): "the report"}, str(path.parent), {str(path): fleet_report._numeric_mode(mode, path)}
+    )
 
 
 def mode_of(path):

@@ -12,7 +12,7 @@ import re
 import pytest
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet import report as _report
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.report import (
-    build,
+    build_report,
     to_html,
     to_json,
     to_lines,
@@ -32,7 +32,7 @@ def login(rejection=None, user_name="P1", **hsm):
 
 def found(client, **options):
     """What is found on one host: details by kind."""
-    (host,) = build({"h": client}, now=NOW, **options)["hosts"]
+    (host,) = build_report({"h": client}, now=NOW, **options)["hosts"]
     return {finding["kind"]: finding["details"] for finding in host["findings"]}
 
 
@@ -162,18 +162,18 @@ def test_found(client, options, expected):
 
 
 def test_every_kind_is_tried():
-    assert {kind for row in FOUND.values() for kind in row[2]} == set(_report.KINDS) - {"provider_older"}
+    assert {kind for row in FOUND.values() for kind in row[2]} == set(_report.FINDING_KINDS) - {"provider_older"}
 
 
 def test_no_label_is_part_of_another():
     """As the page shows the hosts of a finding by filtering with its label."""
-    labels = [kind.label for kind in _report.KINDS.values()]
+    labels = [kind.label for kind in _report.FINDING_KINDS.values()]
     assert not [(one, other) for one in labels for other in labels if one in other and one is not other]
 
 
 def test_older_providers():
     versions = {"a": "2.10.1", "b": "2.9.4", "c": "2.10", "d": None}
-    data = build({name: look(version=version) for name, version in versions.items()}, now=NOW)
+    data = build_report({name: look(version=version) for name, version in versions.items()}, now=NOW)
     (finding,) = data["findings"]
     assert (finding["kind"], finding["hosts"]) == ("provider_older", ["b", "c"])
     assert data["counts"]["versions"] == {"2.10.1": 1, "2.9.4": 1, "2.10": 1}
@@ -191,20 +191,20 @@ def test_older_providers():
     ],
 )
 def test_age(since, configured, expected):
-    (host,) = build({"h": look(partitions=[partition("P1", 0, configured, since)])}, now=NOW)["hosts"]
+    (host,) = build_report({"h": look(partitions=[partition("P1", 0, configured, since)])}, now=NOW)["hosts"]
     assert (host["partitions"][0]["since"], host["partitions"][0]["age_days"]) == expected
 
 
 def test_the_worst_hosts_come_first():
     clients = {"h10": look(), "h9": look(), "h3": look(interrupted=True), "h4": {}, "h5": look(error=ERROR)}
-    data = build(clients, now=NOW)
+    data = build_report(clients, now=NOW)
     assert [host["name"] for host in data["hosts"]] == ["h4", "h5", "h3", "h9", "h10"]
     states = {"not inspected": 1, "problem": 1, "attention": 1, "ok": 2}
     assert data["counts"]["states"] == states
 
 
 def test_a_plausible_fleet():
-    data = build(FLEET, now=NOW, max_age_days=365)
+    data = build_report(FLEET, now=NOW, max_age_days=365)
     assert [(finding["kind"], finding["places"]) for finding in data["findings"]] == [
         ("unreachable", 1),
         ("secret_missing", 1),
@@ -221,7 +221,7 @@ def test_a_plausible_fleet():
 
 
 def test_an_empty_fleet():
-    data = build({}, now=NOW)
+    data = build_report({}, now=NOW)
     assert to_lines(data) == ["Hosts: 0.", "Permanent secrets: 0 of 0 are there."]
     assert "There is no host in this report." in to_html(data)
     assert json.loads(to_json(data))["hosts"] == []
@@ -229,12 +229,12 @@ def test_an_empty_fleet():
 
 
 def test_nothing_to_do():
-    page = to_html(build({"h": look()}, now=NOW))
+    page = to_html(build_report({"h": look()}, now=NOW))
     assert "</i> Nothing.</p>" in page and "No login was made." in page
 
 
 def test_many_hosts_are_named_in_part():
-    data = build({"h%d" % number: {} for number in range(1, 8)}, now=NOW)
+    data = build_report({"h%d" % number: {} for number in range(1, 8)}, now=NOW)
     assert to_lines(data)[2].endswith(": 7, on h1, h2, h3, h4, h5 and 2 more.")
 
 
@@ -279,7 +279,7 @@ def everywhere(text):
     )
     error = {"code": text, "name": text, "class": text, "hint": text}
     tested = login(error, text, hsm=text, host=text, port=text, connected=False, firmware=text, error=error)
-    data = build({text: client, "other": {"unreachable": True, "msg": text}}, {text: tested}, NOW, 1, limit=text)
+    data = build_report({text: client, "other": {"unreachable": True, "msg": text}}, {text: tested}, NOW, 1, limit=text)
     return data
 
 
@@ -326,7 +326,7 @@ def test_the_policy_lets_only_the_pages_own_style_and_script_run():
     ],
 )
 def test_strings_are_cleaned(text, shown):
-    data = build({text: {"failed": True, "msg": text}}, now=NOW)
+    data = build_report({text: {"failed": True, "msg": text}}, now=NOW)
     assert (data["hosts"][0]["name"], data["hosts"][0]["findings"][0]["details"]) == (shown, [shown])
     for write in (to_html, to_json, to_prometheus):
         write(data).encode()
@@ -353,7 +353,7 @@ def test_whatever_a_host_tells_becomes_a_report(path, value):
     for key in path[:-1]:
         inner = inner[key]
     inner[path[-1]] = value
-    data = build({"h": told["look"], "sound": look()}, {"h": told["login"]}, NOW, 30)
+    data = build_report({"h": told["look"], "sound": look()}, {"h": told["login"]}, NOW, 30)
     assert len(data["hosts"]) == 2
     for write in (to_html, to_json, to_prometheus):
         assert "sound" in write(data)
@@ -364,7 +364,7 @@ def test_a_thousand_hosts():
     clients = {"host%04d.payments.example.com" % number: look() for number in range(1000)}
     tested = login(REJECTED)
     tested["hsms"] *= 2
-    usual, worst = build(clients, now=NOW), build(clients, dict.fromkeys(clients, tested), NOW, 1)
+    usual, worst = build_report(clients, now=NOW), build_report(clients, dict.fromkeys(clients, tested), NOW, 1)
     assert len(Page(to_html(usual)).structure) > 20000
     assert len(to_html(usual).encode()) < 2_000_000
     assert len(to_html(worst).encode()) < 2_000_000
@@ -384,7 +384,7 @@ def samples(data):
 
 def test_metrics():
     clients = {"a": look(partitions=[partition("P1", since=days_ago(2)), partition("P2", 1, False)]), "b": {}}
-    series = samples(build(clients, {"a": login()}, NOW))
+    series = samples(build_report(clients, {"a": login()}, NOW))
     assert series["hsmops_primus_report_timestamp_seconds", ()] == NOW
     assert series["hsmops_primus_client_inspected", (("host", "a"),)] == 1
     assert series["hsmops_primus_client_inspected", (("host", "b"),)] == 0
@@ -410,7 +410,7 @@ def test_metrics_of_hostile_names(text):
 
 
 def test_a_partition_that_comes_twice_does_not_break_the_metrics():
-    series = samples(build({"h": look(partitions=[partition("P1"), partition("P1")])}, now=NOW))
+    series = samples(build_report({"h": look(partitions=[partition("P1"), partition("P1")])}, now=NOW))
     assert ("hsmops_primus_partition_configured", (("host", "h"), ("partition", "P1"))) in series
 
 
@@ -421,7 +421,7 @@ def test_until_when_a_setup_password_may_be_valid():
         partition("P3", since=None),
         {**partition("P4"), "setup_password_validity": {"valid_until": "<b>soon", "assumption": "lie"}},
     ]
-    data = build({"h": look(partitions=partitions)}, now=NOW)
+    data = build_report({"h": look(partitions=partitions)}, now=NOW)
     facts = [entry["setup_password_validity"] for entry in data["hosts"][0]["partitions"]]
     untils = [fact and fact["valid_until"] for fact in facts]
     assert untils == ["2026-11-27T10:00:00Z", "2026-11-23T10:00:00Z", None, None]

@@ -3,13 +3,13 @@
 """What the attempt gate takes from the result of a host, which may be anything."""
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_MOMENT
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LAST_TIME
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
-    Entry,
-    bounded,
-    entry_of,
-    judge,
-    judge_login,
+    PresentSecret,
+    present_secret,
+    sanitized_error,
+    verdict_on_credential,
+    verdict_on_secret,
 )
 
 OK = {"failed": False, "logins": 1}
@@ -46,7 +46,7 @@ BROKEN = {"failed": True, "msg": "MODULE FAILURE"}
     ids=str,
 )
 def test_judge(result, verdict):
-    assert judge(result).value == verdict
+    assert verdict_on_credential(result).value == verdict
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_judge(result, verdict):
     ids=lambda value: str(value)[:40],
 )
 def test_bounded(error, code, cls, meaning):
-    assert bounded(error) == {"code": code, "class": cls, "meaning": meaning}
+    assert sanitized_error(error) == {"code": code, "class": cls, "meaning": meaning}
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_bounded(error, code, cls, meaning):
     ids=str,
 )
 def test_whether_no_hsm_was_reached(result, unreachable):
-    assert judge(result).unreachable is unreachable
+    assert verdict_on_credential(result).unreachable is unreachable
 
 
 @pytest.mark.parametrize(
@@ -104,28 +104,28 @@ def test_whether_no_hsm_was_reached(result, unreachable):
     ids=str,
 )
 def test_judge_login(result, verdict):
-    found = judge_login(result)
+    found = verdict_on_secret(result)
     assert found.value == verdict and not found.unreachable
     if verdict == "unclear":
         assert found.error["meaning"] == "text" or found.error["class"] in ("unknown", "rejected")
 
 
 def test_a_login_at_an_hsm_that_is_not_reached():
-    assert judge_login({"logins": 0, "error": AWAY["error"]}).unreachable
+    assert verdict_on_secret({"logins": 0, "error": AWAY["error"]}).unreachable
 
 
 @pytest.mark.parametrize(
     "origin", [None, 5, "", "a" * 63, "a" * 65, "A" * 64, "a" * 64 + "\n", ["a" * 64], {}, "g" * 64], ids=str
 )
 def test_an_origin_of_another_form_is_not_known(origin):
-    assert entry_of({"origin": origin, "since": "2026-01-31T12:00:00Z"}) == Entry(None, 1769860800.0)
+    assert present_secret({"origin": origin, "since": "2026-01-31T12:00:00Z"}) == PresentSecret(None, 1769860800.0)
 
 
 @pytest.mark.parametrize(
     "since, moment",
     [
         ("1970-01-01T00:00:10Z", 10),
-        ("9999-12-31T23:59:59Z", LAST_MOMENT),
+        ("9999-12-31T23:59:59Z", LAST_TIME),
         *(
             (value, 0)
             for value in ("1960-01-01T00:00:00Z", "now", "", None, 5, 1e400, ["x"], {}, "2026-13-01T00:00:00Z")
@@ -134,5 +134,5 @@ def test_an_origin_of_another_form_is_not_known(origin):
     ids=str,
 )
 def test_since_when_a_client_has_an_entry(since, moment):
-    assert entry_of({"origin": "a" * 64, "since": since}) == Entry("a" * 64, float(moment))
-    assert entry_of({}) == Entry()
+    assert present_secret({"origin": "a" * 64, "since": since}) == PresentSecret("a" * 64, float(moment))
+    assert present_secret({}) == PresentSecret()

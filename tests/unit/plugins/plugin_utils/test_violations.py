@@ -557,9 +557,9 @@ def test_each_violation_has_the_full_name_of_its_variable():
     ],
 )
 def test_where_primus_cfg_is_left_to_others_only_names_and_passwords_count(partition, sentences):
-    assert sentences_of({"partitions": [partition]}, known=False) == sentences
-    assert sentences_of({"partitions": [partition]}, [{"name": "other"}], known=False) == sentences
-    assert sentences_of({"partitions": []}, [{}], known=False) == ["service_users[0].name is missing."]
+    assert sentences_of({"partitions": [partition]}, renders_config=False) == sentences
+    assert sentences_of({"partitions": [partition]}, [{"name": "other"}], renders_config=False) == sentences
+    assert sentences_of({"partitions": []}, [{}], renders_config=False) == ["service_users[0].name is missing."]
 
 
 def test_a_password_may_be_missing_where_that_is_allowed():

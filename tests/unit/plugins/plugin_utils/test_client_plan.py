@@ -6,16 +6,16 @@ import copy
 import hashlib
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.plan import (
-    NAMES,
-    files_to_look_at,
-    paths_now,
-    plan,
-    problems,
-    stranded_users,
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.client_plan import (
+    CONFIG_FILES,
+    current_paths,
+    files_to_inspect,
+    plan_client,
+    preflight_errors,
+    stranded_service_users,
 )
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import render
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.wanted import read_wanted
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.variables import read_variables
 
 HOME, ETC = "/usr/local/primus", "/etc/primus"
 PROFILE, RSYSLOG, LOGROTATE = "/etc/profile.d/primus.sh", "/etc/rsyslog.d/30-primus.conf", "/etc/logrotate.d/primus"
@@ -57,7 +57,7 @@ def behind(partition, user):
 
 
 def want(**options):
-    wanted, violations = read_wanted({**OPTIONS, **options}, "", lambda name: name)
+    wanted, violations = read_variables({**OPTIONS, **options}, "", lambda name: name)
     assert violations == []
     return {**wanted, "moment": "20260131T120000Z"}
 
@@ -65,7 +65,7 @@ def want(**options):
 def want_credentials(*partitions, users=None, **options):
     """What the roles for credentials alone ask for."""
     options.update(scope=["credentials"], partitions=list(partitions), service_users=users)
-    wanted, violations = read_wanted(options, "", lambda name: name)
+    wanted, violations = read_variables(options, "", lambda name: name)
     assert violations == []
     return wanted
 
@@ -111,8 +111,8 @@ IN_ETC = {
 }
 TEXTS = {file["path"]: file["content"] for file in want()["files"]}
 IN_HOME = {
-    **{f"{HOME}/etc/{name}": IN_ETC[name] for name in NAMES},
-    **{f"{ETC}/{name}": ABSENT for name in NAMES},
+    **{f"{HOME}/etc/{name}": IN_ETC[name] for name in CONFIG_FILES},
+    **{f"{ETC}/{name}": ABSENT for name in CONFIG_FILES},
 }
 TEMPLATES = {**IN_HOME, f"{HOME}/etc/.secrets.cfg.ledger": ABSENT}
 LOOK = {
@@ -135,8 +135,8 @@ LOOK = {
         PROFILE: there("0644", TEXTS[PROFILE]),
         RSYSLOG: ABSENT,
         LOGROTATE: ABSENT,
-        **{f"{HOME}/etc/{name}": ABSENT for name in NAMES},
-        **{f"{ETC}/{name}": IN_ETC[name] for name in NAMES},
+        **{f"{HOME}/etc/{name}": ABSENT for name in CONFIG_FILES},
+        **{f"{ETC}/{name}": IN_ETC[name] for name in CONFIG_FILES},
     },
 }
 NOT_INSTALLED = {"installed": False, "version": None, "partitions": [], "service_users": [], **error()}
@@ -180,7 +180,7 @@ ALWAYS = ("paths", "now", "owner", "group", "config.content", "check_mode", "any
 
 def changed(look=(), files=(), **options):
     """What is to be changed, without what is always told."""
-    changes = flat(plan(seen(look, files), want(**options)))
+    changes = flat(plan_client(seen(look, files), want(**options)))
     assert changes["configure"] == any(changes[key] for key in CONFIGURE)
     assert changes["credentials.any"] == any(changes[key] for key in CREDENTIALS)
     assert changes["any"] == any(changes[key] for key in CONFIGURE + CREDENTIALS + OTHERWISE)
@@ -188,7 +188,7 @@ def changed(look=(), files=(), **options):
 
 
 def test_a_client_that_is_right_needs_nothing():
-    changes = plan(seen(), want())
+    changes = plan_client(seen(), want())
     assert changed() == {}
     assert changes["any"] is False
     assert changes["paths"] == {
@@ -204,8 +204,8 @@ def test_a_client_that_is_right_needs_nothing():
 
 
 def test_the_look_asks_for_all_that_a_plan_goes_by():
-    assert set(files_to_look_at(want(rsyslog=True, logrotate=True, log=LOG))) == set(LOOK["files"])
-    assert files_to_look_at(want_credentials(P1)) == []
+    assert set(files_to_inspect(want(rsyslog=True, logrotate=True, log=LOG))) == set(LOOK["files"])
+    assert files_to_inspect(want_credentials(P1)) == []
 
 
 # The package
@@ -233,12 +233,12 @@ def test_the_look_asks_for_all_that_a_plan_goes_by():
     ],
 )
 def test_the_package_is_installed_where_it_is_newer_or_none_works(look, options, installed):
-    install = plan(seen(look), want(**options))["install"]
+    install = plan_client(seen(look), want(**options))["install"]
     assert bool(install) is installed
 
 
 def test_what_is_told_of_a_package():
-    assert plan(seen({"version": "2.2.3"}), want())["install"] == {
+    assert plan_client(seen({"version": "2.2.3"}), want())["install"] == {
         "package": DEB,
         "remote_src": False,
         "url": False,
@@ -251,8 +251,8 @@ def test_what_is_told_of_a_package():
         "keep_as": f"{HOME}-2.2.3-20260131T120000Z",
         "group": "primus",
     }
-    assert plan(seen(NOT_INSTALLED), want())["install"]["keep_as"] == f"{HOME}-old-20260131T120000Z"
-    assert plan(seen(BARE), want())["install"]["keep_as"] is None
+    assert plan_client(seen(NOT_INSTALLED), want())["install"]["keep_as"] == f"{HOME}-old-20260131T120000Z"
+    assert plan_client(seen(BARE), want())["install"]["keep_as"] is None
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_what_is_told_of_a_package():
     ],
 )
 def test_pexpect_is_installed_where_a_password_is_to_be_typed(look, options, packages):
-    assert plan(seen(look), want(**options))["python_packages"] == packages
+    assert plan_client(seen(look), want(**options))["python_packages"] == packages
 
 
 # Files, their owners and permissions
@@ -330,7 +330,7 @@ def test_an_owner_or_group_given_as_a_number_costs_nothing_where_it_is_right(num
     root = group(name="root", gid=0)
     assert changed(owner=number) == {}
     assert changed(root, roots, owner=number, group=number) == {}
-    assert plan(seen(root, roots), want(group=number))["group"] == "root"
+    assert plan_client(seen(root, roots), want(group=number))["group"] == "root"
     assert changed(root, group=number) == {"directory": True, "permissions": [".secrets.cfg", "primus.cfg"]}
 
 
@@ -376,7 +376,7 @@ def test_files_around_the_provider(files, options, paths, restart):
     if paths is None:
         assert f"PRIMUS_HOME={HOME}2\n" in want(**options)["files"][0]["content"]
         return
-    changes = plan(seen(files=files), want(**options))
+    changes = plan_client(seen(files=files), want(**options))
     assert [(file["path"], file["mode"]) for file in changes["files"]] == [(path, "0644") for path in paths]
     assert changes["restart_rsyslog"] is restart
 
@@ -402,12 +402,12 @@ def test_the_texts_of_the_files():
 
 def test_a_configuration_under_primus_home_moves_with_all_that_belongs_to_it():
     look = seen(files=IN_HOME)
-    changes = plan(look, want())
+    changes = plan_client(look, want())
     assert changes["move"] == [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
     assert changes["now"] == {"config": f"{ETC}/primus.cfg", "secrets": f"{ETC}/.secrets.cfg"}
-    checked = plan(seen(CHECK, IN_HOME), want())
+    checked = plan_client(seen(CHECK, IN_HOME), want())
     assert checked["now"] == {"config": f"{HOME}/etc/primus.cfg", "secrets": f"{HOME}/etc/.secrets.cfg"}
-    assert paths_now(look, want()) == {
+    assert current_paths(look, want()) == {
         "config_path": f"{HOME}/etc/primus.cfg",
         "secrets_path": f"{HOME}/etc/.secrets.cfg",
     }
@@ -418,7 +418,7 @@ def test_a_configuration_under_primus_home_moves_with_all_that_belongs_to_it():
 
 def test_what_is_in_both_places_is_not_moved():
     files = {**IN_HOME, f"{ETC}/.secrets.cfg": IN_ETC[".secrets.cfg"]}
-    changes = plan(seen(CHECK, files), want())
+    changes = plan_client(seen(CHECK, files), want())
     assert changes["move"] == [".secrets.cfg.ledger", "primus.cfg"]
     assert changes["now"] == {"config": f"{HOME}/etc/primus.cfg", "secrets": f"{ETC}/.secrets.cfg"}
 
@@ -431,9 +431,9 @@ def test_what_is_in_both_places_is_not_moved():
     ],
 )
 def test_a_new_provider_has_templates(options, templates):
-    changes = plan(seen(NOT_INSTALLED, TEMPLATES), want(package="", **options))
+    changes = plan_client(seen(NOT_INSTALLED, TEMPLATES), want(package="", **options))
     assert (changes["templates"], changes["move"]) == (templates, [])
-    changes = plan(seen(files=TEMPLATES), {**want(package="", **options), "installed_before": True})
+    changes = plan_client(seen(files=TEMPLATES), {**want(package="", **options), "installed_before": True})
     assert (changes["templates"], changes["move"]) == (templates, [])
 
 
@@ -441,28 +441,28 @@ def test_a_new_provider_has_templates(options, templates):
 def test_what_no_listing_shows_stays_in_primus_cfg_and_is_left_to_the_module(orphans):
     """ppin failed, so an absent partition that primus.cfg names may have a secret."""
     look = {**BROKEN, "orphans": orphans}
-    changes = plan(seen(look), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
+    changes = plan_client(seen(look), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
     assert named_in(changes["config"]["content"]) == ["P1", "P3", "svc1"]
     assert changes["credentials"]["remove"] == ["P3"]
     assert named_in(changes["final_config"]["content"]) == ["P1", "svc1"]
-    check = plan(seen({**look, **CHECK}), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
+    check = plan_client(seen({**look, **CHECK}), want(partitions=[P1, absent(P3)], service_users=[SVC1]))
     assert named_in(check["config"]["content"]) == ["P1", "P3", "svc1"] and check["credentials"]["remove"] == []
 
 
 def test_a_client_without_secrets_has_none_to_remove():
     look = {**BROKEN, "secrets": {**LOOK["secrets"], "exists": False}}
-    assert plan(seen(look), want(partitions=[P1, absent(P3)]))["credentials"]["remove"] == []
+    assert plan_client(seen(look), want(partitions=[P1, absent(P3)]))["credentials"]["remove"] == []
 
 
 def test_what_puts_files_into_the_directory_creates_it():
     for mode in ({}, CHECK):  # so that check mode tells what the run does
         look = seen({**NOT_INSTALLED, **mode}, {**TEMPLATES, ETC: ABSENT})
-        assert plan(look, want(package=""))["directory"] is False
-        assert plan(seen(mode, {**IN_HOME, ETC: ABSENT}), want())["directory"] is False
+        assert plan_client(look, want(package=""))["directory"] is False
+        assert plan_client(seen(mode, {**IN_HOME, ETC: ABSENT}), want())["directory"] is False
 
 
 def test_a_bare_host_gets_everything():
-    changes = plan(seen(BARE), want())
+    changes = plan_client(seen(BARE), want())
     assert bool(changes["install"]) and changes["new_group"] and changes["directory"] and changes["config"]["change"]
     assert (changes["move"], changes["templates"], changes["permissions"]) == ([], [], [])
     assert [file["path"] for file in changes["files"]] == [PROFILE]
@@ -479,7 +479,7 @@ def test_a_bare_host_gets_everything():
 
 
 def test_check_mode_tells_of_a_bare_host_what_it_cannot_simulate():
-    changes = plan(seen({**BARE, **CHECK}), want())
+    changes = plan_client(seen({**BARE, **CHECK}), want())
     assert changes["unsimulated"] == [
         "The provider 2.2.4 would be installed.",
         ".secrets.cfg would be put in place from the template of the provider.",
@@ -491,7 +491,7 @@ def test_check_mode_tells_of_a_bare_host_what_it_cannot_simulate():
         "The permanent secret of 'P2' would be fetched.",
     ]
     assert (changes["credentials"]["set"], changes["credentials"]["fetch"]) == ([], [])
-    others = plan(seen({**BARE, **CHECK}), want(**OTHERS))
+    others = plan_client(seen({**BARE, **CHECK}), want(**OTHERS))
     assert "primus.cfg would be put in place from the template of the provider." in others["unsimulated"]
 
 
@@ -542,7 +542,7 @@ TWO_USERS = {"partitions": [P1, behind(P2, "svc2")], "service_users": [SVC1, SVC
     ],
 )
 def test_credentials_that_are_not_as_asked(look, options, expected):
-    found = flat(plan(seen(look), want(**options)))
+    found = flat(plan_client(seen(look), want(**options)))
     names = {
         key.replace("credentials.", ""): value
         for key, value in found.items()
@@ -586,7 +586,7 @@ def test_credentials_that_are_not_as_asked(look, options, expected):
     ],
 )
 def test_check_mode_asks_the_modules_what_they_can_tell(look, options, set_users, fetch, unsimulated):
-    changes = plan(seen({**look, **CHECK}), want(**options))
+    changes = plan_client(seen({**look, **CHECK}), want(**options))
     names = changes["credentials"]
     assert (names["set"], names["fetch"], names["unsimulated"]) == (set_users, fetch, unsimulated)
 
@@ -603,7 +603,7 @@ def test_check_mode_asks_the_modules_what_they_can_tell(look, options, set_users
     ],
 )
 def test_logins_of_an_application(look, options, logins):
-    changes = plan(seen(look), want(**options))
+    changes = plan_client(seen(look), want(**options))
     assert [(login["user_name"], login["slot_id"]) for login in changes["pkcs11"]] == logins
     assert not logins or changes["any"]
 
@@ -652,13 +652,13 @@ Q2 = behind(P2, "svc2")
 )
 @pytest.mark.parametrize("mode", [{}, CHECK])
 def test_a_partition_stays_in_primus_cfg_until_its_credentials_are_gone(look, partitions, users, before, after, mode):
-    changes = plan(seen({**look, **mode}), want(partitions=partitions, service_users=users))
+    changes = plan_client(seen({**look, **mode}), want(partitions=partitions, service_users=users))
     assert named_in(changes["config"]["content"]) == before
     final = changes["final_config"]
     assert (final and named_in(final["content"])) == after
     if final:
         assert final["removed"] == changes["credentials"]["remove"] + changes["credentials"]["unset"]
-    alone = plan(seen({**look, **mode}), want(partitions=partitions, service_users=users, scope=["provider"]))
+    alone = plan_client(seen({**look, **mode}), want(partitions=partitions, service_users=users, scope=["provider"]))
     assert alone["config"]["content"] == changes["config"]["content"] and alone["final_config"] is None
 
 
@@ -667,15 +667,15 @@ def test_a_partition_stays_in_primus_cfg_until_its_credentials_are_gone(look, pa
 )
 def test_a_service_proxy_password_that_would_stay_behind_is_refused(partition):
     wanted = want(partitions=[partition], service_users=[absent(SVC1), SVC2])
-    (violation,) = stranded_users(seen(), wanted)
+    (violation,) = stranded_service_users(seen(), wanted)
     assert violation.where == "service_users[0] ('svc1')"
     assert violation.what.startswith("is absent, and primus.cfg would no longer name it")
-    assert stranded_users(seen({"service_users": [user("svc1", False)]}), wanted) == []
-    assert stranded_users(seen(), want_credentials(partition, users=[absent(SVC1)])) == []
+    assert stranded_service_users(seen({"service_users": [user("svc1", False)]}), wanted) == []
+    assert stranded_service_users(seen(), want_credentials(partition, users=[absent(SVC1)])) == []
 
 
 def test_a_service_user_that_goes_with_its_partition_is_not_stranded():
-    assert stranded_users(seen(), want(partitions=[absent(P1), P2], service_users=[absent(SVC1)])) == []
+    assert stranded_service_users(seen(), want(partitions=[absent(P1), P2], service_users=[absent(SVC1)])) == []
 
 
 # Credentials alone
@@ -699,7 +699,7 @@ def test_a_service_user_that_goes_with_its_partition_is_not_stranded():
     ],
 )
 def test_credentials_alone(look, partitions, users, expected):
-    changes = plan(seen(look), want_credentials(*partitions, users=users))
+    changes = plan_client(seen(look), want_credentials(*partitions, users=users))
     names = {key: value for key, value in changes["credentials"].items() if key not in ("any", "missing") and value}
     assert names == expected
     assert changes["any"] is bool(expected)
@@ -712,7 +712,7 @@ def test_where_things_are_that_credentials_alone_go_by():
         "config": {"path": "/opt/p/etc/primus.cfg"},
         "secrets": {"path": "/srv/s", "exists": True},
     }
-    changes = plan(seen(look), want_credentials(P1))
+    changes = plan_client(seen(look), want_credentials(P1))
     assert changes["now"] == {"config": "/opt/p/etc/primus.cfg", "secrets": "/srv/s"}
     assert changes["paths"] == {
         "home": "/opt/p",
@@ -746,11 +746,13 @@ def test_check_mode_does_not_log_in_where_the_service_proxy_password_would_chang
     together = want(partitions=[partition, P2], verify=verify, service_users=[updated(SVC1)])
     for wanted in (announced, together):
         seen_now = seen({**look, **CHECK})
-        changes = plan(seen_now, wanted)
-        assert problems(seen_now, wanted, changes) == []
+        changes = plan_client(seen_now, wanted)
+        assert preflight_errors(seen_now, wanted, changes) == []
         assert changes["credentials"]["fetch"] == fetch
         assert [each for each in changes["credentials"]["unsimulated"] if "permanent" in each] == unsimulated
-    assert problems(seen(look), announced, plan(seen(look), announced)) == ([NO_PROXY] if look == NO_SECRETS else [])
+    assert preflight_errors(seen(look), announced, plan_client(seen(look), announced)) == (
+        [NO_PROXY] if look == NO_SECRETS else []
+    )
 
 
 # What is known to fail
@@ -799,7 +801,7 @@ NO_PROXY = (
 )
 def test_what_credentials_alone_cannot_do(look, partitions, users, expected):
     wanted = want_credentials(*partitions, users=users)
-    assert problems(seen(look), wanted, plan(seen(look), wanted)) == expected
+    assert preflight_errors(seen(look), wanted, plan_client(seen(look), wanted)) == expected
 
 
 @pytest.mark.parametrize(
@@ -834,7 +836,7 @@ def test_what_credentials_alone_cannot_do(look, partitions, users, expected):
 )
 def test_what_is_known_to_fail_before_the_provider_is_touched(look, files, options, expected):
     wanted = want(**options)
-    assert problems(seen(look, files), wanted, plan(seen(look, files), wanted)) == expected
+    assert preflight_errors(seen(look, files), wanted, plan_client(seen(look, files), wanted)) == expected
 
 
 # Variables
@@ -887,7 +889,7 @@ def test_what_is_known_to_fail_before_the_provider_is_touched(look, files, optio
     ],
 )
 def test_what_is_wrong_with_the_variables(options, sentence):
-    _wanted, violations = read_wanted({**OPTIONS, **options}, "primus_client_", lambda name: name)
+    _wanted, violations = read_variables({**OPTIONS, **options}, "primus_client_", lambda name: name)
     assert sentence in [str(violation) for violation in violations]
 
 
@@ -899,7 +901,7 @@ def test_all_that_is_wrong_is_in_one_list():
         "log": {"typo": 1},
         "package": "none.deb",
     }
-    _wanted, violations = read_wanted({**OPTIONS, **options}, "", lambda name: None)
+    _wanted, violations = read_variables({**OPTIONS, **options}, "", lambda name: None)
     assert {violation.where.partition(" ")[0] for violation in violations} == {
         "version",
         "home",

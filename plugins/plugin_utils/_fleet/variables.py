@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What a client is to be like: the variables of a role, checked, in the form that plan.py goes by, without passwords.
+"""Validate the variables of a client, and convert them to the form that client_plan.py uses, without passwords.
 
-Every variable takes the values that users write: numbers as text, a name of digits, a vaulted string, null for the
-default. What cannot be taken is a violation, all of them in one list.
+Every variable accepts what users write: numbers as text, names of digits, vaulted strings, null for the default. All
+invalid values are reported at once, as violations.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._client.config_reader import MANAGED_COMMENT
 from ansible_collections.hsmops.primus.plugins.module_utils._client.credential_plan import VERIFY_CHOICES
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package_variables import describe_package
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.primus_cfg import (
     INT_MAX,
     Checked,
-    Found,
+    InvalidValue,
     Place,
     Reader,
     Violation,
-    Wrong,
+    Violations,
     check_client,
     read_choice,
     read_flag,
@@ -56,7 +56,7 @@ RSYSLOG = """\
 {managed}
 {filter} action(type="omfile" file="{file}")
 """
-# The provider is a library in running programs, which do not open their log anew: so it is copied and emptied.
+# copytruncate: the provider is a library in running programs, which do not reopen their log.
 LOGROTATE = """\
 {managed}
 "{logs}" {{
@@ -71,90 +71,90 @@ LOGROTATE = """\
 """
 
 
-def _any(value: t.Any) -> t.Any:
+def _unchecked(value: t.Any) -> t.Any:
     return value
 
 
-def _path(value: t.Any) -> str:
+def _absolute_path(value: t.Any) -> str:
     path = read_text(value)
     if not re.fullmatch(r"/[A-Za-z0-9._+/-]*[A-Za-z0-9._+-]", path, re.A):
-        raise Wrong("is not an absolute path of letters, digits and ._+-/ without a / at its end")
+        raise InvalidValue("is not an absolute path of letters, digits and ._+-/ without a / at its end")
     return path
 
 
-def _whose(value: t.Any) -> str:
-    """A user or group, by name or number."""
+def _user_or_group(value: t.Any) -> str:
+    """Read the name or number of a user or group."""
     name = read_name(value)
     if name.startswith("-"):
-        raise Wrong("is neither a name nor a number of a user or group")
+        raise InvalidValue("is neither a name nor a number of a user or group")
     return name
 
 
-def _line(value: t.Any) -> str:
+def _single_line(value: t.Any) -> str:
     text = read_text(value)
     if "\n" in text or "\r" in text:
-        raise Wrong("has a line break in it")
+        raise InvalidValue("has a line break in it")
     return text
 
 
-OPTIONS: t.Dict[str, t.Tuple[Reader, t.Any]] = {
+OPTION_READERS: t.Dict[str, t.Tuple[Reader, t.Any]] = {
     "scope": (read_several(read_choice(PROVIDER, CREDENTIALS)), [PROVIDER, CREDENTIALS]),
     "state": (read_state, "present"),
     "rotate": (read_flag, False),
-    "package": (_line, ""),
+    "package": (_single_line, ""),
     "package_remote_src": (read_flag, False),
-    "package_checksum": (_line, ""),
-    "version": (_line, ""),
+    "package_checksum": (_single_line, ""),
+    "version": (_single_line, ""),
     "allow_downgrade": (read_flag, False),
-    "hsms": (_any, []),
-    "partitions": (_any, []),
-    "service_users": (_any, None),
+    "hsms": (_unchecked, []),
+    "partitions": (_unchecked, []),
+    "service_users": (_unchecked, None),
     "changing_service_users": (read_several(read_name, empty=True), []),
-    "log": (_any, {}),
-    "wait_delay": (_any, None),
-    "wait_max_tries": (_any, None),
-    "connect_on_init": (_any, None),
+    "log": (_unchecked, {}),
+    "wait_delay": (_unchecked, None),
+    "wait_max_tries": (_unchecked, None),
+    "connect_on_init": (_unchecked, None),
     "setup_password_format_check": (read_flag, True),
     "verify": (read_choice(*VERIFY_CHOICES), "changed"),
     "pkcs11_check": (read_flag, False),
     "group_members": (read_several(read_name, empty=True), []),
     "login_shells": (read_flag, True),
     "rsyslog": (read_flag, False),
-    "rsyslog_filter": (_line, "local1.*"),
-    "rsyslog_file": (_line, "/var/log/primus_syslog.log"),
+    "rsyslog_filter": (_single_line, "local1.*"),
+    "rsyslog_file": (_single_line, "/var/log/primus_syslog.log"),
     "logrotate": (read_flag, False),
-    "home": (_path, None),
-    "etc": (_path, None),
-    "owner": (_whose, "root"),
-    "group": (_whose, "primus"),
-    "pexpect_package": (_line, "python3-pexpect"),
-    "system_etc": (_path, "/etc"),
-    "primus_home": (_line, None),
-    "config_path": (_line, None),
-    "secrets_path": (_line, None),
-    "executable": (_line, None),
+    "home": (_absolute_path, None),
+    "etc": (_absolute_path, None),
+    "owner": (_user_or_group, "root"),
+    "group": (_user_or_group, "primus"),
+    "pexpect_package": (_single_line, "python3-pexpect"),
+    "system_etc": (_absolute_path, "/etc"),
+    "primus_home": (_single_line, None),
+    "config_path": (_single_line, None),
+    "secrets_path": (_single_line, None),
+    "executable": (_single_line, None),
     "timeout": (read_integer(1, INT_MAX), 60),
 }
-"""Each with what reads it, and its default, which null means, too. Those that anything goes for are read together."""
+"""The options of client_plan: reader, and default, which null stands for. `_unchecked` ones are checked later."""
 
-SETTINGS = ("hsms", "partitions", "log", "wait_delay", "wait_max_tries", "connect_on_init")
+PRIMUS_CFG_OPTIONS = ("hsms", "partitions", "log", "wait_delay", "wait_max_tries", "connect_on_init")
 
 
-def read_wanted(options: t.Mapping[str, t.Any], prefix: str, find: Find) -> t.Tuple[Data, t.List[Violation]]:
-    """What is wanted of a client, which is usable only when nothing is wrong, and all that is wrong.
+def read_variables(options: t.Mapping[str, t.Any], prefix: str, find: Find) -> t.Tuple[Data, t.List[Violation]]:
+    """Return what the variables ask for (`wanted`), and the violations. It is usable only if there are none.
 
-    :arg options: those of OPTIONS that are given.
-    :arg prefix: what the names of the variables begin with.
-    :arg find: tells where a file or directory of the control node is.
+    :arg options: the options of OPTION_READERS that are given.
+    :arg prefix: the prefix of the variable names, for violations.
+    :arg find: returns the path of a file or directory of the control node, or None.
     """
-    found: Found = []
+    violations: Violations = []
     given = {key: value for key, value in options.items() if value is not None}
-    readers = {key: read for key, (read, _default) in OPTIONS.items()}
-    read = {key: default for key, (_read, default) in OPTIONS.items()}
-    read.update(read_table(found, Place(prefix, root=True), given, readers))
+    readers = {key: read for key, (read, _default) in OPTION_READERS.items()}
+    read = {key: default for key, (_read, default) in OPTION_READERS.items()}
+    read.update(read_table(violations, Place(prefix, root=True), given, readers))
     provider = PROVIDER in read["scope"]
-    checked = _check_data(read, prefix, provider)
-    found += checked.violations
+    checked = _check_credentials(read, prefix, provider)
+    violations += checked.violations
     wanted: Data = {
         "scope": read["scope"],
         "settings": checked.settings if provider else {},
@@ -168,29 +168,29 @@ def read_wanted(options: t.Mapping[str, t.Any], prefix: str, find: Find) -> t.Tu
         "prefix": prefix,
     }
     if provider:
-        wanted.update(_provider(found, read, prefix, find))
+        wanted.update(_read_provider(violations, read, prefix, find))
     elif read["home"] or read["etc"]:
-        _set_paths(wanted["ppin"], read["home"], read["etc"])
-    return wanted, found
+        _set_ppin_paths(wanted["ppin"], read["home"], read["etc"])
+    return wanted, violations
 
 
-def _check_data(read: t.Mapping[str, t.Any], prefix: str, provider: bool) -> Checked:
-    """Partitions, service users and, if primus.cfg is made of them, its settings."""
-    users = with_state(read["service_users"], read["state"], read["rotate"])
-    settings = {key: read[key] for key in (SETTINGS if provider else ["partitions"])}
-    settings["partitions"] = with_state(settings["partitions"], read["state"], read["rotate"])
+def _check_credentials(read: t.Mapping[str, t.Any], prefix: str, provider: bool) -> Checked:
+    """Check partitions, service users and, if primus.cfg is rendered, its settings."""
+    users = apply_default_state(read["service_users"], read["state"], read["rotate"])
+    settings = {key: read[key] for key in (PRIMUS_CFG_OPTIONS if provider else ["partitions"])}
+    settings["partitions"] = apply_default_state(settings["partitions"], read["state"], read["rotate"])
     managed = read["hsms"] or read["partitions"]
-    if provider and not managed and users is None:  # primus.cfg is left to others
+    if provider and not managed and users is None:  # primus.cfg is not managed
         return Checked({}, [], None, [])
     return check_client(
         settings, users, prefix, provider, setup_password_format_check=read["setup_password_format_check"]
     )
 
 
-def with_state(entries: t.Any, state: str, rotate: bool = False) -> t.Any:
-    """Give those that have no state the one that is the default. What is no list of dictionaries is found later.
+def apply_default_state(entries: t.Any, state: str, rotate: bool = False) -> t.Any:
+    """Set the state of entries that have none. Values that are not lists of dictionaries are checked later.
 
-    :arg rotate: whether all that are not absent are to be updated, and the others are of no interest.
+    :arg rotate: set the state of all entries to updated, and leave out those that are absent.
     """
     if not isinstance(entries, (list, tuple)):
         return entries
@@ -208,24 +208,24 @@ def with_state(entries: t.Any, state: str, rotate: bool = False) -> t.Any:
     ]
 
 
-def _set_paths(ppin: Data, home: t.Optional[str], etc: t.Optional[str]) -> None:
+def _set_ppin_paths(ppin: Data, home: t.Optional[str], etc: t.Optional[str]) -> None:
     if home:
         ppin["primus_home"] = home
     if etc:
         ppin.update(config_path=etc + "/primus.cfg", secrets_path=etc + "/.secrets.cfg")
 
 
-def _provider(found: Found, read: t.Mapping[str, t.Any], prefix: str, find: Find) -> Data:
+def _read_provider(violations: Violations, read: t.Mapping[str, t.Any], prefix: str, find: Find) -> Data:
     home, etc = read["home"] or "/usr/local/primus", read["etc"] or "/etc/primus"
-    package = describe(
+    package = describe_package(
         read["package"], find, read["package_remote_src"], read["version"], read["package_checksum"], prefix
     )
-    found += package.violations
+    violations += package.violations
     if read["package"] and (etc + "/").startswith(home + "/"):
-        found.append(Violation(prefix + "etc", "is in %shome, where a package replaces the secrets" % prefix))
+        violations.append(Violation(prefix + "etc", "is in %shome, where a package replaces the secrets" % prefix))
     rsyslog = read["system_etc"] + "/rsyslog.d/30-primus.conf" if read["rsyslog"] else ""
     ppin = {"executable": read["executable"], "timeout": read["timeout"]}
-    _set_paths(ppin, home, etc)
+    _set_ppin_paths(ppin, home, etc)
     return {
         "package": {
             "package": read["package"],
@@ -243,14 +243,16 @@ def _provider(found: Found, read: t.Mapping[str, t.Any], prefix: str, find: Find
         "owner": read["owner"],
         "group": read["group"],
         "members": read["group_members"],
-        "files": _files(found, read, prefix, home, rsyslog),
+        "files": _system_files(violations, read, prefix, home, rsyslog),
         "rsyslog": rsyslog,
         "ppin": ppin,
     }
 
 
-def _files(found: Found, read: t.Mapping[str, t.Any], prefix: str, home: str, rsyslog: str) -> t.List[Data]:
-    """The files around the provider, whole."""
+def _system_files(
+    violations: Violations, read: t.Mapping[str, t.Any], prefix: str, home: str, rsyslog: str
+) -> t.List[Data]:
+    """Return the files for login shells, rsyslog and logrotate, with their content."""
     log = read["log"] if isinstance(read["log"], t.Mapping) else {}
     log = read_table([], Place("log"), log, {"file": read_text, "write_log_file": read_flag})
     logs = ([log["file"]] if log.get("file") else []) + ([read["rsyslog_file"]] if rsyslog else [])
@@ -264,11 +266,11 @@ def _files(found: Found, read: t.Mapping[str, t.Any], prefix: str, home: str, rs
     if read["logrotate"]:
         where = prefix + "logrotate"
         if not logs:
-            found.append(Violation(where, "has no log to rotate, as %slog has no file" % prefix))
+            violations.append(Violation(where, "has no log to rotate, as %slog has no file" % prefix))
         if (read["hsms"] or read["partitions"]) and not log.get("file") and log.get("write_log_file", True):
             what = "cannot rotate /tmp/primus.log safely, which the provider writes without a file in %slog" % prefix
             fix = "set file to a path that its users may write, or write_log_file to false (provider 2.2.2 and later)"
-            found.append(Violation(where, what, fix))
+            violations.append(Violation(where, what, fix))
         texts["logrotate.d/primus"] = LOGROTATE.format(managed=MANAGED_COMMENT, logs='" "'.join(logs))
     return [
         {"path": "%s/%s" % (read["system_etc"], name), "content": text, "mode": "0644"} for name, text in texts.items()

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""Where the attempt gate keeps what it knows: a directory of the control node, or Redis for several control nodes."""
+"""Choose the store of the attempt gate: a directory of the control node, or Redis for several control nodes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import G
 
 
 def open_store(where: t.Optional[str]) -> Store:
-    """The store that the option `gate_store` names, or the default. Nothing is created or connected yet.
+    """Return the store that the option `gate_store` names, or the default one. It is neither created nor connected.
 
-    :raises GateError: when it can name none.
+    :raises GateError: when the option is invalid.
     """
     if where and where.startswith(("redis://", "rediss://", "unix://")):
         return RedisStore(where)
@@ -29,7 +29,7 @@ def open_store(where: t.Optional[str]) -> Store:
         path = os.path.expanduser(where)
         unknown_home = path.startswith("~")
     else:
-        # Ansible makes "~" one directory of the current directory when it knows no home directory.
+        # If there is no home directory, Ansible treats "~" as a directory in the current directory.
         home = os.path.expanduser(constants.config.get_config_value("ANSIBLE_HOME"))
         path = os.path.join(home, "hsmops-primus-gate")
         unknown_home = any(part.startswith("~") for part in path.split(os.sep))

@@ -5,7 +5,7 @@
 import zipfile
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package import describe
+from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.package_variables import describe_package
 
 DEB = "PrimusAPI_PKCS11-X-2.2.4-debian10-x86_64.deb"
 ZIP = "PrimusAPI_PKCS11-v2.2.4.zip"
@@ -29,7 +29,7 @@ def known(tmp_path):
         path = tmp_path / name
         return str(path) if path.exists() else None
 
-    return lambda package, remote_src=False, version="", checksum="": describe(
+    return lambda package, remote_src=False, version="", checksum="": describe_package(
         package, find, remote_src, version, checksum, "primus_provider_"
     )
 

@@ -1,9 +1,8 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to hsmops.primus: may change without notice.
-"""What the action plugins of the modules that use credentials do on the controller: pass the attempt gate, run it.
-
-How they pass it is in credential_action.py and login_action.py.
+"""Base class of the action plugins that use credentials: they pass the attempt gate on the control node, then run the
+module on the host. Subclasses are in credential_action.py and login_action.py.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from ansible.utils.display import Display
 from ansible_collections.hsmops.primus.plugins.module_utils._client.control import take_control
 from ansible_collections.hsmops.primus.plugins.module_utils._client.gate_options import GATE_ARGUMENTS
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.open_store import open_store
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import GateError
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.stores import open_store
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import logins_of
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import count_logins
 
 Result = t.Dict[str, t.Any]
 
@@ -27,9 +26,11 @@ display = Display()
 
 
 class GatedAction(ActionBase):  # type: ignore[misc]
-    """Base of them. `name_options`: the first of them that is given names the partition or service user.
+    """Base class.
 
-    It is the module that decides, and there the last alias wins.
+    :cvar module: the module to run.
+    :cvar name_options: options that name the partition or service user. The first one that is set counts here, in the
+        order in which the module chooses among aliases, where the last one wins.
     """
 
     _supports_async = True
@@ -40,59 +41,63 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         super().run(tmp, task_vars)
         self._task_vars = task_vars or {}
         self._arguments = dict(self._task.args)
-        self._prepare()
+        self._read_options()
         options = gate_options(self._arguments)
         if not options["gate"] or not self._needs_gate():
-            return self._without_gate()
+            return self._run_without_gate()
         if self._task.async_val:
             raise AnsibleActionFail("A task with async cannot pass the attempt gate: set gate to false, or async to 0")
         try:
-            return self._pass(options)
+            return self._run_with_gate(options)
         except GateError as exc:
             used = "No %scredential was used." % ("further " if self._logins else "")
             msg = "%s. %s" % (str(exc).rstrip("."), used)
             return {"changed": False, "failed": True, "msg": msg, "logins": self._logins}
 
-    def _prepare(self) -> None:
-        """Read the options, before anything else."""
+    def _read_options(self) -> None:
+        """Read and check the options of the task, before anything else."""
 
-    def _without_gate(self) -> Result:
-        return self._module()
+    def _run_without_gate(self) -> Result:
+        return self._run_module()
 
     def _needs_gate(self) -> bool:
         """Whether the module may log in."""
         raise NotImplementedError
 
-    def _pass(self, options: t.Mapping[str, t.Any]) -> Result:
-        """Run the module when the gate lets it. :raises GateError: when the gate cannot tell."""
+    def _run_with_gate(self, options: t.Mapping[str, t.Any]) -> Result:
+        """Run the module when the gate permits it. :raises GateError: when the store cannot be used."""
         raise NotImplementedError
 
     @property
-    def _name(self) -> t.Optional[str]:
+    def _credential_name(self) -> t.Optional[str]:
         named = [self._arguments.get(option) for option in self.name_options]
         return next((str(value) for value in named if value not in (None, "")), None)
 
     def _open_gate(self, options: t.Mapping[str, t.Any]) -> rules.Gate:
         return rules.Gate(
             open_store(options["gate_store"]),
-            rules.Options(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
+            rules.GateOptions(options["gate_budget"], options["gate_window"], options["gate_parallel"]),
             str(self._task.delegate_to or self._task_vars.get("inventory_hostname", "a host")),
-            lambda text: display.display(text, stderr=True),  # stdout belongs to callbacks, such as that for JSON
-            self._leave_nothing,
+            lambda text: display.display(text, stderr=True),  # stdout is for callbacks, such as that for JSON
+            self._remove_module_files,
         )
 
-    def _leave_nothing(self) -> None:
-        """Remove the files of the module from the host: the passwords in them must not lie there while it waits."""
+    def _remove_module_files(self) -> None:
+        """Remove the module's files from the host. They contain passwords, and must not stay there while it waits."""
         if self._connection._shell.tmpdir:
             self._remove_tmp_path(self._connection._shell.tmpdir)
 
     # The module
 
-    _logins = 0  # that it has made so far
-    _facts: t.Sequence[t.Mapping[str, t.Any]] = ()  # of each outcome of the last run, what no password can mask
+    _logins = 0  # number of logins of this task so far
+    _control_data: t.Sequence[t.Mapping[str, t.Any]] = ()  # of each outcome of the last run: see control.py
 
-    def _module(self, check: t.Optional[bool] = None, **changes: t.Any) -> Result:
-        """Run the module on the host; in check mode, not, or as the task is."""
+    def _run_module(self, check: t.Optional[bool] = None, **changes: t.Any) -> Result:
+        """Run the module on the host.
+
+        :arg check: whether in check mode; None: as the task.
+        :arg changes: options that replace those of the task.
+        """
         before = self._task.check_mode
         self._task.check_mode = before if check is None else check
         try:
@@ -105,17 +110,20 @@ class GatedAction(ActionBase):  # type: ignore[misc]
         finally:
             self._task.check_mode = before
         outcomes = self._outcomes(result)
-        self._facts = [take_control(outcome) for outcome in outcomes]
-        self._logins += sum(logins_of(outcome) or 0 for outcome in outcomes)
+        self._control_data = [take_control(outcome) for outcome in outcomes]
+        self._logins += sum(count_logins(outcome) or 0 for outcome in outcomes)
         return result
 
     def _outcomes(self, result: Result) -> t.Sequence[Result]:
-        """What a result of the module says of each credential."""
+        """Return the results of the single credentials in a result of the module."""
         return [result]
 
 
 def gate_options(arguments: t.Dict[str, t.Any]) -> t.Dict[str, t.Any]:
-    """The gate's options of a task, with defaults, in their types. The hosts do not get to see the store's address."""
+    """Return the gate's options of a task, validated, with defaults.
+
+    Removes gate_store from the arguments, as it may contain a password that the hosts must not get.
+    """
     given = {option: arguments[option] for option in GATE_ARGUMENTS if arguments.get(option) is not None}
     arguments.pop("gate_store", None)
     validated = ArgumentSpecValidator(GATE_ARGUMENTS).validate(given)
