@@ -4,7 +4,7 @@
 
 
 class ModuleDocFragment:
-    # module_utils/_ppin/paths.py
+    # PPIN_ARGUMENTS in module_utils/_ppin/paths.py
     DOCUMENTATION = r"""
 options:
   executable:
@@ -37,7 +37,7 @@ options:
     default: 60
 """
 
-    # module_utils/_ppin/paths.py
+    # PARTITION_ARGUMENTS in module_utils/_ppin/paths.py
     PARTITION = r"""
 options:
   user_name:
@@ -48,7 +48,7 @@ options:
     aliases: [partition, name]
 """
 
-    # module_utils/_ppin/paths.py
+    # SETUP_ARGUMENTS in module_utils/_ppin/paths.py
     SETUP = r"""
 options:
   setup_password:
@@ -78,7 +78,7 @@ notes:
     are never in the arguments or the environment of a process.
 """
 
-    # module_utils/_client/converge.py
+    # CREDENTIAL_ARGUMENTS in module_utils/_client/converge.py
     CREDENTIAL = r"""
 options:
   force:
@@ -123,7 +123,7 @@ notes:
     PBKDF2 fingerprint of the password that set each credential. It makes O(state=updated) idempotent.
 """
 
-    # module_utils/_client/login.py
+    # LOGIN_ARGUMENTS in module_utils/_client/login_module.py
     LOGIN = r"""
 options:
   force:
@@ -138,8 +138,8 @@ notes:
   - A rejection is recorded in C(.secrets.cfg.ledger), in the directory of C(.secrets.cfg).
 """
 
-    # module_utils/_client/gate_options.py
-    GATE_FINDINGS_ARGUMENTS = r"""
+    # GATE_FINDINGS_ARGUMENTS in module_utils/_client/gate_options.py
+    GATE_SAYS = r"""
 options:
   gate_says:
     description: Information from the attempt gate. The action plugin sets it.
@@ -165,7 +165,7 @@ options:
         default: {}
 """
 
-    # module_utils/_client/gate_options.py
+    # GATE_ARGUMENTS in module_utils/_client/gate_options.py
     GATE = r"""
 options:
   gate:
@@ -211,7 +211,7 @@ seealso:
   - module: hsmops.primus.attempt_gate_info
 """
 
-    # plugin_utils/_gate/entries.py
+    # GATE_ENTRY_ARGUMENTS in plugin_utils/_gate/entries.py
     GATE_ENTRIES = r"""
 options:
   name:

@@ -109,9 +109,9 @@ _LABELS = {
     "pkcs11_password": re.compile(r"(hsm)?(user)?pkcs#?11(password|pin)"),
 }
 
-# The lines that are passed over, with single blanks for white space. A line of one of _LABELS is none of these. They
-# are narrow, as a password whose label or line break is not the documented one must not get lost here.
-_PASSED_OVER = [
+# Lines that are ignored, with single blanks for white space. They match no label of _LABELS. They are strict, because a
+# password whose label or line break is not the documented one must not be ignored.
+_IGNORED_LINES = [
     re.compile(r"[- ]*jwt[- ]?token[^:]*:?", re.I),
     # The Cloud Console: "- Details  for Native-API (JCE, PKCS#11, MS CNG) ", and rules between parts of a text.
     re.compile(r"[-=]+( [^:]*:?| details\b.*)?", re.I),
@@ -126,13 +126,13 @@ _PASSED_OVER = [
 # The Cloud Console: "JWT-TOKEN for Restful-API & Transaction Security Broker: eyJ...", also "JWT Token:". The token may
 # be on the lines that follow. It is base64url with dots (RFC 7519), and begins with "{" and a quote, encoded.
 _TOKEN = re.compile(r"[- ]*jwt[- ]?token[^:]*:.+|eyJ[A-Z0-9_.=-]*", re.I)
-_TOKEN_GOES_ON = re.compile(r"[A-Z0-9_.=-]+", re.I | re.A)
+_TOKEN_CONTINUATION = re.compile(r"[A-Z0-9_.=-]+", re.I | re.A)
 
-# What could be a password that stands below its label, when that has no value: a heading of no known wording, a token.
-_MAY_BE_A_VALUE = re.compile(r"[-=]+ (?!details\b).*|eyJ.*", re.I)
-# A label that says that a password follows, whatever else is in it, such as "- Details of the password" or "PIN port".
-_MAY_BE_A_PASSWORD = re.compile(r"[^:]*(pass|secret|pin\b)[^:]*:(?! ?$)(?! ?//).*", re.I)
-# A label of ours within a value: the line breaks between were lost, as in a folded block of YAML.
+# After a label without a value, these lines could be its value: a heading of unknown wording, a token.
+_POSSIBLE_VALUE = re.compile(r"[-=]+ (?!details\b).*|eyJ.*", re.I)
+# A label that may announce a password, whatever else is in it, such as "- Details of the password" or "PIN port".
+_POSSIBLE_PASSWORD = re.compile(r"[^:]*(pass|secret|pin\b)[^:]*:(?! ?$)(?! ?//).*", re.I)
+# A known label within a value: the line breaks were lost, as in a folded block of YAML.
 _LABEL_WITHIN = re.compile("(%s):|jwttoken[^:]*:" % "|".join(form.pattern for form in _LABELS.values()))
 
 
@@ -149,30 +149,30 @@ def cloudhsm_credentials(content: t.Any) -> t.Dict[str, t.List[t.Dict[str, str]]
         partition = {key: found[key] for key in PARTITION if key in found}
         if "name" in found:
             user = {key: found[key] for key in USER if key in found}
-            _add(users, found["name"], user, "the service user", where)
+            _merge(users, found["name"], user, "the service user", where)
             partition["proxy_user"] = found["name"]
-        _add(partitions, found["user_name"], partition, "the partition", where)
+        _merge(partitions, found["user_name"], partition, "the partition", where)
     return {"service_users": list(users.values()), "partitions": list(partitions.values())}
 
 
 def _read(text: str, where: str) -> t.Dict[str, str]:
-    """The values of one text by the keys of LABELS, all of one partition. There is a name for each password."""
+    """Return the values of one text, by the keys of LABELS. Each password has a name, and all are of one partition."""
     found: t.Dict[str, str] = {}
     lines: t.Dict[str, int] = {}
     in_token = False  # whether the line before was a part of a JSON Web Token
-    awaited = False  # whether the line before, empty ones apart, is a label without a value
-    # Not splitlines(), which breaks a line also at characters that a password may have.
+    value_expected = False  # whether the last line that is not empty is a label without a value
+    # Not splitlines(), which also splits at characters that a password may contain.
     for number, raw_line in enumerate(re.split(r"\r\n|\r|\n", text), 1):
         line = raw_line.strip().lstrip("\ufeff").strip()
         label, colon, value = line.partition(":")
-        key = _key(label) if colon else None
+        key = _label_key(label) if colon else None
         if key is None:
             blanks = " ".join(line.split())
-            in_token = bool(_TOKEN.fullmatch(blanks) or (in_token and _TOKEN_GOES_ON.fullmatch(blanks)))
-            passed_over = in_token or any(kind.fullmatch(blanks) for kind in _PASSED_OVER)
-            doubtful = _MAY_BE_A_PASSWORD.fullmatch(blanks) or (awaited and _MAY_BE_A_VALUE.fullmatch(blanks))
-            awaited = awaited and not line
-            if line and (doubtful or not passed_over):
+            in_token = bool(_TOKEN.fullmatch(blanks) or (in_token and _TOKEN_CONTINUATION.fullmatch(blanks)))
+            ignored = in_token or any(kind.fullmatch(blanks) for kind in _IGNORED_LINES)
+            doubtful = _POSSIBLE_PASSWORD.fullmatch(blanks) or (value_expected and _POSSIBLE_VALUE.fullmatch(blanks))
+            value_expected = value_expected and not line
+            if line and (doubtful or not ignored):
                 raise AnsibleFilterError(
                     f"{where}: line {number} is not understood. Remove it if it is no credential. The labels that are "
                     f"read: {', '.join(LABELS.values())}"
@@ -180,8 +180,8 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
             continue
         in_token = False
         value = value.strip()
-        awaited = not value
-        if _LABEL_WITHIN.search(_squeezed(value)):
+        value_expected = not value
+        if _LABEL_WITHIN.search(_compact(value)):
             raise AnsibleFilterError(
                 f"{where}: the {LABELS[key]} in line {number} has another label in it. Keep the line breaks of the file"
             )
@@ -203,17 +203,17 @@ def _read(text: str, where: str) -> t.Dict[str, str]:
     return found
 
 
-def _key(label: str) -> t.Optional[str]:
-    """The key of LABELS that a label means, or None when it is not ours. It may follow a dash, as headings do."""
-    return next((key for key, form in _LABELS.items() if form.fullmatch(_squeezed(label))), None)
+def _label_key(label: str) -> t.Optional[str]:
+    """Return the key of LABELS for a label, or None when it has another form. It may follow a dash, as headings do."""
+    return next((key for key, form in _LABELS.items() if form.fullmatch(_compact(label))), None)
 
 
-def _squeezed(text: str) -> str:
+def _compact(text: str) -> str:
     return re.sub(r"[\s-]", "", text).lower()
 
 
-def _add(known: t.Dict[str, t.Dict[str, str]], name: str, values: t.Dict[str, str], what: str, where: str) -> None:
-    """Put together what texts say of the same name; they must agree."""
+def _merge(known: t.Dict[str, t.Dict[str, str]], name: str, values: t.Dict[str, str], what: str, where: str) -> None:
+    """Merge the values of the same name. They must not differ."""
     entry = known.setdefault(name, {})
     for key, value in values.items():
         if entry.setdefault(key, value) != value:
@@ -221,7 +221,7 @@ def _add(known: t.Dict[str, t.Dict[str, str]], name: str, values: t.Dict[str, st
 
 
 class FilterModule:
-    """What Ansible looks for."""
+    """The entry point for Ansible."""
 
     def filters(self) -> t.Dict[str, t.Callable[..., t.Any]]:
         return {"cloudhsm_credentials": cloudhsm_credentials}

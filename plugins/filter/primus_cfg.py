@@ -194,7 +194,7 @@ def primus_cfg(settings: t.Any, include_absent: bool = False) -> str:
 
 
 class FilterModule:
-    """What Ansible looks for."""
+    """The entry point for Ansible."""
 
     def filters(self) -> t.Dict[str, t.Callable[..., t.Any]]:
         return {"primus_cfg": primus_cfg}

@@ -94,19 +94,19 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import ETC, PRIMUS_HOME
 
-NAMES = (".secrets.cfg", "primus.cfg")
+FILE_NAMES = (".secrets.cfg", "primus.cfg")
 
-_FILLED = re.compile(rb"\b(?:name|pin|proxy_password)\s*[=:]")
-"""What stands in a file of NAMES that is not as the provider has brought it."""
+_CLIENT_SETTINGS = re.compile(rb"\b(?:name|pin|proxy_password)\s*[=:]")
+"""Settings that a file of a client has and the provider's template has not."""
 
-AROUND = ("/etc/profile.d/primus.sh", "/etc/rsyslog.d/30-primus.conf", "/etc/logrotate.d/primus")
+SYSTEM_FILES = ("/etc/profile.d/primus.sh", "/etc/rsyslog.d/30-primus.conf", "/etc/logrotate.d/primus")
 
-_KEPT = re.compile(r"-.+-[0-9]{8}T[0-9]{6}Z|\.new")
-"""What follows the name of the provider in that of one that an upgrade has kept, or was unpacking."""
+_OLD_PROVIDER = re.compile(r"-.+-[0-9]{8}T[0-9]{6}Z|\.new")
+"""Suffix of the directory of a provider that an upgrade has replaced, or was unpacking."""
 
 
 class Removal:
-    """removed, left: as the results."""
+    """The removal, with its results `removed` and `left`."""
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
@@ -125,59 +125,61 @@ class Removal:
         places = list(dict.fromkeys([self.etc, home_etc]))
         with contextlib.ExitStack() as locks:
             if not self.module.check_mode:
-                secrets = [os.path.join(place, NAMES[0]) for place in places if os.path.isdir(place)]
+                secrets = [os.path.join(place, FILE_NAMES[0]) for place in places if os.path.isdir(place)]
                 try:
                     locks.enter_context(all_locked(secrets, self.module.params["timeout"]))
                 except PpinError as exc:
                     if exc.cls != "timeout":
                         raise
-                    # Any member of the group can hold the lock for ever, and must not keep the secrets here.
+                    # Any member of the group can hold the lock forever, and must not be able to prevent the removal.
                     self.module.warn("%s. It was not waited for any longer. Run again to make sure." % exc.msg)
             for place in places:
-                self.remove_what_is_left(place)
-            self.empty(self.etc)
+                self.remove_leftover_files(place)
+            self.remove_contents(self.etc)
             if not self.left:
-                self.remove_if(self.etc)
-            # The user primus may have moved a directory of root's there, as one of these files.
-            self.empty(home_etc, is_ours, depth=0)
-            for path in AROUND:
-                self.remove_if(path, is_managed)
-            self.remove_providers()
+                self.remove_path(self.etc)
+            # depth=0: the user primus may have moved a directory of root there, under one of these names.
+            self.remove_contents(home_etc, is_client_file, depth=0)
+            for path in SYSTEM_FILES:
+                self.remove_path(path, is_managed)
+            self.remove_old_providers()
 
-    def remove_what_is_left(self, folder: str) -> None:
-        """What runs that died have left, here and elsewhere on this host."""
-        # As the modules know the file, and as it is here.
+    def remove_leftover_files(self, directory_path: str) -> None:
+        """Remove what interrupted runs have left, for this directory's secrets file, anywhere on this host."""
+        # Leftovers are found by the path of the secrets file, which may have been resolved or not.
         for secrets in dict.fromkeys(
-            [os.path.realpath(os.path.join(folder, NAMES[0])), os.path.join(folder, NAMES[0])]
+            [os.path.realpath(os.path.join(directory_path, FILE_NAMES[0])), os.path.join(directory_path, FILE_NAMES[0])]
         ):
-            paths = secrets, os.path.join(folder, NAMES[1])
+            paths = secrets, os.path.join(directory_path, FILE_NAMES[1])
             found = leftovers(*paths)
-            if not self.module.check_mode:  # also an announcement of what is gone
+            if not self.module.check_mode:  # also announcements of files that no longer exist
                 self.left += remove_leftovers(*paths, remove_journals=True)
             self.removed += [path for path in found if self.module.check_mode or not os.path.lexists(path)]
 
-    def empty(
+    def remove_contents(
         self,
-        folder: str,
-        unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True,
+        directory_path: str,
+        is_unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True,
         depth: int = DEPTH_LIMIT,
     ) -> None:
-        """Remove what is unwanted from a directory, except what points elsewhere. depth: as for Directory.remove."""
-        if self.points_elsewhere(folder):
+        """Remove the unwanted content of a directory, except links to other files. depth: as for Directory.remove."""
+        if self.points_elsewhere(directory_path):
             return
         try:
-            with open_directory(folder) as directory:
+            with open_directory(directory_path) as directory:
                 for name in sorted(directory.names()):
                     path = directory.path_of(name)
-                    if not (name.startswith(NAMES) and self.points_elsewhere(path)) and unwanted(directory, name):
+                    if not (name.startswith(FILE_NAMES) and self.points_elsewhere(path)) and is_unwanted(
+                        directory, name
+                    ):
                         self.remove(directory, name, depth)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
-            self.tell(folder, exc)
+            self.add_left(directory_path, exc)
 
     def points_elsewhere(self, path: str) -> bool:
-        """Whether it is a link to what is left: not what is removed under its own name, and not nothing."""
+        """Whether it is a symbolic link to an existing file that this module does not remove. Adds that to `left`."""
         if not os.path.islink(path):
             return False
         target = os.path.realpath(path)
@@ -186,28 +188,28 @@ class Removal:
             return True
         return False
 
-    def remove_if(
-        self, path: str, unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True
+    def remove_path(
+        self, path: str, is_unwanted: t.Callable[[Directory, str], bool] = lambda _directory, _name: True
     ) -> None:
-        """As remove, by a path that is walked once."""
+        """As remove(), for a path."""
         try:
             directory, name = open_parent(path)
             with directory:
-                if unwanted(directory, name):
+                if is_unwanted(directory, name):
                     self.remove(directory, name)
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
-            self.tell(path, exc)
+            self.add_left(path, exc)
 
     def remove(self, directory: Directory, name: str, depth: int = DEPTH_LIMIT) -> None:
-        """Remove a file, a link, or a directory with all that is in it; what is not there is right."""
+        """Remove a file, a symbolic link, or a directory with its content, if it exists."""
         path = directory.path_of(name)
         try:
             status = directory.lstat(name)
             if stat.S_ISDIR(status.st_mode) and depth == 0:
                 raise OSError(errno.EISDIR, "It is a directory", path)
-            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(NAMES):
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1 and name.startswith(FILE_NAMES):
                 self.left.append(
                     "another name (hard link) of %s, which find / -xdev -inum %d shows" % (path, status.st_ino)
                 )
@@ -217,31 +219,31 @@ class Removal:
         except FileNotFoundError:
             pass
         except (OSError, PpinError) as exc:
-            self.tell(path, exc)
+            self.add_left(path, exc)
 
-    def remove_providers(self) -> None:
-        """Those that an upgrade has kept, and the present one if asked."""
+    def remove_old_providers(self) -> None:
+        """Remove the providers that upgrades have replaced, and the present one with `provider: true`."""
         parent, name = os.path.split(os.path.normpath(self.home))
         with contextlib.suppress(FileNotFoundError), open_directory(parent) as directory:
             for other in sorted(directory.names()):
-                if other.startswith(name) and _KEPT.fullmatch(other[len(name) :]):
+                if other.startswith(name) and _OLD_PROVIDER.fullmatch(other[len(name) :]):
                     self.remove(directory, other)
         if self.module.params["provider"] and not self.points_elsewhere(self.home):
-            self.remove_if(self.home)
+            self.remove_path(self.home)
 
-    def tell(self, path: str, exc: Exception) -> None:
+    def add_left(self, path: str, exc: Exception) -> None:
         place = getattr(exc, "filename", None) or ""
         self.left.append("%s: %s" % (place if os.path.isabs(place) else path, getattr(exc, "strerror", None) or exc))
 
 
-def is_ours(directory: Directory, name: str) -> bool:
-    """Whether what stands beside the provider's templates is of a client, and no template."""
-    if name not in NAMES:
-        return any(belongs_to_file(file_name, name) for file_name in NAMES)
+def is_client_file(directory: Directory, name: str) -> bool:
+    """Whether a file in the directory of the provider's templates belongs to a client, and is not a template."""
+    if name not in FILE_NAMES:
+        return any(belongs_to_file(file_name, name) for file_name in FILE_NAMES)
     try:
-        return bool(_FILLED.search(directory.read(name)))
+        return bool(_CLIENT_SETTINGS.search(directory.read(name)))
     except (OSError, PpinError):
-        return True  # no template is like this, so its removal tells what it is
+        return True  # a template can be read, so this is not one; its removal reports what it is
 
 
 def is_managed(directory: Directory, name: str) -> bool:

@@ -103,12 +103,12 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 SECRETS = ".secrets.cfg"
 CONFIG = "primus.cfg"
 DIRECTORY_MODE = "0750"
-STATES = {"present": ["names"], "copied": ["names", "src"], "moved": ["names", "src"], "directory": []}
+REQUIRED_OPTIONS = {"present": ["names"], "copied": ["names", "src"], "moved": ["names", "src"], "directory": []}
 MODES = {".secrets.cfg.ledger": "0600", SECRETS: "0660", CONFIG: "0640"}
 
 
-def put_in_place(module: AnsibleModule) -> bool:
-    """Move or copy the files. Returns whether that changes anything. :raises OSError, PpinError:"""
+def transfer_files(module: AnsibleModule) -> bool:
+    """Move or copy the files. Return whether that changes anything. :raises OSError, PpinError:"""
     params = module.params
     changed = make_directory(module)
     with open_directory(params["src"]) as source, contextlib.ExitStack() as locks:
@@ -116,23 +116,23 @@ def put_in_place(module: AnsibleModule) -> bool:
             secrets = [os.path.join(params[option], SECRETS) for option in ("dest", "src")]
             locks.enter_context(all_locked(secrets, params["timeout"]))
         for name in params["names"]:
-            with contextlib.suppress(FileNotFoundError):  # a run before this one has moved it
-                changed = put_one_in_place(module, source, name) or changed
+            with contextlib.suppress(FileNotFoundError):  # an earlier run has moved it
+                changed = transfer_file(module, source, name) or changed
     return changed
 
 
-def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> bool:
+def transfer_file(module: AnsibleModule, source: Directory, name: str) -> bool:
     params = module.params
-    with checked(source, name) as file, contextlib.ExitStack() as stack:
+    with open_single_file(source, name) as file, contextlib.ExitStack() as stack:
         if module.check_mode:
             return True
         dest = stack.enter_context(open_directory(params["dest"]))
         content = read_all(file)
         if name not in dest.names():
             new = stack.enter_context(NewFile(dest, name))
-            stack.enter_context(announced(dest.path_of(new.temporary)))  # other modules still look where the files are
+            stack.enter_context(announced(dest.path_of(new.temporary)))  # other modules search for leftovers in src
             new.put_in_place(content)
-        elif dest.read(name) != content:  # otherwise a run that died was about to remove the original
+        elif dest.read(name) != content:  # if equal, an interrupted run has not removed the original
             raise PpinError(
                 "%s exists in two places, %s and %s, and it is not known which one is valid"
                 % (name, source.path, dest.path),
@@ -146,32 +146,32 @@ def put_one_in_place(module: AnsibleModule, source: Directory, name: str) -> boo
 
 
 @contextlib.contextmanager
-def checked(directory: Directory, name: str) -> t.Iterator[int]:
-    """A descriptor of a file that is not another one under this name. :raises OSError, PpinError:"""
+def open_single_file(directory: Directory, name: str) -> t.Iterator[int]:
+    """Open a file that is neither a symbolic link nor has hard links. :raises OSError, PpinError:"""
     if stat.S_ISLNK(directory.lstat(name).st_mode):
-        raise not_alone(directory.path_of(name), "is a symbolic link")
+        raise ambiguous_file_error(directory.path_of(name), "is a symbolic link")
     with directory.open(name) as file:
         if os.fstat(file).st_nlink > 1:
-            raise not_alone(directory.path_of(name), "has other names (hard links)")
+            raise ambiguous_file_error(directory.path_of(name), "has other names (hard links)")
         yield file
 
 
-def not_alone(path: str, problem: str) -> PpinError:
+def ambiguous_file_error(path: str, reason: str) -> PpinError:
     return PpinError(
-        "%s %s, so it was not used" % (path, problem),
+        "%s %s, so it was not used" % (path, reason),
         cls="config",
         hint="Anyone who can write to its directory could have created it to have another file copied or handed over. "
         "Replace it with a file of its own, then run again.",
     )
 
 
-def correct(module: AnsibleModule) -> bool:
-    """Give the files their owner, group and permissions. Returns whether that changes anything."""
+def correct_permissions(module: AnsibleModule) -> bool:
+    """Give the files their owner, group and permissions. Return whether that changes anything."""
     params = module.params
     changed = False
     with open_directory(params["dest"]) as dest:
         for name in params["names"]:
-            with checked(dest, name):
+            with open_single_file(dest, name):
                 pass
             path = dest.path_of(name)
             changed = set_permissions(module, path, params["owner"], params["group"], MODES[name], True) or changed
@@ -179,9 +179,9 @@ def correct(module: AnsibleModule) -> bool:
 
 
 def make_directory(module: AnsibleModule) -> bool:
-    """Create the directory, or correct it. Returns whether that changes anything. :raises OSError, PpinError:
+    """Create dest, or correct its permissions. Return whether that changes anything. :raises OSError, PpinError:
 
-    Nobody else may enter it, so that no file in it can be read by others at any moment.
+    It is created with mode 0700, so that others can never read a file in it.
     """
     params = module.params
     new = not os.path.isdir(params["dest"])
@@ -200,7 +200,7 @@ def make_directory(module: AnsibleModule) -> bool:
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": list(STATES), "default": "present"},
+            "state": {"type": "str", "choices": list(REQUIRED_OPTIONS), "default": "present"},
             "names": {"type": "list", "elements": "str", "choices": list(MODES)},
             "src": {"type": "path"},
             "dest": {"type": "path", "required": True},
@@ -208,15 +208,17 @@ def main() -> None:
             "group": {"type": "str"},
             "timeout": {"type": "int", "default": 60},
         },
-        required_if=[("state", state, options) for state, options in STATES.items()],
+        required_if=[("state", state, options) for state, options in REQUIRED_OPTIONS.items()],
         supports_check_mode=True,
     )
     try:
-        for folder in filter(None, (module.params["dest"], module.params["src"])):
-            secrets = os.path.realpath(os.path.join(folder, SECRETS))
-            recover_with_lock(module, secrets, os.path.join(folder, CONFIG), module.params["timeout"])
-        do = {"present": correct, "directory": make_directory}.get(module.params["state"], put_in_place)
-        changed = do(module)
+        for directory in filter(None, (module.params["dest"], module.params["src"])):
+            secrets = os.path.realpath(os.path.join(directory, SECRETS))
+            recover_with_lock(module, secrets, os.path.join(directory, CONFIG), module.params["timeout"])
+        apply = {"present": correct_permissions, "directory": make_directory}.get(
+            module.params["state"], transfer_files
+        )
+        changed = apply(module)
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:

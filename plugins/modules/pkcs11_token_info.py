@@ -226,7 +226,7 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import check_password, check_timeout
 
 
-def request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
+def make_request(params: t.Mapping[str, t.Any], check_mode: bool) -> Request:
     check_password("pin", params["pin"])
     check_timeout(params["timeout"])
     if params["pin"] is not None and params["slot_id"] is None and not params["token_label"]:
@@ -263,10 +263,10 @@ def main() -> None:
     )
     facts: t.Dict[str, t.Any] = {"changed": False, "login": None, "logins": 0}
     try:
-        query_library(request(module.params, module.check_mode), module.params["timeout"], facts)
+        query_library(make_request(module.params, module.check_mode), module.params["timeout"], facts)
     except PpinError as exc:
         module.fail_json(**with_control(dict(facts, **exc.failure())))
-    except Exception as exc:  # so that the result tells in any case what was tried
+    except Exception as exc:  # the result must report the logins in any case
         module.fail_json(**with_control(dict(facts, **error_from_crash(exc).failure())))
     module.exit_json(**with_control(facts))
 

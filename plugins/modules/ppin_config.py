@@ -131,78 +131,78 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import P
 NOTHING_CONFIGURED = "0x80005001"
 
 
-def converge(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
+def write_config(module: AnsibleModule, content: str) -> t.Dict[str, t.Any]:
     params = module.params
     ppin = Ppin(find_paths(params, module.get_bin_path), params["timeout"])
     path = ppin.paths.config
     recover_with_lock(module, ppin.paths.secrets, path, ppin.timeout)
-    old, new = read(path), content.encode("utf-8")
+    old, new = read_config(path), content.encode("utf-8")
     for text in (content, (old or b"").decode("utf-8", "replace")):
-        with contextlib.suppress(ValueError):  # a text that is not understood is shown nowhere
+        with contextlib.suppress(ValueError):  # a text that cannot be parsed is not shown at all
             module.no_log_values.update(password_values(text, path))
     result: t.Dict[str, t.Any] = {"path": path, "changed": old != new}
     if old != new:
         result["diff"] = {
             "before_header": path,
             "after_header": path,
-            "before": shown(old or b""),
-            "after": shown(new),
+            "before": redacted(old or b""),
+            "after": redacted(new),
         }
         if params["validate"] and (ppin.paths.executable or not module.check_mode):
-            named = validate(ppin, content)
+            needed = validate(ppin, content)
             if old is not None:
-                check_dropped(ppin, {*named, *(params["removed"] if module.check_mode else [])})
+                check_dropped_partitions(ppin, {*needed, *(params["removed"] if module.check_mode else [])})
         if not module.check_mode:
             with locked(path, ppin.timeout):
-                result.update(replace(path, old, new, params["backup"]))
+                result.update(replace_config(path, old, new, params["backup"]))
     if old is not None or not module.check_mode:
         permissions_changed = set_permissions(module, path, params["owner"], params["group"], params["mode"])
         result["changed"] = permissions_changed or result["changed"]
     return result
 
 
-def read(path: str) -> t.Optional[bytes]:
-    """:raises OSError, PpinError: when it cannot be read, or may lead elsewhere."""
+def read_config(path: str) -> t.Optional[bytes]:
+    """Return the content of primus.cfg, or None when there is none. :raises OSError, PpinError: see below."""
     try:
         directory, name = open_parent(path)
         with directory:
-            return read_in(directory, name)
+            return read_from_directory(directory, name)
     except FileNotFoundError:
         return None
 
 
-def read_in(directory: Directory, name: str) -> bytes:
-    """:raises OSError, PpinError: as read()."""
+def read_from_directory(directory: Directory, name: str) -> bytes:
+    """Read primus.cfg. :raises OSError: when that fails. :raises PpinError: for a symbolic link or unsafe hard link."""
     path = directory.path_of(name)
     try:
         with directory.open(name) as file:
             if os.fstat(file).st_nlink > 1 and directory.others_can_write:
-                raise not_alone(path, "has other names (hard links)")
+                raise ambiguous_file_error(path, "has other names (hard links)")
             return read_all(file)
     except OSError as exc:
         if exc.errno == errno.ELOOP:
-            raise not_alone(path, "is a symbolic link") from None
+            raise ambiguous_file_error(path, "is a symbolic link") from None
         exc.filename = path
         raise
 
 
-def not_alone(path: str, problem: str) -> PpinError:
+def ambiguous_file_error(path: str, reason: str) -> PpinError:
     return PpinError(
-        "%s %s, so it was neither read nor changed" % (path, problem),
+        "%s %s, so it was neither read nor changed" % (path, reason),
         cls="config",
         hint="Anyone who can write to its directory could have created it to have another file read or changed. "
         "Replace it with a file of its own, or set config_path to the path of the original.",
     )
 
 
-def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Dict[str, t.Any]:
-    """Put the new content in place for the old one. Returns results. :raises OSError, PpinError:"""
+def replace_config(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Dict[str, t.Any]:
+    """Replace the old content by the new one, with a backup. Return parts of the result. :raises OSError, PpinError:"""
     result: t.Dict[str, t.Any] = {}
     directory, name = open_parent(path)
 
     def check_unchanged() -> None:
         try:
-            present: t.Optional[bytes] = read_in(directory, name)
+            present: t.Optional[bytes] = read_from_directory(directory, name)
         except FileNotFoundError:
             present = None
         if present != old:
@@ -228,8 +228,8 @@ def replace(path: str, old: t.Optional[bytes], new: bytes, backup: bool) -> t.Di
     return result
 
 
-def shown(content: bytes) -> str:
-    """The content with no password in it, as a diff may show it."""
+def redacted(content: bytes) -> str:
+    """Return the content without passwords, for a diff."""
     hidden = hide_passwords(content.decode("utf-8", "replace"))
     return (
         "(not shown, as its syntax is not understood, and there may be a password in it)\n"
@@ -239,9 +239,9 @@ def shown(content: bytes) -> str:
 
 
 def validate(ppin: Ppin, content: str) -> t.Collection[str]:
-    """Let ppin list what is in the new file: its partitions. :raises PpinError: unless that is what should be in it."""
-    with RunDirectory(ppin.paths.secrets) as place:
-        return validate_file(ppin, content, place.write("primus.cfg", content.encode("utf-8")))
+    """Have ppin list the new file. Return its partitions. :raises PpinError: when it does not list all of its names."""
+    with RunDirectory(ppin.paths.secrets) as run_directory:
+        return validate_file(ppin, content, run_directory.write("primus.cfg", content.encode("utf-8")))
 
 
 def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]:
@@ -253,17 +253,17 @@ def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]
             "service user " + slot.proxy_user for slot in slots if slot.proxy_user
         }
     except ValueError:
-        expected = None  # only ppin can tell
+        expected = None  # this collection cannot parse it, but ppin may
     try:
         listing = Ppin(ppin.paths._replace(config=candidate, secrets=secrets), ppin.timeout).listing()
     except PpinError as exc:
         nothing_listed = exc.code == NOTHING_CONFIGURED or (exc.code is None and exc.cls == "unknown")
         if expected == set() and nothing_listed:
-            return ()  # as there is nothing to list
-        # Without a code, it shows what ppin printed, which may be of a line that this collection does not understand.
-        said = ": %s" % exc.msg if exc.code or expected is not None else ""
+            return ()  # there is nothing to list
+        # Without a code, the message has output of ppin, which may be a line that this collection cannot redact.
+        details = ": %s" % exc.msg if exc.code or expected is not None else ""
         raise PpinError(
-            "The new primus.cfg was not put in place, as ppin does not accept it%s" % said,
+            "The new primus.cfg was not put in place, as ppin does not accept it%s" % details,
             exc.code,
             exc.cls,
             "The existing file, if any, was not changed. %s" % exc.hint,
@@ -279,23 +279,25 @@ def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]
     return listing.partitions
 
 
-def check_dropped(ppin: Ppin, named: t.Collection[str]) -> None:
-    """ppin removes a permanent secret only while primus.cfg names its partition.
+def check_dropped_partitions(ppin: Ppin, needed: t.Collection[str]) -> None:
+    """Check that no partition is dropped that has a permanent secret: ppin could not remove the secret any more.
 
-    :arg named: the partitions that the new file names, or need not.
-    :raises PpinError: when one that has a permanent secret is not among them.
+    :arg needed: the partitions that the new file names, and those whose secret would be removed before.
+    :raises PpinError: when a partition with a permanent secret is not among them.
     """
     try:
         partitions = ppin.listing().partitions
     except PpinError:
-        return  # the old file hides the secrets already, and the new one may be the cure
-    left = [
-        name for name, entries in partitions.items() if name not in named and any(entry.configured for entry in entries)
+        return  # ppin cannot list with the old file, and the new one may repair it
+    dropped = [
+        name
+        for name, entries in partitions.items()
+        if name not in needed and any(entry.configured for entry in entries)
     ]
-    if left:
+    if dropped:
         raise PpinError(
             "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and "
-            "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in left),
+            "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in dropped),
             cls="state",
             hint="The existing file was not changed. Remove the secret first: list the partition with state: absent "
             "for the "
@@ -318,12 +320,12 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    # It is not logged, but a diff has to show what of it holds no password, so it is no secret as a whole.
+    # no_log keeps it out of logs. It must not be masked as a whole, because the diff shows the parts without passwords.
     content = module.params["content"]
     module.no_log_values.discard(content)
     module.params["content"] = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
     try:
-        module.exit_json(**converge(module, content))
+        module.exit_json(**write_config(module, content))
     except PpinError as exc:
         module.fail_json(**exc.failure())
     except OSError as exc:

@@ -220,44 +220,44 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 
 
-def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+def test_connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
     params = module.params
     listed = ppin.listing().partitions
-    names = _names(params, listed)
+    names = _selected_partitions(params, listed)
     check_not_rejected(module, ledger, [name for name in names if entry_state(listed[name]) == CONFIGURED])
     slots = ppin.slots()
-    asked = _asked(slots, params, names)
-    stopped = {}
+    selected = _selected_slots(slots, params, names)
+    not_accepted = {}
     for name in names:
-        first = _first_login(ppin, name, [slot for slot in asked if slot.user_name == name])
-        if first is not None and _spent(first) and not any(slot.ok for slot in first.slots):
-            stopped[name] = first
-    if stopped:
-        others = [_test(ppin, params, listed, name) for name in names if name not in stopped]
-        tested = _merged([*stopped.values(), *others])
+        first = _first_login(ppin, name, [slot for slot in selected if slot.user_name == name])
+        if first is not None and _may_have_logged_in(first) and not any(slot.ok for slot in first.slots):
+            not_accepted[name] = first
+    if not_accepted:
+        others = [_run_test(ppin, params, listed, name) for name in names if name not in not_accepted]
+        tested = _merge([*not_accepted.values(), *others])
     else:
-        tested = _test(ppin, params, listed, params["user_name"])
-    result.update(_facts(tested))
+        tested = _run_test(ppin, params, listed, params["user_name"])
+    result.update(_result_of(tested))
     record_logins(module, ledger, {entry["user_name"]: entry["verified"] for entry in result["partitions"]})
     if tested.timeout_error is not None:
         raise tested.timeout_error
-    rest = {name: listed[name] for name in names if name not in stopped}
-    unseen = _unseen(tested, params, slots, rest)
+    rest = {name: listed[name] for name in names if name not in not_accepted}
+    unseen = _unseen_slots(tested, params, slots, rest)
     result["unseen"] = unseen or []
     counted = tested.failures is not None and tested.slots
     if unseen or (unseen is None and not counted):
         result["ok"] = False
-    as_counted = _as_counted(tested, result["counts"])
-    if unseen and as_counted:
+    matches_counts = _matches_counts(tested, result["counts"])
+    if unseen and matches_counts:
         module.warn(
-            "ppin --test reports no success for %s: ok is false." % ", ".join(_place(entry) for entry in unseen)
+            "ppin --test reports no success for %s: ok is false." % ", ".join(_describe_slot(entry) for entry in unseen)
         )
     elif unseen is None and not counted:
         module.warn(
             "ppin --test printed no counts or no slot, and primus.cfg does not tell what it must have tested: ok is "
             "false, even if each login that is shown worked."
         )
-    if not as_counted and (unseen != [] or tested.failures):
+    if not matches_counts and (unseen != [] or tested.failures):
         raise PpinError(
             "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
             % (tested.partitions, tested.failures, result["counts"]["slots"], result["counts"]["failures"]),
@@ -267,23 +267,23 @@ def connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result:
         )
 
 
-def _names(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entry]]) -> t.List[str]:
-    """The partitions that would be tried, if every HSM had all of them. :raises PpinError: when none fits."""
-    asked, slot_id = params["user_name"], params["slot_id"]
+def _selected_partitions(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t.Sequence[Entry]]) -> t.List[str]:
+    """Return the listed partitions that the options select. :raises PpinError: when there is none."""
+    selected, slot_id = params["user_name"], params["slot_id"]
     names = [
         name
         for name, entries in listed.items()
-        if asked in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
+        if selected in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
     ]
-    if not names and asked in (None, *listed):
+    if not names and selected in (None, *listed):
         raise PpinError("No slot of primus.cfg fits", cls="config")
     if not names:
         raise PpinError("primus.cfg has no such partition; it has %s" % quoted(listed), "0x80005012")
     return names
 
 
-def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Collection[str]) -> t.List[Slot]:
-    """The slots of primus.cfg that the options choose; none when it is not understood."""
+def _selected_slots(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Collection[str]) -> t.List[Slot]:
+    """Return the slots of primus.cfg that the options select; [] when it cannot be parsed."""
     return [
         slot
         for slot in slots
@@ -295,7 +295,7 @@ def _asked(slots: t.Sequence[Slot], params: t.Mapping[str, t.Any], names: t.Coll
 
 
 def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optional[ConnectivityTest]:
-    """One login to a partition, at the first HSM that is reached; None where the whole test is no more than that."""
+    """Log in once to a partition, at the first HSM that is reached. None when the whole test is only one login."""
     if len(slots) < 2:
         return None
     first_slots = {slot.hsm: slot for slot in reversed(slots)}
@@ -306,28 +306,28 @@ def _first_login(ppin: LoginPpin, name: str, slots: t.Sequence[Slot]) -> t.Optio
         try:
             tested = ppin.test([name], user=name, hsm=hsm, slotid=None if slot_id is None else str(slot_id))
         except PpinError as exc:
-            if exc.code is None and exc.cls in ("config", "unknown"):  # it said nothing of this HSM
+            if exc.code is None and exc.cls in ("config", "unknown"):  # ppin printed nothing about this HSM
                 continue
             raise
-        if _spent(tested) or tested.timeout_error:
+        if _may_have_logged_in(tested) or tested.timeout_error:
             break
     return tested
 
 
-def _spent(tested: ConnectivityTest) -> bool:
-    """Whether a secret may have been judged."""
+def _may_have_logged_in(tested: ConnectivityTest) -> bool:
+    """Whether an HSM has evaluated a secret, or may have."""
     return any(slot.counts_as_login for slot in tested.slots) or tested.logins_without_slot > 0
 
 
-def _test(
+def _run_test(
     ppin: LoginPpin, params: t.Mapping[str, t.Any], listed: t.Collection[str], name: t.Optional[str]
 ) -> ConnectivityTest:
     slot_id = None if params["slot_id"] is None else str(params["slot_id"])
     return ppin.test(listed, user=name, hsm=params["hsm"], slot=params["slot"], slotid=slot_id)
 
 
-def _merged(tests: t.Sequence[ConnectivityTest]) -> ConnectivityTest:
-    """Several outputs as one. What ppin counted in each does not add up."""
+def _merge(tests: t.Sequence[ConnectivityTest]) -> ConnectivityTest:
+    """Merge several tests into one, without the counts of ppin, which cannot be added."""
     hsms: t.Dict[str, HsmResult] = {}
     for hsm in (hsm for tested in tests for hsm in tested.hsms):
         known = hsms.get(hsm.hsm, hsm)
@@ -340,16 +340,16 @@ def _merged(tests: t.Sequence[ConnectivityTest]) -> ConnectivityTest:
     )
 
 
-def _unseen(
+def _unseen_slots(
     tested: ConnectivityTest,
     params: t.Mapping[str, t.Any],
     slots: t.Sequence[Slot],
     listed: t.Mapping[str, t.Sequence[Entry]],
 ) -> t.Optional[t.List[t.Dict[str, t.Any]]]:
-    """What was asked for, and is seen neither as a success nor as a failure; None when it is not known what that is.
+    """Return the selected slots that the output shows neither as success nor as failure; None when they are not known.
 
-    :arg slots: those of primus.cfg; none when it is not understood. The listing then tells how many there must be.
-    :arg listed: the partitions that were tested as a whole.
+    :arg slots: those of primus.cfg; [] when it cannot be parsed. Then the listing has the number of slots.
+    :arg listed: the partitions that were tested completely.
     """
     if not listed:
         return []
@@ -360,36 +360,36 @@ def _unseen(
         wanted -= Counter((slot.user_name, slot.slot_id) for slot in tested.slots)
         keys = ((name, slot_id) for name, slot_id in wanted if params["slot_id"] in (None, slot_id))
         return [{"hsm": None, "slot": None, "slot_id": slot_id, "user_name": name} for name, slot_id in keys]
-    asked = _asked(slots, params, listed)
-    if not asked:  # as ppin tested something, it compares in another way
+    selected = _selected_slots(slots, params, listed)
+    if not selected:  # ppin has tested something, so it selects in another way
         return None
-    places = [(hsm, key) for hsm in tested.hsms for key in _keys(hsm, slots)]
+    places = [(hsm, key) for hsm in tested.hsms for key in _hsm_keys(hsm, slots)]
     failed = {key for hsm, key in places if hsm.error}
     seen = {
         (key, slot.user_name, slot_id) for hsm, key in places for slot in hsm.slots for slot_id in (slot.slot_id, None)
     }
     return [
         {"hsm": slot.hsm, "slot": slot.slot, "slot_id": slot.slot_id, "user_name": slot.user_name}
-        for slot in asked
+        for slot in selected
         if slot.hsm not in failed and (slot.hsm, slot.user_name, slot.slot_id) not in seen
     ]
 
 
-def _keys(hsm: HsmResult, slots: t.Sequence[Slot]) -> t.Set[str]:
-    """The keys in primus.cfg of the HSM that was tested.
+def _hsm_keys(hsm: HsmResult, slots: t.Sequence[Slot]) -> t.Set[str]:
+    """Return the possible keys in primus.cfg of an HSM in the output.
 
-    It is not documented that ppin names HSMs as primus.cfg does: address and port tell more than the key that is shown.
+    The vendor does not document that ppin shows the same keys, so address and port take precedence over the key.
     """
     address = (hsm.host.lower(), str(hsm.port))
-    there = {slot.hsm for slot in slots if hsm.port and (slot.host.lower(), slot.port) == address}
-    return there & {hsm.hsm} or there or {hsm.hsm}
+    same_address = {slot.hsm for slot in slots if hsm.port and (slot.host.lower(), slot.port) == address}
+    return same_address & {hsm.hsm} or same_address or {hsm.hsm}
 
 
-def _place(entry: t.Mapping[str, t.Any]) -> str:
+def _describe_slot(entry: t.Mapping[str, t.Any]) -> str:
     return "'%s' in slot %s of %s" % (entry["user_name"], entry["slot_id"], entry["hsm"] or "one HSM")
 
 
-def _facts(tested: ConnectivityTest) -> t.Dict[str, t.Any]:
+def _result_of(tested: ConnectivityTest) -> t.Dict[str, t.Any]:
     hsms = [
         {
             "hsm": hsm.hsm,
@@ -411,34 +411,34 @@ def _facts(tested: ConnectivityTest) -> t.Dict[str, t.Any]:
         }
         for hsm in tested.hsms
     ]
-    failures = [thing for thing in list(tested.hsms) + list(tested.slots) if thing.error]
+    failures = [item for item in list(tested.hsms) + list(tested.slots) if item.error]
     by_name: t.Dict[str, t.List[SlotResult]] = {}
     for slot in tested.slots:
         by_name.setdefault(slot.user_name, []).append(slot)
     return {
         "ok": not failures and tested.timeout_error is None,
         "hsms": hsms,
-        "partitions": [_partition(name, slots) for name, slots in by_name.items()],
+        "partitions": [_partition_result(name, slots) for name, slots in by_name.items()],
         "counts": {"hsms": len(tested.hsms), "slots": len(tested.slots), "failures": len(failures)},
     }
 
 
-def _partition(name: str, slots: t.Sequence[SlotResult]) -> t.Dict[str, t.Any]:
+def _partition_result(name: str, slots: t.Sequence[SlotResult]) -> t.Dict[str, t.Any]:
     rejections = [slot.error for slot in slots if slot.error and slot.error.is_rejection]
     accepted = [slot for slot in slots if slot.ok]
     return {
         "user_name": name,
-        # Accepted by one HSM and rejected by another says that they differ, not that the secret is bad or good.
+        # If one HSM accepts the secret and another rejects it, it is not known whether the secret is valid.
         "verified": None if bool(rejections) == bool(accepted) else bool(accepted),
         "logins": len([slot for slot in slots if slot.counts_as_login]),
         "error": rejections[0].result() if rejections else None,
     }
 
 
-def _as_counted(tested: ConnectivityTest, counts: t.Mapping[str, int]) -> bool:
-    """Whether nothing that ppin printed was overlooked, going by what it counted itself.
+def _matches_counts(tested: ConnectivityTest, counts: t.Mapping[str, int]) -> bool:
+    """Whether the parsed results match the counts that ppin printed, so that no line was overlooked.
 
-    It is not documented whether a partition counts once, or for each HSM and slot, and whether where it was not tried.
+    The vendor does not document whether ppin counts a partition once, per HSM or per slot, or also if not tested.
     """
     least = len({slot.user_name for slot in tested.slots})
     most = counts["slots"] if all(hsm.connected for hsm in tested.hsms) else tested.partitions
@@ -459,7 +459,7 @@ def main() -> None:
             ),
             supports_check_mode=True,
         ),
-        connectivity,
+        test_connectivity,
         {"ok": False, "hsms": [], "partitions": [], "unseen": [], "counts": {"hsms": 0, "slots": 0, "failures": 0}},
     )
 

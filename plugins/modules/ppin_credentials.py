@@ -181,7 +181,7 @@ PARTITION: t.Dict[str, t.Dict[str, t.Any]] = dict(
 
 
 def credentials_of(params: t.Mapping[str, t.Any]) -> t.List[Credential]:
-    """What the options list, in the order in which they need each other."""
+    """Return the credentials of the options, in the order of their dependencies."""
 
     def options(entry: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         return dict(params, **dict(entry, state=entry["state"] or params["state"]))
@@ -199,7 +199,7 @@ def main() -> None:
             CREDENTIAL_ARGUMENTS,
             service_users={"type": "list", "elements": "dict", "options": SERVICE_USER, "default": []},
             partitions={"type": "list", "elements": "dict", "options": PARTITION, "default": []},
-            rotate={"type": "bool", "default": False},  # these three are for the action plugin
+            rotate={"type": "bool", "default": False},  # this and the next two are for the action plugin
             plan={"type": "dict"},
             prefix={"type": "str", "default": ""},
             setup_password_format_check=SETUP_ARGUMENTS["setup_password_format_check"],

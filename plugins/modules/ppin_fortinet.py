@@ -161,10 +161,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
 PASSWORDS = ("setup_password", "pkcs11_password")
 
 FORTIGATE_LIMIT = 3000
-"""Bytes of a secrets string, of which the vendor says that a FortiGate takes 3 kB at most."""
+"""Bytes of a secrets string. According to the vendor, a FortiGate takes at most 3 kB."""
 
 
-def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
+def provide_secrets_string(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     params = module.params
     for option in PASSWORDS + ("proxy_password",):
         check_password(option, params[option])
@@ -175,24 +175,26 @@ def fortinet(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     if params["dest"]:
         check_dest(module)
         result["dest"] = params["dest"]
-    present = None if params["force"] else read_present(params["dest"] and os_text(params["dest"]), params["user_name"])
+    present = (
+        None if params["force"] else read_existing(params["dest"] and os_text(params["dest"]), params["user_name"])
+    )
     if present is not None:
         paths = find_paths(params, module.get_bin_path)
         recover_with_lock(module, paths.secrets, paths.config, params["timeout"])
         result["changed"] = set_attributes(module)
-        tell(module, result, present)
+        set_result(module, result, present)
         return
-    ppin = find_ppin(module)
+    ppin = prepare_ppin(module)
     if module.check_mode:
         result["changed"] = True
         return
-    made = fetch(module, ppin, result)
-    result["changed"] = not params["dest"] or write_dest(module, (made.text + "\n").encode("ascii"))
-    tell(module, result, made)
+    secrets_string = fetch_string(module, ppin, result)
+    result["changed"] = not params["dest"] or write_dest(module, (secrets_string.text + "\n").encode("ascii"))
+    set_result(module, result, secrets_string)
 
 
-def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsString]:
-    """The string that the file has, or None when there is no file. :raises PpinError: when it has anything else."""
+def read_existing(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsString]:
+    """Return the string in the file, or None when there is no file. :raises PpinError: when it has another content."""
     if not dest or not os.path.exists(dest):
         return None
     found = find_secrets_string(read_file(real_path(dest)).decode("utf-8", "replace"))
@@ -205,8 +207,8 @@ def read_present(dest: t.Optional[str], user_name: str) -> t.Optional[SecretsStr
     return found
 
 
-def find_ppin(module: AnsibleModule) -> DialoguePpin:
-    """A ppin that can fetch the string, as far as that is known without a login. :raises PpinError:"""
+def prepare_ppin(module: AnsibleModule) -> DialoguePpin:
+    """Check all that can be checked without a login, and return the ppin. :raises PpinError:"""
     user_name = module.params["user_name"]
     missing = [option for option in PASSWORDS if module.params[option] is None]
     if missing:
@@ -224,18 +226,18 @@ def find_ppin(module: AnsibleModule) -> DialoguePpin:
     return ppin
 
 
-def fetch(module: AnsibleModule, ppin: DialoguePpin, result: t.Dict[str, t.Any]) -> SecretsString:
-    """Have ppin make the string, on a copy of the secrets file. :raises PpinError:"""
+def fetch_string(module: AnsibleModule, ppin: DialoguePpin, result: t.Dict[str, t.Any]) -> SecretsString:
+    """Have ppin fetch the string, on a copy of the secrets file. :raises PpinError:"""
     params = module.params
     with locked(ppin.paths.secrets, ppin.timeout):
         recover(module, ppin.paths.secrets, ppin.paths.config)
         content = read_file(ppin.paths.secrets)
     for number in (signal.SIGHUP, signal.SIGTERM):
-        signal.signal(number, ppin.on_signal)  # from here on, the copy is removed first
+        signal.signal(number, ppin.on_signal)  # removes the copy before the module ends
     try:
-        with RunDirectory(ppin.paths.secrets) as place:
-            ppin.secrets_path = place.write(".secrets.cfg", content)
-            made = ppin.fortinet(
+        with RunDirectory(ppin.paths.secrets) as run_directory:
+            ppin.secrets_path = run_directory.write(".secrets.cfg", content)
+            secrets_string = ppin.fortinet(
                 params["user_name"],
                 params["setup_password"],
                 params["pkcs11_password"],
@@ -244,24 +246,24 @@ def fetch(module: AnsibleModule, ppin: DialoguePpin, result: t.Dict[str, t.Any])
             )
     finally:
         result["logins"] = ppin.logins
-    if params["user_name"] not in made.users:
+    if params["user_name"] not in secrets_string.users:
         raise PpinError(
             "ppin --fortinet made a string without a secret of '%s'" % params["user_name"],
             cls="dialogue",
             hint="Report it with the version of your provider, never with the string.",
         )
-    return made
+    return secrets_string
 
 
-def tell(module: AnsibleModule, result: t.Dict[str, t.Any], made: SecretsString) -> None:
-    result.update(users=made.users, length=len(made.text))
+def set_result(module: AnsibleModule, result: t.Dict[str, t.Any], secrets_string: SecretsString) -> None:
+    result.update(users=secrets_string.users, length=len(secrets_string.text))
     if result["length"] > FORTIGATE_LIMIT:
         module.warn(
             "The secrets string of '%s' has %d bytes, and a FortiGate takes 3 kB at most: it is to be expected that it "
             "refuses the string." % (module.params["user_name"], result["length"])
         )
     if module.params["return_content"]:
-        result["content"] = made.text
+        result["content"] = secrets_string.text
 
 
 def main() -> None:
@@ -283,12 +285,12 @@ def main() -> None:
     )
     result: t.Dict[str, t.Any] = {"changed": False, "user_name": module.params["user_name"], "logins": 0}
     try:
-        fortinet(module, result)
+        provide_secrets_string(module, result)
     except PpinError as exc:
         module.fail_json(**with_control(dict(result, **exc.failure())))
     except OSError as exc:
         module.fail_json(**with_control(dict(result, **error_from_os_error(exc).failure())))
-    except Exception as exc:  # so that the result tells in any case what was tried
+    except Exception as exc:  # the result must report the logins in any case
         module.fail_json(**with_control(dict(result, **error_from_crash(exc).failure())))
     module.exit_json(**with_control(result))
 

@@ -382,7 +382,7 @@ def file_facts(module: AnsibleModule, path: str) -> t.Dict[str, t.Any]:
 
 def group_facts(name: str) -> t.Dict[str, t.Any]:
     group = None
-    with contextlib.suppress(KeyError, ValueError):  # ValueError: what can be no name
+    with contextlib.suppress(KeyError, ValueError):  # ValueError: not a valid name
         group = grp.getgrnam(name)
     if group is None:
         with contextlib.suppress(KeyError, ValueError, OverflowError):
@@ -404,7 +404,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     paths = find_paths(module.params, module.get_bin_path)
     ppin = Ppin(paths, module.params["timeout"])
     ledger = Ledger(paths.secrets)
-    left = leftovers(paths.secrets, paths.config)
+    leftover_paths = leftovers(paths.secrets, paths.config)
     facts: t.Dict[str, t.Any] = {
         "installed": paths.executable is not None,
         "executable": paths.executable and display_text(paths.executable),
@@ -418,8 +418,8 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         "group": group_facts(module.params["group"]),
         "ledger": dict(file_facts(module, ledger.path), problem=ledger.problem),
         "directory": file_facts(module, os.path.dirname(paths.secrets) or "."),
-        "leftovers": [display_text(path) for path in left],
-        "interrupted": bool(left),
+        "leftovers": [display_text(path) for path in leftover_paths],
+        "interrupted": bool(leftover_paths),
         "orphans": orphans(paths),
         "pexpect": pexpect_facts(),
         "check_mode": module.check_mode,
@@ -431,7 +431,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
             facts["version"] = ppin.version()
         ppin.check_files()
         listing = ppin.listing()
-        if ledger.secrets_changed:  # by this ppin, as it seems: most do not write here, so that others need no lock
+        if ledger.secrets_changed:  # probably by this ppin. Most do not write the file, so the lock is taken only here
             with locked(paths.secrets, ppin.timeout):
                 rebind_ledger(module, ledger)
     except PpinError as exc:
@@ -446,13 +446,13 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
         facts["config"]["problem"] = ppin.config_problem and ppin.config_problem._asdict()
     facts["partitions"] = []
     for name, entries in listing.partitions.items():
-        own = [slot for slot in slots if slot.user_name == name]
-        proxy_users = _unique(slot.proxy_user for slot in own if slot.proxy_user)
+        partition_slots = [slot for slot in slots if slot.user_name == name]
+        proxy_users = _unique(slot.proxy_user for slot in partition_slots if slot.proxy_user)
         facts["partitions"].append(
             dict(
                 credential_facts(entries),
                 user_name=name,
-                hsms=_unique(slot.hsm for slot in own),
+                hsms=_unique(slot.hsm for slot in partition_slots),
                 proxy_users=proxy_users,
                 since=ledger.since("partitions", name),
                 origin=ledger.origin(name),

@@ -170,14 +170,14 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.log import LEV
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.login import LoginPpin
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import PARTITION_ARGUMENTS
 
-CLIENT_LOG = (
+CLIENT_LOG_HINT = (
     "A client gets the log only when the HSM's security configuration has client_log=true, which is set by the HSM's "
     "security officer, or for CloudHSM by the vendor's support."
 )
 
 
-def since_time(text: str) -> str:
-    """A time or day as the log has it. YAML may have made a time of it, and then a text of that. :raises PpinError:"""
+def parse_since(text: str) -> str:
+    """Convert a day or time to the form of the log. YAML may have changed its form. :raises PpinError:"""
     normal = text.replace(" ", "T").replace("+00:00", "Z").rstrip("Z")
     for form in ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"):
         try:
@@ -189,29 +189,31 @@ def since_time(text: str) -> str:
     )
 
 
-def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
+def fetch_log_entries(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[str, t.Any]) -> None:
     params = module.params
-    since = since_time(params["since"]) if params["since"] else ""
+    since = parse_since(params["since"]) if params["since"] else ""
     if params["dest"]:
         check_dest(module)
     check_not_rejected(module, ledger, [params["user_name"]])
     try:
-        with RunDirectory(ppin.paths.secrets) as place:
-            out = place.path_of("log")
+        with RunDirectory(ppin.paths.secrets) as run_directory:
+            out = run_directory.path_of("log")
             ppin.fetch_log(params["user_name"], params["hsm"], since[:10] or None, params["reverse"], out)
-            content = place.directory.read("log")
+            content = run_directory.directory.read("log")
     except PpinError as exc:
         verified = False if exc.is_rejection else None
-        tell(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
+        record_login(module, ledger, result, {"verified": verified, "logins": ppin.logins, "error": exc.result()})
         if exc.cls == "refused":
-            exc.hint += " " + CLIENT_LOG
+            exc.hint += " " + CLIENT_LOG_HINT
         raise
     result["size"] = len(content)
     entries, other_lines = parse_log(content.decode("utf-8", "replace"))
-    # A file may be there before the HSM has answered.
-    tell(module, ledger, result, {"verified": True if entries else None, "logins": 1, "error": None})
+    # ppin may create the file before the HSM has answered.
+    record_login(module, ledger, result, {"verified": True if entries else None, "logins": 1, "error": None})
     if not entries:
-        module.warn("The log of '%s' from %s has no entries. %s" % (params["user_name"], params["hsm"], CLIENT_LOG))
+        module.warn(
+            "The log of '%s' from %s has no entries. %s" % (params["user_name"], params["hsm"], CLIENT_LOG_HINT)
+        )
     if params["dest"]:
         result.update(dest=params["dest"], changed=write_dest(module, content))
         return
@@ -223,7 +225,9 @@ def log(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, result: t.Dict[s
     ]
 
 
-def tell(module: AnsibleModule, ledger: Ledger, result: t.Dict[str, t.Any], verdict: t.Dict[str, t.Any]) -> None:
+def record_login(
+    module: AnsibleModule, ledger: Ledger, result: t.Dict[str, t.Any], verdict: t.Dict[str, t.Any]
+) -> None:
     name = module.params["user_name"]
     result["partitions"] = [dict(verdict, user_name=name)]
     record_logins(module, ledger, {name: verdict["verified"]})
@@ -245,7 +249,7 @@ def main() -> None:
             mutually_exclusive=[("dest", "level")],
             supports_check_mode=True,
         ),
-        log,
+        fetch_log_entries,
         {"partitions": []},
     )
 

@@ -122,8 +122,8 @@ from ansible_collections.hsmops.primus.plugins.module_utils._client.package_choi
 from ansible_collections.hsmops.primus.plugins.module_utils._client.package_files import choose_package, copy_package
 
 
-def put_in_place(module: AnsibleModule, choice: Choice, path: str) -> bool:
-    """Returns whether that changes anything. :raises PackageError:"""
+def copy_to_dest(module: AnsibleModule, choice: Choice, path: str) -> bool:
+    """Copy the package to the host's directory. Return whether that changes anything. :raises PackageError:"""
     new = os.path.join(module.tmpdir, "package")
     copy_package(module.params["src"], choice.package.name, new)
     changed = not os.path.exists(path) or module.sha256(path) != module.sha256(new)
@@ -142,7 +142,7 @@ def main() -> None:
         system = system_from_facts(module.params["facts"] or {})
         choice = choose_package(module.params["src"], system, module.params["version"])
         path = os.path.join(module.params["dest"], choice.package.file_name)
-        changed = put_in_place(module, choice, path)
+        changed = copy_to_dest(module, choice, path)
     except PackageError as exc:
         module.fail_json(msg="%s. Nothing was changed." % exc)
     module.exit_json(changed=changed, **package_result(choice, system, path))

@@ -29,7 +29,7 @@ ALL, NO_P2, NO_PROXY = "all", "without P2", "only P2"
 _SETUP = {"user_name": "P2", "setup_password": SETUP["P2"], "pkcs11_password": PINS["P2"]}
 _PROXY = {"service_user": "svc1", "password": PROXY_PASSWORD}
 
-# Where it starts, the module, the options of the run that dies, and those in which the next ordinary run differs.
+# Where it starts, the module, the options of the run that is killed, and those in which the next ordinary run differs.
 SCENARIOS = {
     "secret added": (NO_P2, "ppin_secret", _SETUP, {}),
     "secret updated": (ALL, "ppin_secret", {**_SETUP, "setup_password": NEW, "state": "updated"}, {}),
@@ -45,13 +45,13 @@ SCENARIOS = {
 COPY = "copy:"
 """What the names of working copies begin with, which are not in the client's directory."""
 
-PERSISTENT_ROOT = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
-"""What may be in the folder after the next ordinary run."""
+EXPECTED_FILES = {"primus.cfg", "emulator.json", ".secrets.cfg", ".secrets.cfg.ledger"}
+"""What may be in the directory after the next ordinary run."""
 
 PRIVATE = "/hsmops.primus-"
 """A part of the path of the private directories, where ppin's copy is."""
 
-# What touches a file or starts or ends a process. Those that only look (stat, read) change nothing between two points.
+# System calls that change files or processes. Others (stat, read) need no kill: they change nothing.
 SYSCALLS = (
     "openat,creat,write,pwrite64,ftruncate,rename,renameat,renameat2,link,linkat,unlink,unlinkat,symlink,symlinkat,mkdir,"
     "mkdirat,fsync,fremovexattr,"
@@ -88,16 +88,16 @@ class Trial:
     # The client's files
 
     def files(self):
-        """Name to (content, mode, owner) of what may differ between two runs. Names and modes include the folder's.
+        """Name to (content, mode, owner) of what may differ between two runs. Names and modes include the directory's.
 
-        The name of a folder ends with a slash, and its content is empty. The mode is what others than the owner can do.
+        The name of a directory ends with a slash, its content is empty. The mode is what others than the owner can do.
         """
         found = {}
 
         def look(folder, prefix, mask):
             for path in folder.iterdir():
                 if prefix or path.name not in ("primus.cfg", "emulator.json"):
-                    with contextlib.suppress(FileNotFoundError):  # somebody who is not dead yet removed it
+                    with contextlib.suppress(FileNotFoundError):  # a process that still runs removed it
                         status = path.lstat()
                         mode = status.st_mode & mask
                         if path.is_dir():
@@ -171,7 +171,7 @@ class Trial:
         _start, module, options, _next = SCENARIOS[scenario]
         return self.start(module, options, prefix)
 
-    # What is left
+    # Checks
 
     def logs_in(self, content):
         """What a client with this secrets file can do: the partitions that log in at every HSM, by real logins.
@@ -197,7 +197,7 @@ class Trial:
         return self._configured[content]
 
     def judge(self, scenario, left):
-        """Let the next ordinary run come, and name all that is worse than it was. left: what the dead run left."""
+        """Let the next ordinary run come, and name all that is worse than before. left: by the interrupted run."""
         start, module, options, differs = SCENARIOS[scenario]
         before = self.logs_in(self.starts[start][".secrets.cfg"][0])
         options = {**options, **differs}
@@ -239,8 +239,8 @@ class Trial:
             logins = {name for name in wanted if name in SETUP and (name != "P1" or "svc1" in wanted)}
             if then[0] != logins:
                 faults.append(f"after the next run: {sorted(then[0])} log in instead of {sorted(logins)}")
-        if set(after) - PERSISTENT_ROOT:
-            faults.append(f"after the next run: {sorted(set(after) - PERSISTENT_ROOT)} is left")
+        if set(after) - EXPECTED_FILES:
+            faults.append(f"after the next run: {sorted(set(after) - EXPECTED_FILES)} is left")
         if ".secrets.cfg" in after and after[".secrets.cfg"][1:] != self.starts[start][".secrets.cfg"][1:]:
             faults.append("after the next run: mode or owner of .secrets.cfg differ")
         return faults
@@ -252,7 +252,7 @@ class Trial:
 def syscalls(trial, scenario, log):
     """The points of a scenario: (name of a system call, which of that name), in order, of those that count.
 
-    These are the calls from the lock on that touch the client's folder or a terminal, or start or end a process.
+    These are the calls from the lock on that touch the client's directory or a terminal, or start or end a process.
     """
     trial.begin(scenario)
     process = trial.start_scenario(scenario, ["strace", "-y", "-o", str(log), "-e", f"trace={SYSCALLS}"])
@@ -438,7 +438,7 @@ def the_session(playbook, below):
 
 
 class Disk:
-    """Files of one folder as a power cut may leave them: what was synced, and what else may have got to the disk."""
+    """Files of one directory as a power cut may leave them: what was synced, and what else may have got to the disk."""
 
     def __init__(self, files):
         self.inodes = {number: {"now": content, "synced": content, "cut": False} for number, content in
@@ -503,7 +503,7 @@ _TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 
 
 def record(trial, scenario, log):
-    """What a run does to the files of the client's folder, in order, the module and ppin alike: events of Disk."""
+    """What a run does to the files of the client's directory, in order, the module and ppin alike: events of Disk."""
     trial.begin(scenario)
     calls = "openat,write,pwrite64,ftruncate,truncate,lseek,rename,renameat,renameat2,unlink,unlinkat,link,linkat,"
     calls += "mkdir,mkdirat,rmdir,sendfile,copy_file_range,fsync,fdatasync,close"
@@ -537,7 +537,7 @@ def events(log, folder):
         key = pid, args.split("<", 1)[0].split(",", 1)[0]
 
         def inside(path, folder=folder):
-            """The path in the client's folder, or None; that folder itself is the empty string."""
+            """The path in the client's directory, or None; that directory itself is the empty string."""
             path = path.decode(errors="replace") if isinstance(path, bytes) else path
             return "" if path == folder else path[len(folder) + 1 :] if path.startswith(folder + "/") else None
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An emulated HSM for tests, what it knows, and what a test may do to a client of it."""
+"""The emulated HSM of the tests: its configuration, its control, and helpers for its clients."""
 
 import contextlib
 import json
@@ -22,7 +22,7 @@ PINS = {"P1": "pin-of-partition-1", "P2": "pin-of-partition-2"}
 PROXY_PASSWORD = "password-of-svc1"
 WRONG_SETUP = "ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ-ZZZZZ"
 LIMITS = {"login_attempt_threshold": 5, "login_lockout_time": 1800, "attempt_reset_time": 1800}
-"""Few trials, which last: so a test that spends more than it says notices. The emulator's own are 100, 300 and 300."""
+"""Few attempts, which count for long, so that a test notices too many. The defaults are 100, 300 and 300."""
 CONFIG = {
     "partitions": {name: {"setup_password": SETUP[name], "pkcs11_password": PINS[name]} for name in SETUP},
     "service_users": {"svc1": PROXY_PASSWORD},
@@ -34,7 +34,7 @@ REJECTED = "0x80005017"
 
 
 class Hsm:
-    """A cluster of two nodes with a proxy before each, for a with statement. config: what it knows, if not CONFIG."""
+    """A cluster of two nodes with a proxy in front of each, for a with statement. config: in place of CONFIG."""
 
     def __init__(self, folder: Path, config=None):
         self.state = folder / "state"
@@ -69,12 +69,12 @@ class Hsm:
         return json.loads((self.state / "endpoint.json").read_text())
 
     def logins(self, *kinds):
-        """The credentials that were judged so far, as dicts; not the proxy passwords that ppin itself kept."""
+        """The credentials that were evaluated so far, as dicts; not the proxy passwords that ppin itself kept."""
         logins = [login for login in self("report") if login["source"] != "file" or login["kind"] == "permanent"]
         return [login for login in logins if not kinds or login["kind"] in kinds]
 
     def trials(self, partition):
-        """Wrong trials that count towards the lock-out of a partition."""
+        """Wrong attempts that count towards the lock-out of a partition."""
         return self("report-summary")["partitions"][partition]["trials"]
 
     def new_setup_password(self, partition):
@@ -83,7 +83,7 @@ class Hsm:
 
 
 def wrap_ppin(ppin: Path, script: str):
-    """Put a shell script in the place of a client's ppin; it finds the real one as "$0.real"."""
+    """Replace a client's ppin by a shell script, which can run the real one as "$0.real"."""
     ppin.rename(ppin.with_name("ppin.real"))
     ppin.write_text(f"#!/bin/sh\n{script}\n")
     ppin.chmod(0o755)
@@ -95,14 +95,14 @@ def both(secrets: Path):
 
 
 def working_copies(secrets: Path):
-    """The copies of a secrets file that ppin works on, or that runs which died have left."""
+    """The copies of a secrets file that ppin works on, or that interrupted runs have left."""
     own = [Path(place, _leftovers.PRIVATE_NAME % os.geteuid()) for place in _leftovers.private_roots(os.geteuid())]
     key = _leftovers.path_key(os.path.realpath(secrets))
     return [copy for private in own for copy in private.glob(f"{key}-*/.secrets.cfg")]
 
 
 def wait_for(condition, process=None):
-    """Wait until something is so, as long as the process runs that is to make it so, or two minutes; what it is."""
+    """Wait until a condition holds, at most two minutes, and while the process runs. Return its value."""
     deadline = time.monotonic() + 120
     while not (result := condition()):
         assert process is None or process.poll() is None, process.communicate()
@@ -112,7 +112,7 @@ def wait_for(condition, process=None):
 
 
 def fill(folder: Path):
-    """Write a file, filler, into a folder until its file system has not one free block."""
+    """Write a file, filler, into a directory until its file system has not one free block."""
     with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as filler:
         while True:
             filler.write(bytes(4096))

@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A fleet as ppin_info and ppin_connectivity_info tell of it, with something of everything that the report knows.
+"""Results of ppin_info and ppin_connectivity_info for an example fleet, with every kind of finding of the report.
 
 As a program, makes the picture of the documentation, in Debian's chromium: example_fleet.py FILE.png
 """
@@ -47,7 +47,7 @@ def service_user(name="svc_example", configured=True, since=LONG_AGO):
 
 
 def look(**differs):
-    """What ppin_info tells of a client that is as it should be, but for what differs."""
+    """Return a result of ppin_info for a client without findings. differs: values that replace its own."""
     result = {
         "changed": False,
         "installed": True,
@@ -88,7 +88,7 @@ FLEET = {
     ),
     "batch4.example.com": look(partitions=[partition("ARCHIVE", since=days_ago(411))]),
 }
-"""With max_age_days=365, batch4 is one to look at."""
+"""With max_age_days=365, batch4 has a finding."""
 
 
 def main(picture):

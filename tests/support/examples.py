@@ -45,7 +45,7 @@ def example_hsm(folder: Path) -> Hsm:
 
 
 class Reader:
-    """A copy of the examples, and a folder for each host of an example, where its provider is installed."""
+    """A copy of the examples, and a directory for each host of an example, where its provider is installed."""
 
     def __init__(self, folder: Path, hsm: Hsm):
         self.folder, self.hsm = folder, hsm

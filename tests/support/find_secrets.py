@@ -17,7 +17,7 @@ from pathlib import Path
 def forms(secret):
     """What a secret may look like, as bytes."""
     raw = secret.encode()
-    # In base64 it looks different at each of three places in what was encoded with it.
+    # Its base64 form depends on its offset in the encoded data, modulo 3.
     encoded = [base64.b64encode(b"\0" * i + raw)[(0, 2, 3)[i] : -4] for i in range(3)]
     urls = [urllib.parse.quote(raw, ""), urllib.parse.quote(raw), urllib.parse.quote_plus(raw)]
     texts = [secret[::-1], shlex.quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1], *urls]

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Somebody else on this host, as whom root has something tried."""
+"""Other users of this host. Root runs parts of a test as one of them."""
 
 import contextlib
 import os
@@ -35,7 +35,7 @@ def as_user(do, uid=EVE, group=GROUP):
 
 @contextlib.contextmanager
 def somebody(do, uid=EVE, group=GROUP):
-    """Somebody who did something and stays, as long as this lasts."""
+    """A process of another user that has called `do` and keeps running for the body of a with statement."""
     done, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -58,6 +58,6 @@ def somebody(do, uid=EVE, group=GROUP):
 
 
 def swap(path, target):
-    """Put a link in the place of what is there."""
+    """Replace a file by a symbolic link."""
     path.rename(path.with_name("aside"))
     path.symlink_to(target)

@@ -13,7 +13,7 @@ PIN, WRONG_PIN = "pin-of-the-token", "wrong-pin-of-the-token"
 
 
 def make_token(folder: Path, monkeypatch):
-    """Have SoftHSM2 keep its tokens in a folder, and make one there: P1, with PIN."""
+    """Have SoftHSM2 keep its tokens in a directory, and make one there: P1, with PIN."""
     if not LIBRARY.exists() or not shutil.which("softhsm2-util"):
         pytest.skip("softhsm2 is not installed")
     (folder / "tokens").mkdir()

@@ -65,9 +65,9 @@ def paths_for_removal(paths: Paths, name: str, timeout: int, warn: t.Callable[[s
     if name not in (found or []) or invalid_name_reason(name):
         yield paths
         return
-    with RunDirectory(paths.secrets) as place:
+    with RunDirectory(paths.secrets) as run_directory:
         content = _CONFIG % re.sub(r'[\\"]', r"\\\g<0>", name)
-        yield paths._replace(config=place.write("primus.cfg", content.encode("utf-8")))
+        yield paths._replace(config=run_directory.write("primus.cfg", content.encode("utf-8")))
 
 
 def _listed(paths: Paths, timeout: int) -> t.Collection[str]:

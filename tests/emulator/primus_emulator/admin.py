@@ -53,7 +53,7 @@ COMMANDS = {
 
 
 class AdminError(Exception):
-    """The emulator refused a command, or is not there."""
+    """The emulator has refused a command, or does not run."""
 
 
 @contextlib.contextmanager
@@ -67,7 +67,7 @@ def socket_path(path: str):
 
 
 class Admin:
-    """Talks to the emulator whose state folder is given. One connection a call, so it may be kept and shared."""
+    """Talks to the emulator with this state directory. One connection a call, so it may be kept and shared."""
 
     def __init__(self, state: str, timeout: float = 30.0):
         self._path = os.path.join(os.path.abspath(state), "admin.sock")

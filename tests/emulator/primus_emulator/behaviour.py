@@ -13,7 +13,7 @@ FOREVER = "forever"
 
 # Name: (default, allowed values or the type, meaning).
 SWITCHES = {
-    # where things are
+    # paths
     "ca": ("", str, "CA file of the HSM's certificate; empty: not verified"),
     "system_etc": ("/etc/primus", str, "folder of the primary primus.cfg and .secrets.cfg"),
     "version": ("", str, "of the provider, decides what ppin knows; empty: share/VERSION of PRIMUS_HOME, else 2.2.4"),

@@ -29,12 +29,12 @@ sys.exit(main(sys.argv[1:], home))
 
 
 def launcher(python: str, folder: str | None = None) -> str:
-    """Return the text of bin/ppin. It finds this package in PRIMUS_HOME/share, then in folder."""
+    """Return the text of bin/ppin. It finds this package in PRIMUS_HOME/share, then in `folder`."""
     return _LAUNCHER.format(python=python, folder=", %r" % folder if folder else "")
 
 
 def install(prefix: str, state: str, partitions: list[str], behaviour: dict | None = None):
-    """Install a client of the emulator whose state folder is given.
+    """Install a client of the emulator with this state directory.
 
     partitions: `NAME[:slot_id[:proxy_user]]`, the slot id is the place in the list by default.
     behaviour: switches. Raises ValueError, and OSError when no emulator runs there.

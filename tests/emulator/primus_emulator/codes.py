@@ -72,7 +72,7 @@ MEANING = {
     PARTITION_DISABLED: "access to the partition disabled by HSM configuration",
 }
 
-# The standard's name of a return value, where a code has to be told as one. Which one goes with which code is chosen.
+# PKCS#11 names of return values, for output that has no codes. The mapping is the emulator's own.
 _PKCS11_NAMES = {
     TOKEN_NOT_PRESENT: "CKR_TOKEN_NOT_PRESENT",
     CONNECT_FAILED: "CKR_TOKEN_NOT_PRESENT",
@@ -94,7 +94,7 @@ def pkcs11_name(code: int) -> str:
 
 
 class PpinError(Exception):
-    """A failure that ends ppin. code: a documented one, or None when there is none for it."""
+    """A failure that ends ppin. code: a documented one, or None."""
 
     def __init__(self, code, text=""):
         self.code = code

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ppin prints, and how it asks for passwords."""
+"""Output and password prompts of ppin."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ STARS = "*" * 20
 
 
 class Password:
-    """A password and how it came: terminal, stdin, argv or file."""
+    """A password and how ppin got it: terminal, stdin, argv or file."""
 
     def __init__(self, value, source):
         self.value = value
@@ -106,7 +106,7 @@ class Dialogue:
         return Password(value, "terminal" if self._terminal.isatty() else "stdin")
 
     def ask_extra(self):
-        """Ask the question that nobody knows; any answer will do."""
+        """Ask a question that is not documented; any answer is accepted."""
         self._write(self._output.prompt(self._switches.extra_question + " "))
         self._read()
 

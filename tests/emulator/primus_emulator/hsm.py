@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The state of a Primus HSM cluster: partitions, service users, trial counters, clock, log and report.
+"""The state of a Primus HSM cluster: partitions, service users, attempt counters, clock, log and report.
 
 Pure: no network, no files; the time comes from a function given to it, so every rule can be tested as a table.
 """
@@ -23,7 +23,7 @@ NODE_NAMES = ("NUFENEN", "GRIMSEL")
 
 DEFAULT_LIMITS = {
     # The vendor's names, and the values of its published reference configuration:
-    "login_attempt_threshold": 100,  # wrong trials within attempt_reset_time that lock
+    "login_attempt_threshold": 100,  # wrong attempts within attempt_reset_time that lock
     "attempt_reset_time": 300,  # seconds
     "login_lockout_time": 300,  # seconds
     "lifespan_setup_pwd": 72,  # hours, fractions allowed; 0: serves one client
@@ -32,8 +32,8 @@ DEFAULT_LIMITS = {
     # The vendor's documentation does not say these:
     "client_log_off": "refused",  # what a client gets without client_log
     "client_log_code": "0x80000069",
-    "success_resets": False,  # does a successful login forget the wrong trials?
-    "expiry_counts": False,  # is an expired setup password a wrong trial?
+    "success_resets": False,  # does a successful login reset the wrong attempts?
+    "expiry_counts": False,  # is an expired setup password a wrong attempt?
     "locked_code": "0x80005017",
     "disabled_code": "0x80005019",
     "expired_code": "0x80005018",
@@ -64,7 +64,7 @@ def change_limits(limits: dict, changes: dict) -> dict:
 
 
 class TrialCounter:
-    """Counts wrong trials within attempt_reset_time, locks at too many for a time. Times are epoch seconds."""
+    """Counts wrong attempts within attempt_reset_time, and locks after too many. Times are epoch seconds."""
 
     def __init__(self, limits: dict):
         self._limits = limits
@@ -83,7 +83,7 @@ class TrialCounter:
         return self._locked_until is not None
 
     def trials(self, now: float) -> int:
-        """Return the wrong trials that count at this time."""
+        """Return the wrong attempts that count at this time."""
         if not self.locked(now):
             self._wrong = [when for when in self._wrong if now - when < self._limits["attempt_reset_time"]]
         return len(self._wrong)
@@ -192,7 +192,7 @@ class Hsm:
     # What clients do. who: node (0 or 1), client (its client_id), peer (its address), source (of the password).
 
     def login(self, partition: str, kind: str, password: str, **who) -> int:
-        """Judge an API login. kind: setup or permanent. Returns a code, 0 for success."""
+        """Evaluate an API login. kind: setup or permanent. Returns a code, 0 for success."""
         code = self._judge_login(partition, kind, password)
         self._record(kind, code, partition=partition, **who)
         words = "setup password" if kind == "setup" else "permanent secret"
@@ -239,7 +239,7 @@ class Hsm:
         return codes.OK
 
     def login_pkcs11(self, name: str, password: str, **who) -> int:
-        """Judge a PKCS#11 password, for a session whose API login succeeded. Returns a code, 0 for success."""
+        """Evaluate a PKCS#11 password, for a session whose API login succeeded. Returns a code, 0 for success."""
         now = self.now
         partition = self.partition(name)
         code = codes.WRONG_PKCS11_PASSWORD
@@ -253,7 +253,7 @@ class Hsm:
         return code
 
     def login_proxy(self, user: str, password: str, **who) -> int:
-        """Judge a service proxy password. Returns a code, 0 for success."""
+        """Evaluate a service proxy password. Returns a code, 0 for success."""
         right = user in self._service_users and self._service_users[user] == password
         code = codes.OK if right else codes.LOGIN_REJECTED
         self._record("proxy", code, service_user=user, **who)

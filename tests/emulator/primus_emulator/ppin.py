@@ -17,7 +17,7 @@ from .secrets_file import SecretsFile, cipher, decipher
 from .verdicts import ConnectionTest
 
 DEFAULT_VERSION = "2.2.4"
-# No verdict was given: another node may be tried.
+# Nothing was evaluated: ppin tries the next node.
 UNREACHABLE = (codes.CONNECT_FAILED, codes.CONNECT_TIMEOUT)
 
 
@@ -75,14 +75,14 @@ class Ppin:
         return given or os.environ.get(variable) or (primary if os.path.exists(primary) else fallback)
 
     def _log(self):
-        """Append a line to the provider's log, unless primus.cfg says that there is none."""
+        """Append a line to the provider's log, unless primus.cfg turns it off."""
         log = config.read_settings(self._config_path).get("log", {})
         if log.get("write_log_file", True):
             try:
                 with open(log.get("file") or self._switches.default_log_file, "a") as file:
                     file.write("%s ppin %s\n" % (time.strftime("%Y-%m-%d %H:%M:%S"), self._options.command))
             except OSError:
-                pass  # a log that cannot be written stops nothing
+                pass  # an error of the log does not stop ppin
 
     def _list(self, lie, slots):
         # The three published listings differ in white space: after the slot id, and after the name, where the listing

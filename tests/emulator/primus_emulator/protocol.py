@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What travels between ppin, proxy, HSM and admin command: one JSON object a line, answered by one line.
+"""The protocol between ppin, proxy, HSM and admin command: one JSON object a line, answered by one line.
 
 A client connects over TLS. Through a proxy its first request must be `proxy-login`. Requests, by `op`:
   proxy-login {user, password, source, client}

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-""".secrets.cfg: libconfig syntax, values ciphered with AES-GCM under a key that every ppin has.
+""".secrets.cfg: libconfig syntax, values encrypted with AES-GCM under a key that every ppin has.
 
 So the file can be carried to another machine, as the vendor documents; the cipher hides, it does not protect.
 """
@@ -19,7 +19,7 @@ _GROUPS = {"users": "user", "proxies": "proxy"}
 
 
 class SecretsFile:
-    """The entries of a secrets file: `users` (permanent secrets) and `proxies`, from name to ciphered value."""
+    """The entries of a secrets file: `users` (permanent secrets) and `proxies`, from name to encrypted value."""
 
     def __init__(self):
         self.users = {}
@@ -61,7 +61,7 @@ class SecretsFile:
         return dumps({"version": "1.0", "primus": groups})
 
     def write(self, path, chunk_bytes=64, before_write=None):
-        """Rewrite the file in place, so that mode and owner stay, and a death half-way leaves half a file.
+        """Rewrite the file in place, so that mode and owner stay, and a kill half-way leaves half a file.
 
         before_write: called with the number of each write, from 1, after the file was emptied.
         Raises PpinError: no write access.
@@ -84,7 +84,7 @@ def dumps(settings):
 
 
 def cipher(name, secret):
-    """Return the ciphered form of a secret, bound to its entry's name."""
+    """Return the encrypted form of a secret, bound to its entry's name."""
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     nonce = os.urandom(_NONCE)
@@ -94,7 +94,7 @@ def cipher(name, secret):
 
 
 def decipher(name, ciphered):
-    """Return a secret from its ciphered form. Raises PpinError: invalid element."""
+    """Return a secret from its encrypted form. Raises PpinError: invalid element."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 

@@ -94,14 +94,14 @@ class Listener:
         try:
             await self._handler(reader, writer)
         except (ConnectionError, ValueError, KeyError):
-            pass  # a client that went away, or does not speak the protocol
+            pass  # a client that has disconnected, or does not use the protocol
         finally:
             self._connections.discard(writer)
             writer.close()
 
 
 class Server:
-    """Runs an Hsm. state: the folder of endpoint.json, ca.pem and admin.sock; ports: None for free ones."""
+    """Runs an Hsm. state: the directory of endpoint.json, ca.pem and admin.sock; ports: None for free ones."""
 
     def __init__(self, config: dict, state: str, bind: str, ports: int | None):
         self._hsm = Hsm(config)
@@ -175,7 +175,7 @@ class Server:
             while line := await reader.readline():
                 await self._running.wait()
                 if reader.at_eof() or writer.is_closing():
-                    return  # gone while the HSM hung: it must not be judged
+                    return  # gone while the HSM hung: it must not be evaluated
                 answer = self._answer(node, session, protocol.decode(line))
                 await asyncio.sleep(self._slow)
                 writer.write(protocol.encode(answer))

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What --test prints, in either of the published forms."""
+"""The output of `ppin --test`, in both published forms."""
 
 from . import codes
 
