@@ -148,7 +148,7 @@ def test_killed_again_and_again(new_fleet):
 
 # A store that fails
 
-METHODS = ("read", "write", "remove", "items", "keys", "new_turn", "take", "now", "secret")
+METHODS = ("read", "write", "remove", "items", "keys", "new_turn", "try_acquire", "now", "secret")
 
 
 def fail(store, at, methods, forever):
@@ -166,14 +166,14 @@ def fail(store, at, methods, forever):
 
     def new_turn(*args):
         turn = make_turn(*args)
-        if "take" in methods:
-            turn.take = counted(turn.take)
+        if "try_acquire" in methods:
+            turn.try_acquire = counted(turn.try_acquire)
         return turn
 
     make_turn = counted(store.new_turn) if "new_turn" in methods else store.new_turn
     store.new_turn = new_turn
     for method in methods:
-        if method not in ("new_turn", "take"):
+        if method not in ("new_turn", "try_acquire"):
             setattr(store, method, counted(getattr(store, method)))
     return lambda: count[0] >= at
 
