@@ -52,14 +52,6 @@ def files(directory):
             yield path
 
 
-def examples():
-    """The EXAMPLES in the documentation of the modules, by path."""
-    for path in sorted((COLLECTION / "plugins/modules").glob("*.py")):
-        text = re.search(r'^EXAMPLES = r"""(.*?)"""', path.read_text(), re.M | re.S)
-        if text:
-            yield path, text.group(1)
-
-
 def wrong_names(directory):
     for path in files(directory):
         for document in yaml.load_all(path.read_text(), Loader):  # noqa: S506 - a SafeLoader
