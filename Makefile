@@ -32,10 +32,15 @@ COLLECTION := build/ansible_collections/hsmops/primus
 # there, which is what users get.
 COLLECTIONS ?= build
 export ANSIBLE_COLLECTIONS_PATH := $(abspath $(COLLECTIONS))
+export TARGETS SCENARIOS BENCH
+
+# What each of these does is a session of this name in noxfile.py.
+NOX := $(RUN) nox --session
+READY := $(VENV)/$(STAMP) $(COLLECTION)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format unit functional integration audit-secrets molecule bench scale crash docs build collection venv lock
-.PHONY: audit-packages matrix coverage installed audit-molecule clean
+.PHONY: help demo test lint unit functional integration audit-secrets molecule bench scale crash docs build installed ci
+.PHONY: audit-molecule matrix coverage skipped format collection venv lock audit-packages clean FORCE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,81 +48,49 @@ help: ## list the targets
 demo: $(VENV_DEMO)/$(STAMP) $(COLLECTION) ## three emulated clients get their credentials, before your eyes
 	PATH="$(CURDIR)/$(VENV_DEMO)/bin:$$PATH" python tests/demo/demo.py
 
-test: lint unit functional integration ## all of the four that follow
+TEST := lint unit functional integration
 
-lint: $(VENV)/$(STAMP) $(COLLECTION) ## what can be judged without running anything
-	$(RUN) ruff check
-	$(RUN) ruff format --check
-	$(RUN) mypy
-	$(RUN) yamllint --strict .
-	$(RUN) ansible-lint --strict
-	$(RUN) antsibull-changelog lint
-	cd $(COLLECTION) && $(RUN) antsibull-docs lint-collection-docs --plugin-docs --check-extra-docs-refs \
-	  --validate-collection-refs dependent --disallow-unknown-collection-refs .
-	$(RUN) reuse lint --lines
+test: $(READY) ## all of the four that follow, and which tests were skipped and why
+	rm -rf build/results
+	$(NOX) $(TEST) skipped
 
-unit: $(VENV)/$(STAMP) $(COLLECTION) ## what needs no emulator and no playbook, in half a minute
-	$(RUN) pytest tests/unit
+lint: FORCE ## what can be judged without running anything
+unit: FORCE ## what needs no emulator and no playbook, in half a minute
+functional: FORCE ## modules and playbooks against the emulator, and the emulator itself
+integration: FORCE ## the modules and roles in real playbook runs against the emulator, by ansible-test
+skipped: FORCE ## which tests of the last runs were skipped and why
+coverage: FORCE ## lines of the plugins that unit and integration tests run, in all their processes
+audit-secrets: FORCE ## integration once more, watched for secrets by strace; all of it as root
+audit-molecule: FORCE ## the same for molecule, but for the scenario sudo
+molecule: FORCE ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
+bench: FORCE ## what runs cost, against the bare command, plain playbooks and ping
+scale: FORCE ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
+crash: FORCE ## runs killed everywhere, and what that leaves; needs strace and takes an hour
+docs: FORCE ## the documentation's site, in build/docs/html
+build: FORCE ## the collection's artifact, in build/
+installed: FORCE ## the artifact, installed in build/installed
 
-functional: $(VENV)/$(STAMP) $(COLLECTION) ## modules and playbooks against the emulator, and the emulator itself
-	$(RUN) pytest tests/functional tests/emulator/tests tests/benchmarks
+SESSIONS := $(TEST) skipped coverage audit-secrets audit-molecule molecule bench scale crash docs build installed
 
-coverage: $(VENV)/$(STAMP) $(COLLECTION) ## lines of the plugins that unit and integration tests run, in all their processes
-	rm -rf build/coverage
-	mkdir -p build/coverage
-	$(RUN) coverage run -m pytest
-	$(RUN) coverage run tests/integration/run.py
-	$(RUN) coverage combine --quiet
-	$(RUN) coverage report
+$(SESSIONS): $(READY)
+	$(NOX) $@
 
-integration: $(VENV)/$(STAMP) $(COLLECTION) ## the modules and roles in real playbook runs against the emulator
-	$(RUN) python tests/integration/run.py $(TARGETS)
-
-AUDIT := python tests/integration/audit.py
-
-audit-secrets: $(VENV)/$(STAMP) $(COLLECTION) ## integration once more, watched for secrets by strace; all of it as root
-	$(RUN) $(AUDIT) python tests/integration/run.py $(TARGETS)
-
-# strace has the kernel filter calls, which sets "no new privileges", with which there is no sudo.
-AUDITED := $(filter-out sudo,$(patsubst extensions/molecule/%/molecule.yml,%,$(wildcard extensions/molecule/*/molecule.yml)))
-
-audit-molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the same for molecule, but for the scenario sudo
-	$(RUN) ANSIBLE_CALLBACKS_ENABLED=record $(AUDIT) python extensions/molecule/run.py $(or $(SCENARIOS),$(AUDITED))
-
-matrix: $(VENV)/$(STAMP) $(COLLECTION) ## ansible-core 2.16 to 2.21 and Python 3.6 to 3.13; `nox --list` tells its sessions
+matrix: $(READY) ## ansible-core 2.16 to 2.21 and Python 3.6 to 3.13; `nox --list` tells its sessions
 	$(RUN) nox $(MATRIX)
 
-molecule: $(VENV)/$(STAMP) $(COLLECTION) ## the playbooks on hosts over ssh; needs root, see extensions/molecule/README.md
-	$(RUN) python extensions/molecule/run.py $(SCENARIOS)
+# Of the matrix: the unit tests with every ansible-core, and the rest with the oldest and the newest. What is shipped is
+# what the audits test, which are runs of the integration targets and of molecule: the artifact, installed. A Python that
+# this machine lacks is left out, and nox says so. nox ends with what each session took.
+CI := lint unit units-2.16 units-2.17 units-2.18 units-2.20 units-2.21 functional docs integration-2.16 target-3.6
+CI += sanity-2.16 sanity-2.21 galaxy installed
+CI_INSTALLED := audit-2.21 $(if $(filter 0,$(shell id -u)),audit-molecule)
 
-bench: $(VENV)/$(STAMP) $(COLLECTION) ## what runs cost, against the bare command, plain playbooks and ping
-	$(RUN) python tests/benchmarks/module.py
-	$(RUN) python tests/benchmarks/compare.py $(BENCH)
-
-scale: $(VENV)/$(STAMP) $(COLLECTION) ## what the attempt gate promises, on 200 hosts, and 1,000 hosts with nothing to do
-	$(RUN) python tests/scale/scale.py
-
-crash: $(VENV)/$(STAMP) $(COLLECTION) ## runs killed everywhere, and what that leaves; needs strace and takes an hour
-	$(RUN) python tests/crash/crash.py
-
-# Sphinx gets the files in their places, so that the links between them are right here and on the repository's page.
-docs: $(VENV)/$(STAMP) $(COLLECTION) ## the documentation's site, in build/docs/html
-	rm -rf build/docs
-	mkdir -p build/docs/source/collections
-	cp -r *.md COPYING LICENSES docs playbooks roles tests extensions build/docs/source
-	mv build/docs/source/docs/docsite/index.md build/docs/source
-	chmod go-w build/docs/source/collections
-	$(RUN) antsibull-docs --config-file docs/docsite/antsibull-docs.cfg collection --use-current --squash-hierarchy \
-	  --fail-on-error --dest-dir build/docs/source/collections hsmops.primus
-	$(RUN) sphinx-build --fail-on-warning --keep-going --quiet -c docs/docsite build/docs/source build/docs/html
-
-build: $(VENV)/$(STAMP) ## the collection's artifact, in build/
-	rm -f build/hsmops-primus-*.tar.gz
-	$(RUN) ansible-galaxy collection build --force --output-path build
-
-installed: build ## the artifact, installed in build/installed
-	rm -rf build/installed
-	$(RUN) ansible-galaxy collection install --force --collections-path build/installed build/hsmops-primus-*.tar.gz
+ci: $(READY) ## what .ci/run runs, once the system has what it needs
+	rm -rf build/results
+	$(RUN) nox --no-error-on-missing-interpreters --session $(CI)
+	ANSIBLE_COLLECTIONS_PATH="$(CURDIR)/build/installed" $(RUN) nox --no-error-on-missing-interpreters --session $(CI_INSTALLED)
+	$(MAKE) demo COLLECTIONS=build/installed
+	$(NOX) skipped
 
 format: $(VENV)/$(STAMP) ## lay out the Python code as lint wants it
 	$(RUN) ruff check --fix
@@ -137,6 +110,8 @@ audit-packages: $(VENV)/$(STAMP) ## whether a package of .venv has a known vulne
 
 clean: ## remove all that make has made
 	rm -rf build .venv .venv-demo .ansible .mypy_cache .hypothesis .pytest_cache .ruff_cache
+
+FORCE:
 
 $(COLLECTION):
 	mkdir -p $(@D)
