@@ -25,6 +25,10 @@ PASSED = ("ANSIBLE_", "COVERAGE_", "TMPDIR")
 NOT_PASSED = ("ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_CONFIG")
 
 
+def version_of(python):
+    return re.match(r"Python (\d+\.\d+)", subprocess.check_output([python, "--version"], text=True))[1]
+
+
 @pytest.mark.parametrize("target", [name for name in TARGETS if not name.startswith("setup_")])
 def test_target(target):
     assert not (ROOT / "roles" / target).exists(), "ansible-test would run the role itself, not the target"
@@ -36,11 +40,10 @@ def test_target(target):
         aliases.writelines(f"env/set/{key}/{value}\n" for key, value in environment.items())
 
     command = [Path(sys.executable).with_name("ansible-test"), "integration", target, "-v", "--color", "no"]
-    python = os.environ.get("TARGET_PYTHON")
-    if python:
-        program = "import sys; print('%d.%d' % sys.version_info[:2], end='')"
-        version = subprocess.check_output([python, "-c", program], text=True)
-        command += ["--controller", "origin", "--target", f"controller:python={version}@{python}"]
+    if "TARGET_PYTHON" in os.environ:
+        pythons = {"origin": sys.executable, "controller": os.environ["TARGET_PYTHON"]}
+        here, client = (f"{where}:python={version_of(path)}@{path}" for where, path in pythons.items())
+        command += ["--controller", here, "--target", client]
     log = run_logged(command, OUTPUT / f"{target}.log", cwd=copy)
     skipped = re.search('"msg": "SKIPPED: (.*?)"', log)
     if skipped:

@@ -22,8 +22,6 @@ VERBS = re.findall(
 )
 
 DIRECTORIES = ("roles", "playbooks", "docs/examples", "extensions/molecule", "tests/integration/targets")
-NOT_YET = ("tests/integration/targets",)
-"""Directories in which some names do not begin with a verb yet. They fail nothing; `pytest -rx` lists them."""
 
 NESTED = ("tasks", "pre_tasks", "post_tasks", "handlers", "block", "rescue", "always")
 
@@ -61,9 +59,7 @@ def wrong_names(directory):
 
 
 @pytest.mark.parametrize("directory", DIRECTORIES)
-def test_names_begin_with_a_verb(request, directory):
-    if directory in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="not all names are imperative yet"))
+def test_names_begin_with_a_verb(directory):
     assert list(wrong_names(directory)) == []
 
 
