@@ -33,6 +33,8 @@ COLLECTION := build/ansible_collections/hsmops/primus
 COLLECTIONS ?= build
 export ANSIBLE_COLLECTIONS_PATH := $(abspath $(COLLECTIONS))
 export TARGETS SCENARIOS BENCH
+# Ansible does not start where the encoding of the locale is another.
+export LC_ALL := C.UTF-8
 
 # What each of these does is a session of this name in noxfile.py.
 NOX := $(RUN) nox --session

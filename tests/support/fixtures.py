@@ -1,8 +1,9 @@
 # SPDX-FileCopyrightText: The hsmops.primus authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings of the property tests, and a Redis, for each conftest to import."""
+"""Settings of all tests, and a Redis, for each conftest to import."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,8 @@ import subprocess
 import pytest
 from emulated_hsm import wait_for
 from hypothesis import HealthCheck, settings
+
+os.environ["LC_ALL"] = "C.UTF-8"  # as ansible-test does: Ansible does not start where the encoding is another
 
 # The duration of an example depends on the machine, and a failure reports all that is needed to reproduce it.
 settings.register_profile("tests", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

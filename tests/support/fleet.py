@@ -94,6 +94,8 @@ class Fleet:
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "home": str(folder) + "/{{ inventory_hostname }}",
+            # By default in ~, which Ansible takes from the environment when it writes and from the account when it reads.
+            "ansible_async_dir": str(folder / "async"),
         }
         self.inventory.write_text(json.dumps({"all": {"hosts": {host: {} for host in self.hosts}, "vars": variables}}))
         (folder / "callbacks").mkdir()
