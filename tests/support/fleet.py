@@ -94,7 +94,7 @@ class Fleet:
             "ansible_connection": "local",
             "ansible_python_interpreter": sys.executable,
             "home": str(folder) + "/{{ inventory_hostname }}",
-            # By default in ~, which Ansible takes from the environment when it writes and from the account when it reads.
+            # By default in ~, which Ansible writes to where HOME is, and reads where the account's home directory is.
             "ansible_async_dir": str(folder / "async"),
         }
         self.inventory.write_text(json.dumps({"all": {"hosts": {host: {} for host in self.hosts}, "vars": variables}}))
