@@ -31,7 +31,7 @@ import nox
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "tests/support"))
-from ansible_test import copy_collection  # noqa: E402
+from isolated import copy_collection  # noqa: E402
 
 CORES = {"2.16": "3.11", "2.17": "3.12", "2.18": "3.13", "2.19": "3.11", "2.20": "3.12", "2.21": "3.13"}
 # The newest ansible-core that runs modules on such a Python, of those that run on Python 3.11 and later.

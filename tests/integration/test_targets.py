@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_test import ROOT, SHIPPED, copy_collection, run_logged
+from isolated import ROOT, SHIPPED, copy_collection, run_logged
 
 OUTPUT = ROOT / "build/integration"
 TARGETS = sorted(path.parents[1].name for path in Path(__file__).parent.glob("targets/*/tasks/main.yml"))

@@ -23,7 +23,7 @@ def client(new_client, credentials):
     caps = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
     prefix = ["setpriv", f"--reuid={MEMBER}", f"--regid={GROUP}", "--clear-groups", *caps]
     if not shutil.which("setpriv") or subprocess.run([*prefix, "true"], check=False).returncode:
-        pytest.skip("setpriv is not installed, or cannot be another user with a capability here")
+        pytest.skip("setpriv, of util-linux, is not installed, or cannot be another user with a capability here")
     with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
         os.chmod(folder, 0o755)  # noqa: S103 # as on the way to any client
         client = new_client(f"{folder}/client")

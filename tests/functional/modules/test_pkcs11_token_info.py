@@ -149,7 +149,7 @@ def test_the_files_of_the_provider(tmp_path):
 @pytest.mark.parametrize("path", [TRUST, TRUST.with_name("opensc-pkcs11.so")], ids=str)
 def test_another_library(path):
     if not path.exists():
-        pytest.skip("this library is not installed")
+        pytest.skip(f"{path} is not installed: install p11-kit-modules and opensc-pkcs11")
     result = look(path, mechanisms=True)
     assert not result.get("failed"), result
     assert result["library"]["manufacturer"] and result["library"]["cryptoki_version"].startswith(("2.", "3."))
@@ -165,7 +165,7 @@ def test_another_library(path):
 def compiled(folder, body):
     """A library whose only function, which all PKCS#11 libraries have, does this."""
     if not shutil.which("cc"):
-        pytest.skip("there is no C compiler")
+        pytest.skip("there is no C compiler: install gcc and libc6-dev")
     source = folder / "fake.c"
     source.write_text(
         "#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\n"
