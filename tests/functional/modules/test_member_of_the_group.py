@@ -17,7 +17,7 @@ MEMBER, GROUP = 54321, 54323
 
 
 @pytest.fixture
-def client(new_client, credentials):
+def client(usual_umask, new_client, credentials):
     """A client whose modules are run by the member. Its directory may be written by root alone."""
     # The interpreter and the HSM's certificate may be where only root can read. Writing is what is tried here.
     caps = ["--inh-caps=-all,+dac_read_search", "--ambient-caps=+dac_read_search"]
