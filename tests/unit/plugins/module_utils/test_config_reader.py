@@ -367,7 +367,7 @@ def write(folder, files):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text.replace("DIR", str(folder)), newline="")
-    return (folder / "primus.cfg").read_text(), str(folder / "primus.cfg")
+    return (folder / "primus.cfg").read_bytes().decode(), str(folder / "primus.cfg")
 
 
 @pytest.mark.parametrize("files", INCLUDES.values(), ids=INCLUDES)
