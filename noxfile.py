@@ -8,6 +8,7 @@ TARGETS, SCENARIOS and BENCH are words for them, and ANSIBLE_COLLECTIONS_PATH is
 
 The others, the matrix, have environments of their own. `-- WORD ...` is for pytest or ansible-test:
 units-X         the unit tests with ansible-core X, on a Python that it supports
+ansible-units-X the same by `ansible-test units`, which has a process for each test and takes three times as long
 functional-X    the same for the functional tests
 integration-X   the same for the integration targets; `-- TARGET ...` chooses some
 audit-X         the integration targets, watched for secrets by strace
@@ -42,6 +43,7 @@ CLIENT_TARGETS = ("ppin_connectivity_info", "ppin_fortinet", "ppin_info", "ppin_
 CLIENT_TARGETS += ("role_primus_client", "provider_package")
 
 FUNCTIONAL = ("tests/functional", "tests/emulator/tests", "tests/benchmarks")
+UNIT_PACKAGES = ("pytest", "pytest-xdist", "-r", "tests/unit/requirements.txt")
 INTEGRATION_PACKAGES = ("pytest", "pytest-xdist", "python-pkcs11", "-r", "tests/integration/requirements.txt")
 
 nox.options.default_venv_backend = "venv"
@@ -237,7 +239,12 @@ def install(session: nox.Session, core: str, *packages: str) -> None:
 def core_sessions(core: str, python: str) -> None:
     @nox.session(name=f"units-{core}", python=find_python(python))
     def units(session: nox.Session) -> None:
-        install(session, core, "pytest", "pytest-xdist", "-r", "tests/unit/requirements.txt")
+        install(session, core, *UNIT_PACKAGES)
+        run_pytest(session, session.name, *(session.posargs or ["tests/unit"]))
+
+    @nox.session(name=f"ansible-units-{core}", python=find_python(python), default=False)
+    def ansible_units(session: nox.Session) -> None:
+        install(session, core, *UNIT_PACKAGES)
         session.chdir(copy_collection(ROOT / f"build/units-{core}"))
         session.run("ansible-test", "units", "--python", python, "--color", "no", *session.posargs)
 
