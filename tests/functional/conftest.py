@@ -26,7 +26,7 @@ from emulated_hsm import (
     fill,
     wrap_ppin,
 )
-from fixtures import redis_server, redis_url  # noqa: F401
+from fixtures import redis_server, redis_url  # noqa: F401  # pylint: disable=unused-import
 from module_server import ModuleServer
 from primus_emulator.client import install, set_behaviour
 

@@ -8,4 +8,4 @@ from pathlib import Path
 # For ansible-test, which does not read pyproject.toml.
 sys.path[:0] = [str(Path(__file__).parents[1] / name) for name in ("support", "emulator")]
 
-from fixtures import redis_server, redis_url  # noqa: E402, F401
+from fixtures import redis_server, redis_url  # noqa: E402, F401  # pylint: disable=unused-import
