@@ -35,7 +35,9 @@ def test_target(target):
     copy = copy_collection(OUTPUT / target, *PATHS)
     environment = {key: os.environ[key] for key in os.environ if key.startswith(PASSED) and key not in NOT_PASSED}
     environment["ANSIBLE_CACHE_PLUGIN_PREFIX"] = target  # where facts are cached, each has those of its own testhost
-    environment["ANSIBLE_HOME"] = str(OUTPUT / target / "home")
+    home = OUTPUT / target / "home"  # where ansible-test makes a key, and Ansible has the attempt gate's store
+    home.mkdir()
+    environment["ANSIBLE_HOME"] = str(home)
     with (copy / f"tests/integration/targets/{target}/aliases").open("a") as aliases:
         aliases.writelines(f"env/set/{key}/{value}\n" for key, value in environment.items())
 
@@ -44,7 +46,7 @@ def test_target(target):
         pythons = {"origin": sys.executable, "controller": os.environ["TARGET_PYTHON"]}
         here, client = (f"{where}:python={version_of(path)}@{path}" for where, path in pythons.items())
         command += ["--controller", here, "--target", client]
-    log = run_logged(command, OUTPUT / f"{target}.log", cwd=copy)
+    log = run_logged(command, OUTPUT / f"{target}.log", cwd=copy, env={**os.environ, "HOME": str(home)})
     skipped = re.search('"msg": "SKIPPED: (.*?)"', log)
     if skipped:
         pytest.skip(skipped[1])
