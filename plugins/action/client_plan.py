@@ -50,7 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if errors:
             return {"failed": True, "changed": False, "msg": "%s No login was spent." % " ".join(errors)}
         warnings = {"warnings": self._warnings} if self._warnings else {}
-        return {"changed": False, "plan": changes, "look": facts, "wanted": wanted, **warnings}
+        return {"changed": False, "plan": changes, "facts": facts, "wanted": wanted, **warnings}
 
     def _wanted(self) -> t.Tuple[Result, t.List[Violation]]:
         options = dict(self._task.args)

@@ -141,11 +141,11 @@ notes:
     # GATE_FINDINGS_ARGUMENTS in module_utils/_client/gate_options.py
     GATE_SAYS = r"""
 options:
-  gate_says:
+  gate_findings:
     description: Information from the attempt gate. The action plugin sets it.
     type: dict
     suboptions:
-      look:
+      record:
         description: Whether this is the gate's own check, which records the result of a login also in check mode.
         type: bool
         default: false

@@ -335,7 +335,7 @@ plan:
       description: In check mode, sentences about changes of the provider that no module can simulate.
       type: list
       elements: str
-look:
+facts:
   description: The result of M(hsmops.primus.ppin_info).
   returned: success
   type: dict

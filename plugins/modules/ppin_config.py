@@ -263,7 +263,7 @@ def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]
         # Without a code, the message has output of ppin, which may be a line that this collection cannot redact.
         details = ": %s" % exc.msg if exc.code or expected is not None else ""
         raise PpinError(
-            "The new primus.cfg was not put in place, as ppin does not accept it%s" % details,
+            "The new primus.cfg was not installed, as ppin does not accept it%s" % details,
             exc.code,
             exc.cls,
             "The existing file, if any, was not changed. %s" % exc.hint,
@@ -271,7 +271,7 @@ def validate_file(ppin: Ppin, content: str, candidate: str) -> t.Collection[str]
     listed = set(listing.partitions) | {"service user " + name for name in listing.service_users}
     if expected not in (None, listed):
         raise PpinError(
-            "The new primus.cfg was not put in place, as ppin reads it differently: it lists %s instead of %s"
+            "The new primus.cfg was not installed, as ppin reads it differently: it lists %s instead of %s"
             % (", ".join(sorted(listed)), ", ".join(sorted(expected or ())) or "nothing"),
             cls="config",
             hint="The existing file, if any, was not changed. Look for names that this version of ppin cannot read.",
@@ -296,7 +296,7 @@ def check_dropped_partitions(ppin: Ppin, needed: t.Collection[str]) -> None:
     ]
     if dropped:
         raise PpinError(
-            "The new primus.cfg was not put in place, as it does not name %s, whose permanent secret is there and "
+            "The new primus.cfg was not installed, as it does not name %s, whose permanent secret is there and "
             "would stay behind in .secrets.cfg" % ", ".join("'%s'" % name for name in dropped),
             cls="state",
             hint="The existing file was not changed. Remove the secret first: list the partition with state: absent "

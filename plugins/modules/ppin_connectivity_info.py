@@ -26,7 +26,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
-  - hsmops.primus.ppin.gate_says
+  - hsmops.primus.ppin.gate_findings
 options:
   user_name:
     description:
@@ -254,12 +254,12 @@ def test_connectivity(module: AnsibleModule, ppin: LoginPpin, ledger: Ledger, re
         )
     elif unseen is None and not counted:
         module.warn(
-            "ppin --test printed no counts or no slot, and primus.cfg does not tell what it must have tested: ok is "
-            "false, even if each login that is shown worked."
+            "ppin --test printed no counts or no slot, and the slots that it must have tested cannot be read from "
+            "primus.cfg: ok is false, even if each login that is shown worked."
         )
     if not matches_counts and (unseen != [] or tested.failures):
         raise PpinError(
-            "ppin --test counts %s partitions and %s failures, where %d and %d were understood"
+            "ppin --test counts %s partitions and %s failures, but the collection found %d and %d in its output"
             % (tested.partitions, tested.failures, result["counts"]["slots"], result["counts"]["failures"]),
             cls="dialogue",
             hint="This version of the collection does not understand your provider's output: report it with the "
@@ -276,7 +276,7 @@ def _selected_partitions(params: t.Mapping[str, t.Any], listed: t.Mapping[str, t
         if selected in (None, name) and (slot_id is None or slot_id in [entry.slot_id for entry in entries])
     ]
     if not names and selected in (None, *listed):
-        raise PpinError("No slot of primus.cfg fits", cls="config")
+        raise PpinError("No slot of primus.cfg has this partition and slot id", cls="config")
     if not names:
         raise PpinError("primus.cfg has no such partition; it has %s" % quoted(listed), "0x80005012")
     return names

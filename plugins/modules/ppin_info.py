@@ -437,7 +437,7 @@ def client_facts(module: AnsibleModule) -> t.Dict[str, t.Any]:
     except PpinError as exc:
         facts["error"] = dict(exc.result(), msg=exc.msg)
     if facts["changeable"] and os.geteuid() == 0:
-        module.warn("%s, so that whoever that is can become root: root runs ppin." % facts["changeable"])
+        module.warn("%s, who can become root by replacing it: root runs ppin." % facts["changeable"])
     if paths.executable is not None and facts["version"] is None:
         module.warn("%s does not report its version. The roles replace it only if it does not work." % paths.executable)
     slots = []

@@ -25,7 +25,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin.partition
   - hsmops.primus.ppin.login
   - hsmops.primus.ppin.gate
-  - hsmops.primus.ppin.gate_says
+  - hsmops.primus.ppin.gate_findings
   - ansible.builtin.files
 options:
   hsm:

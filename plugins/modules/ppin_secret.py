@@ -26,7 +26,7 @@ extends_documentation_fragment:
   - hsmops.primus.ppin.dialogue
   - hsmops.primus.ppin.credential
   - hsmops.primus.ppin.gate
-  - hsmops.primus.ppin.gate_says
+  - hsmops.primus.ppin.gate_findings
 options:
   state:
     description:

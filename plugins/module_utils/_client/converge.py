@@ -330,7 +330,7 @@ class _Change:
             login = "rejected"
             if failure is None:
                 login, failure = self.login()
-                record_logins(self.module, ledger, {credential.name: _VERIFIED[login]}, shared.findings.look)
+                record_logins(self.module, ledger, {credential.name: _VERIFIED[login]}, shared.findings.record)
             self.result["verified"] = _VERIFIED[login]
             observed = observe(login)
             action = plan_credential(state, self.params["force"], observed)

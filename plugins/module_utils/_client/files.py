@@ -199,7 +199,7 @@ class Directory:
             if directory.status.st_dev != self.status.st_dev:
                 raise OSError(errno.EBUSY, "Something is mounted there", directory.path)
             if owner is not None and directory.status.st_uid != owner:  # it was replaced since lstat()
-                raise OSError(errno.EPERM, "It belongs to somebody else", directory.path)
+                raise OSError(errno.EPERM, "It belongs to another user", directory.path)
             for inner in directory.names():
                 directory.remove(inner, depth - 1, owner)
         os.rmdir(name, dir_fd=self.fd)

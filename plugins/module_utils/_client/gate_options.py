@@ -15,10 +15,10 @@ GATE_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 """The options of the doc fragment `ppin.gate`."""
 
 GATE_FINDINGS_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
-    "gate_says": {
+    "gate_findings": {
         "type": "dict",
         "options": {
-            "look": {"type": "bool", "default": False},
+            "record": {"type": "bool", "default": False},
             "checked": {"type": "list", "elements": "str", "default": []},
             "stale": {"type": "list", "elements": "str", "default": []},
             "origins": {"type": "dict", "default": {}},
@@ -29,19 +29,19 @@ GATE_FINDINGS_ARGUMENTS: t.Dict[str, t.Dict[str, t.Any]] = {
 
 
 class GateFindings(t.NamedTuple):
-    """The value of the option `gate_says`.
+    """The value of the option `gate_findings`.
 
-    :ivar look: record the verdict of a login in check mode, too. The gate observes in check mode before the run.
+    :ivar record: record the verdict of a login in check mode, too. The gate observes in check mode before the run.
     :ivar checked: partitions whose verdict in the ledger is from a login of this run.
     :ivar stale: origins of permanent secrets that several clients have found to be rejected.
     :ivar origins: the origins to record for the secrets that this run fetches, by partition.
     """
 
-    look: bool = False
+    record: bool = False
     checked: t.Sequence[str] = ()
     stale: t.Sequence[str] = ()
     origins: t.Mapping[str, str] = {}  # noqa: RUF012 (never changed)
 
     @classmethod
     def of(cls, params: t.Mapping[str, t.Any]) -> "GateFindings":
-        return cls(**(params.get("gate_says") or {}))
+        return cls(**(params.get("gate_findings") or {}))

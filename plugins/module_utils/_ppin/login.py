@@ -77,7 +77,7 @@ class LoginPpin(Ppin):
         if timeout_error is not None and not tested.slots:
             raise timeout_error
         if not tested.hsms and tested.partitions == 0 and find_code(output) is None:
-            raise PpinError("No slot of primus.cfg fits", cls="config")
+            raise PpinError("No slot of primus.cfg has this partition and slot id", cls="config")
         if not tested.hsms:
             raise self._error_from_output(output, "Testing the connections (ppin --test)")
         self.logins += len([slot for slot in tested.slots if slot.counts_as_login])

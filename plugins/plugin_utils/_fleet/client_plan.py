@@ -285,8 +285,8 @@ def stranded_service_users(facts: Data, wanted: Data) -> t.List[Violation]:
         Violation(
             str(places[name]),
             "is absent, and primus.cfg would no longer name it, so that its password would stay behind",
-            "list the partition that goes with it as absent, with its proxy_user, or remove the password first: "
-            "docs/decommissioning.md tells how",
+            "list its partition with state absent and proxy_user, or remove the password first: "
+            "see docs/decommissioning.md of the collection",
         )
         for name in _service_users_to_remove(facts, wanted)
         if name not in named

@@ -159,10 +159,10 @@ class CredentialAction(GatedAction):
     # What is the same for all modules
 
     def _findings_for_secrets(self, gate: Gate, credentials: t.Sequence[GatedCredential]) -> t.Dict[str, t.Any]:
-        """Return the option gate_says for a module that fetches permanent secrets."""
+        """Return the option gate_findings for a module that fetches permanent secrets."""
         fetched = [credential for credential in credentials if credential.options.get("setup_password") is not None]
         origins = {str(each.name): gate.origin(str(each.name), str(each.options["setup_password"])) for each in fetched}
-        return {"gate_says": {"stale": self._stale, "checked": self._checked, "origins": origins}}
+        return {"gate_findings": {"stale": self._stale, "checked": self._checked, "origins": origins}}
 
     def _needs_gate(self) -> bool:
         return any(credential.usable or credential.verifies for credential in self._credentials)
@@ -235,8 +235,8 @@ class CredentialAction(GatedAction):
                 return result
             self._stale = [credential.entry.origin for credential in stale]
             # If the task is in check mode, the module must not write the verdict to the ledger.
-            says = {"look": not self._task.check_mode, "stale": self._stale}
-            result = self._run_for(credentials, check=True, gate_says=says)
+            findings = {"record": not self._task.check_mode, "stale": self._stale}
+            result = self._run_for(credentials, check=True, gate_findings=findings)
             for credential in credentials:
                 credential.logins += count_logins(credential.outcome) or 0
                 if credential in subjects:
@@ -309,7 +309,7 @@ class CredentialAction(GatedAction):
         return self._task_result(result)
 
     def _gate_findings(self, gate: Gate, credentials: t.Sequence[GatedCredential]) -> t.Dict[str, t.Any]:
-        """Return the option gate_says, for a module that has it."""
+        """Return the option gate_findings, for a module that has it."""
         return {}
 
     def _clean_up(self) -> None:

@@ -82,7 +82,7 @@ class DirectoryStore(Store):
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
-        self.path = path
+        self.path = self.option = path
         self._secret_location = self._path_of("key")
         self._reset_instructions = f"remove the directory {path}"
 

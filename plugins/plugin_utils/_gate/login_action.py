@@ -96,8 +96,8 @@ class LoginAction(GatedAction):
             and (self._forced or not found.get("rejected"))
         }, {}
 
-    def _log_in(self, gate: Gate, subjects: t.Sequence[Subject], says: t.Mapping[str, t.Any]) -> Result:
-        result = self._run_module(gate_says=says)
+    def _log_in(self, gate: Gate, subjects: t.Sequence[Subject], findings: t.Mapping[str, t.Any]) -> Result:
+        result = self._run_module(gate_findings=findings)
         partitions = _by_name(result.get("partitions"))
         for subject in subjects:
             with rules.warn_on_gate_error(display.warning):

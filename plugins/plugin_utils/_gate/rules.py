@@ -15,7 +15,6 @@ import hashlib
 import hmac
 import json
 import os
-import shlex
 import time
 import typing as t
 
@@ -452,9 +451,10 @@ class Gate:
                 continue  # the rejections may have been about passwords of service proxies
             were = " and ".join(record["witnesses"]) if not record.get("sure", True) else record["host"]
             raise AttemptRefused(
-                "The %s of '%s' was rejected when %s tried at %s: %s. %s did not contact the HSM"
+                "The %s of '%s' was rejected when %s tried at %s: %s. %s did not use it"
                 % (part.label, part.name, were, utc_time(record["time"]), _reason(record), self.host),
-                "Give the right one, or clear the entry if it is right after all: %s" % _how_to_clear(part.name),
+                "Give the right one, or clear the entry if it is right after all: %s"
+                % self.store.clear_command(name=part.name),
                 record,
             )
         down = self._unreachable_record(subject)
@@ -482,7 +482,7 @@ class Gate:
             last = max(wrong, key=lambda record: record["time"])
             raise AttemptRefused(
                 "Attempt limit reached for '%s': %d of %d failed or unclear logins within %d seconds, the latest of "
-                "%s at %s: %s. %s did not contact the HSM"
+                "%s at %s: %s. %s made no login to it"
                 % (
                     part.name,
                     len(wrong),
@@ -494,7 +494,7 @@ class Gate:
                     self.host,
                 ),
                 "Make sure that the %s is right, then clear the entries, or wait: %s"
-                % (part.label, _how_to_clear(part.name)),
+                % (part.label, self.store.clear_command(name=part.name)),
                 last,
             )
         return least
@@ -720,11 +720,3 @@ def _run_id() -> str:
 
 def _reason(record: Record) -> str:
     return " ".join(filter(None, [record.get("code"), record.get("meaning")])) or "no reason is known"
-
-
-def _how_to_clear(name: str) -> str:
-    args = "name=%s state=absent" % name
-    if shlex.quote(name) != name:
-        args = json.dumps({"name": name, "state": "absent"})
-    command = "ansible localhost -m hsmops.primus.attempt_gate -a %s" % shlex.quote(args)
-    return command + ", with the gate_store that this task has, if any"

@@ -14,6 +14,7 @@ import contextlib
 import json
 import re
 import secrets
+import shlex
 import time
 import typing as t
 
@@ -28,11 +29,6 @@ CLOCK_MAX_AGE = 60
 SECRET_BYTES = 32
 
 KEY = re.compile("[0-9a-f]{64}")
-
-CLEAR_ALL = (
-    "ansible localhost -m hsmops.primus.attempt_gate -a 'all=true state=absent', "
-    "with the gate_store that this task has, if any"
-)
 
 
 class GateError(Exception):
@@ -174,9 +170,22 @@ class Store:
             state = "gone again" if secret is None else "damaged"
             raise GateError(
                 f"The key of the attempt gate, {self._secret_location}, is {state}. "
-                f"Restore it from a backup, or {self._reset_instructions}; what the gate knows is lost then"
+                f"Restore it from a backup, or {self._reset_instructions}. All entries of the gate are lost with it"
             )
         return secret
+
+    def clear_command(self, **which: str) -> str:
+        """Return the command that removes entries of this store. which: the options that select them."""
+        address = {} if self.option is None else {"gate_store": self.option}
+        args = {**which, "state": "absent", **address}
+        text = " ".join(f"{key}={value}" for key, value in args.items())
+        if any(shlex.quote(value) != value for value in args.values()):
+            text = json.dumps(args)
+        command = "ansible localhost -m hsmops.primus.attempt_gate -a " + shlex.quote(text)
+        return command if self.option else command + ", with the gate_store of this task"
+
+    option: t.Optional[str] = None
+    """The option `gate_store` for messages; None where it may have a password in it."""
 
     _secret_location = ""
     """Where the key is stored, for messages."""
@@ -188,7 +197,7 @@ class Store:
         return GateError(
             f"The key of the attempt gate, {self._secret_location}, is missing, but the records that were made with it "
             "are there. With a new key none of them would be found, and rejected credentials would be tried again. "
-            f"Restore the key from a backup, or clear all entries deliberately: {CLEAR_ALL}"
+            f"Restore the key from a backup, or clear all entries deliberately: {self.clear_command(all='true')}"
         )
 
     def _read_secret(self) -> t.Optional[bytes]:

@@ -47,7 +47,7 @@ def test_a_bad_file_is_refused_and_the_old_one_stays(new_client, behaviour, chec
     before = client.state()
     result = client.run("ppin_config", content=BROKEN, check=check)
     assert result["failed"] and result["error"]["code"] == "0x80005005"
-    assert "was not put in place" in result["msg"] and "The existing file, if any, was not changed" in result["msg"]
+    assert "was not installed" in result["msg"] and "The existing file, if any, was not changed" in result["msg"]
     assert client.state() == before
 
 

@@ -105,8 +105,8 @@ def test_check_mode_notes_nothing(configured, hsm):
 
 @pytest.mark.parametrize(("stale", "refused"), [(["a" * 64, "b" * 64], ["P2"]), (["b" * 64], [])])
 def test_what_other_clients_found(configured, stale, refused):
-    configured.secret(state="updated", force=True, gate_says={"origins": {"P2": "a" * 64}})
-    result = configured.run("ppin_connectivity_info", gate_says={"stale": stale})
+    configured.secret(state="updated", force=True, gate_findings={"origins": {"P2": "a" * 64}})
+    result = configured.run("ppin_connectivity_info", gate_findings={"stale": stale})
     assert result["refused"] == refused
     assert result.get("failed", False) == bool(refused)
     if refused:
@@ -141,9 +141,9 @@ def test_what_is_not_judged_is_not_held_against_the_secret(configured, hsm):
     ("options", "told"),
     [
         ({"user_name": "P9"}, "primus.cfg has no such partition; it has 'P1', 'P2'"),
-        ({"slot_id": 9}, "No slot of primus.cfg fits"),
-        ({"user_name": "P1", "slot_id": 9}, "No slot of primus.cfg fits"),
-        ({"hsm": "hsm9"}, "No slot of primus.cfg fits"),
+        ({"slot_id": 9}, "No slot of primus.cfg has this partition and slot id"),
+        ({"user_name": "P1", "slot_id": 9}, "No slot of primus.cfg has this partition and slot id"),
+        ({"hsm": "hsm9"}, "No slot of primus.cfg has this partition and slot id"),
         ({"timeout": 0}, "timeout must be at least 1"),
     ],
     ids=str,
@@ -161,7 +161,7 @@ def test_wording_that_is_not_known_is_no_success(configured):
     wrap_ppin(configured.ppin, '"$0.real" "$@" | sed "s/user=P2: OK/P2 is fine/"')
     result = configured.run("ppin_connectivity_info")
     assert result["failed"] and result["error"]["class"] == "dialogue"
-    assert "counts 4 partitions and 0 failures, where 2 and 0 were understood" in result["msg"]
+    assert "counts 4 partitions and 0 failures, but the collection found 2 and 0 in its output" in result["msg"]
     assert {name["user_name"] for name in result["partitions"]} == {"P1"}
 
 
@@ -220,7 +220,7 @@ def test_a_ledger_that_cannot_be_written(configured, hsm):
 
 
 def test_a_secret_that_is_missing_is_not_one_that_is_rejected(client, hsm):
-    result = client.run("ppin_connectivity_info", user_name="P2", gate_says={"stale": ["a" * 64]})
+    result = client.run("ppin_connectivity_info", user_name="P2", gate_findings={"stale": ["a" * 64]})
     assert not result.get("failed") and (result["ok"], result["refused"], result["logins"]) == (False, [], 0)
     assert hsm.logins("permanent") == []
 

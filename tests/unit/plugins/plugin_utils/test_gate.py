@@ -146,7 +146,7 @@ def test_a_rejected_one_is_so_for_ever(gate, clock):
         AttemptRefused, match=r"rejected when h1 tried at 1970-01-12T13:46:40Z: 0x80005017 login failed"
     ):
         attempt(gate("h2"), wrong, OK)
-    with pytest.raises(AttemptRefused, match="h2 did not contact the HSM"):
+    with pytest.raises(AttemptRefused, match="h2 did not use it"):
         gate("h2").check_permission(wrong)
 
 
@@ -155,7 +155,7 @@ def test_no_verdict_often_enough_is_enough(gate, clock):
     for host in ("h1", "h2", "h3"):
         attempt(gate(host), right, LATE)
     message = "'P1': 3 of 3 failed or unclear logins within 3600 seconds, the latest of h3 at .*: it was late"
-    with pytest.raises(AttemptRefused, match=message + ". h4 did not contact the HSM"):
+    with pytest.raises(AttemptRefused, match=message + ". h4 made no login to it"):
         attempt(gate("h4"), right, OK)
     with pytest.raises(AttemptRefused):
         attempt(gate("h4"), setup(gate(), "other"), OK)
@@ -282,7 +282,7 @@ def test_the_command_that_a_refusal_names_clears_the_entry(tmp_path, name):
     attempt(gate, setup(gate, name=name), WRONG)
     with pytest.raises(AttemptRefused) as refused:
         gate.check_permission(setup(gate, name=name))
-    command = refused.value.hint.partition("after all: ")[2].rpartition(", with")[0]
+    command = refused.value.hint.partition("after all: ")[2]
     subprocess.run(["sh", "-c", command], check=True, env={**os.environ, "ANSIBLE_HOME": str(home)})
     assert not gate.store.items()
 

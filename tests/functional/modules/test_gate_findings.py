@@ -16,7 +16,7 @@ def by_hand(client, *words):
 
 def fetch(client, **options):
     """Fetch P2 anew, of this origin."""
-    result = client.secret(state="updated", force=True, gate_says={"origins": {"P2": ORIGIN}}, **options)
+    result = client.secret(state="updated", force=True, gate_findings={"origins": {"P2": ORIGIN}}, **options)
     assert result["action"] == "updated"
     return client
 
@@ -32,7 +32,7 @@ def test_the_origin_is_kept_with_the_entry(configured):
 def test_a_stale_origin_counts_as_rejected_without_a_login(configured, hsm):
     fetch(configured)
     before = len(hsm.logins())
-    result = configured.secret(verify="always", gate_says={"stale": [ORIGIN]})
+    result = configured.secret(verify="always", gate_findings={"stale": [ORIGIN]})
     assert (result["failed"], result["verified"], result["logins"]) == (True, False, 0)
     assert "of the same origin found, and the setup password given is the one" in result["msg"]
     assert len(hsm.logins()) == before
@@ -41,38 +41,38 @@ def test_a_stale_origin_counts_as_rejected_without_a_login(configured, hsm):
 def test_with_another_setup_password_it_is_replaced(configured, hsm):
     fetch(configured)
     new = hsm.new_setup_password("P2")
-    result = configured.secret(verify="always", gate_says={"stale": [ORIGIN]}, setup_password=new)
+    result = configured.secret(verify="always", gate_findings={"stale": [ORIGIN]}, setup_password=new)
     assert (result["action"], result["verified"]) == ("updated", True)
 
 
 @pytest.mark.parametrize("stale", [[], ["f" * 64]])
 def test_another_origin_is_no_concern(configured, stale):
-    result = fetch(configured).secret(verify="always", gate_says={"stale": stale})
+    result = fetch(configured).secret(verify="always", gate_findings={"stale": stale})
     assert (result["changed"], result["verified"], result["logins"]) == (False, True, 1)
 
 
 def test_without_always_it_is_of_no_concern(configured):
-    result = fetch(configured).secret(gate_says={"stale": [ORIGIN]})
+    result = fetch(configured).secret(gate_findings={"stale": [ORIGIN]})
     assert (result.get("failed", False), result["changed"]) == (False, False)
 
 
 def test_what_the_look_found_is_not_tried_again(configured, hsm):
     hsm("rotate-secret", partition="P2")
     new = hsm.new_setup_password("P2")
-    look = configured.secret(verify="always", setup_password=new, check=True, gate_says={"look": True})
+    look = configured.secret(verify="always", setup_password=new, check=True, gate_findings={"record": True})
     assert (look["changed"], look["verified"], look["logins"]) == (True, False, 1)
     before = len(hsm.logins("permanent"))
-    result = configured.secret(verify="always", setup_password=new, gate_says={"checked": ["P2"]})
+    result = configured.secret(verify="always", setup_password=new, gate_findings={"checked": ["P2"]})
     assert (result["action"], result["verified"]) == ("updated", True)
     assert len(hsm.logins("permanent")) == before + 1, "that of the new secret"
 
 
 def test_an_entry_that_was_replaced_after_the_look_is_tried(configured, hsm):
     hsm("rotate-secret", partition="P2")
-    assert configured.secret(verify="always", check=True, gate_says={"look": True})["verified"] is False
+    assert configured.secret(verify="always", check=True, gate_findings={"record": True})["verified"] is False
     by_hand(configured, "-r", "-e", "P2")
     by_hand(configured, "-a", "-e", "P2", hsm.new_setup_password("P2"), PINS["P2"])
-    result = configured.secret(verify="always", gate_says={"checked": ["P2"]})
+    result = configured.secret(verify="always", gate_findings={"checked": ["P2"]})
     assert (result["changed"], result["verified"], result["logins"]) == (False, True, 1)
 
 
