@@ -14,7 +14,7 @@ integration-X   the same for the integration targets; `-- TARGET ...` chooses so
 audit-X         the integration targets, watched for secrets by strace
 sanity-X        ansible-test sanity with ansible-core X, all tests; `-- --test NAME` chooses one
 galaxy          what Ansible Galaxy says of the artifact
-target-X        the modules that run on clients, on one with Python X; `-- TARGET ...` chooses other targets
+target-X        the integration targets with a client of Python X; `-- TARGET ...` chooses some
 
 A Python is looked for on PATH, then among those of pyenv; a session without its Python fails.
 """
@@ -38,9 +38,12 @@ CORES = {"2.16": "3.11", "2.17": "3.12", "2.18": "3.13", "2.19": "3.11", "2.20":
 # The newest ansible-core that runs modules on such a Python, of those that run on Python 3.11 and later.
 TARGETS = {"3.6": "2.16", "3.7": "2.17", "3.8": "2.19"}
 TARGETS.update(dict.fromkeys(("3.9", "3.10", "3.11", "3.12", "3.13"), "2.21"))
-# All that is done on a client; role_primus_client writes its primus.cfg too. PKCS#11 needs a package that is compiled.
-CLIENT_TARGETS = ("ppin_connectivity_info", "ppin_fortinet", "ppin_info", "ppin_log_info", "ppin_proxy", "ppin_secret")
-CLIENT_TARGETS += ("role_primus_client", "provider_package")
+# PKCS#11 needs a package that is compiled.
+CLIENT_TARGETS = sorted(
+    path.parent.parent.name
+    for path in ROOT.glob("tests/integration/targets/*/tasks/main.yml")
+    if path.parent.parent.name not in ("pkcs11_token_info", "setup_emulator")
+)
 
 FUNCTIONAL = ("tests/functional", "tests/emulator/tests", "tests/benchmarks")
 UNIT_PACKAGES = ("pytest", "pytest-xdist", "-r", "tests/unit/requirements.txt")
