@@ -69,7 +69,7 @@ _DIALOGUE = "module_utils/_ppin/dialogue.py"
 _ERRORS = "module_utils/_ppin/errors.py"
 _LISTING = "module_utils/_ppin/listing.py"
 _LOGIN = "module_utils/_ppin/login.py"
-_TESTED = "module_utils/_ppin/tested.py"
+_TESTED = "module_utils/_ppin/connectivity_test.py"
 _CONVERGE = "module_utils/_client/converge.py"
 _SECRETS_FILE = "module_utils/_client/secrets_file.py"
 _LEDGER = "module_utils/_client/ledger.py"
@@ -84,7 +84,7 @@ FINDINGS = (
         "secrets_flag",
         "-s names the secrets file, so that ppin can be given a copy.",
         _COMMAND,
-        "ppin -l, with -s and SECUROSYS_SECRETS_CONF at a file that is not there",
+        "ppin -l, with -s and SECUROSYS_SECRETS_CONF at a file that is no secrets file",
         "honoured",
         ("honoured", "ignored"),
         {"ignored": _NO_COPY},
@@ -93,7 +93,7 @@ FINDINGS = (
         "secrets_flag_commands",
         "Each command honours -s.",
         _COMMAND,
-        "each command, with -s and SECUROSYS_SECRETS_CONF at a file that is not there",
+        "each command, with -s and SECUROSYS_SECRETS_CONF at a file that is no secrets file",
         "all",
         ("all", FREE),  # else those that ignore it
     ),
@@ -110,7 +110,7 @@ FINDINGS = (
         "config_flag",
         "-c names primus.cfg.",
         _COMMAND,
-        "ppin -l, with -c and SECUROSYS_PKCS11_CONF at a file that is not there",
+        "ppin -l, with -c and SECUROSYS_PKCS11_CONF at a file that is no primus.cfg",
         "honoured",
         ("honoured", "ignored"),
         {"ignored": "config_path would have no effect; keep primus.cfg where ppin looks for it"},
@@ -119,7 +119,7 @@ FINDINGS = (
         "flags_or_environment",
         "Nothing: flags and environment always name the same files.",
         _COMMAND,
-        "ppin -l, with -s at a file and SECUROSYS_SECRETS_CONF at one that is not there",
+        "ppin -l, with -s at a secrets file and SECUROSYS_SECRETS_CONF at one that is none",
         "flags",
         ("flags", "environment"),
     ),
@@ -468,7 +468,7 @@ FINDINGS = (
     Finding(
         "secrets_leftovers",
         "What ppin leaves beside the secrets file is in the private directory, and removed with it.",
-        "module_utils/_client/places.py",
+        "module_utils/_client/leftovers.py",
         "ppin -a -e PARTITION",
         "none",
         ("none", FREE),  # else the number of files
