@@ -44,6 +44,7 @@ CASES = (
     "config_files",
     "ppin_log_info",
     "client_removal",
+    "ppin_qualify",
 )
 """What is killed; Host.case has the options."""
 
@@ -120,6 +121,7 @@ class Host:
                 {"state": "moved", "names": names, "src": self.home / "etc", "dest": self.own},
             ),
             "ppin_log_info": ("ppin_log_info", log),
+            "ppin_qualify": ("ppin_qualify", {**setup, **proxy, "accept": True}),
             "client_removal": ("client_removal", {"primus_home": self.home, "etc": self.own, "provider": True}),
         }[name]
 

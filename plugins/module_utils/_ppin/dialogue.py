@@ -75,7 +75,7 @@ class DialoguePpin(LoginPpin):
             args += ["--proxyuser", proxy_user]
             answers["proxy"] = (proxy_user, proxy_password)
         made: SecretsString = self.dialogue(
-            args, answers, operation, lambda screen: find_secrets_string(_PROMPT.sub("\n", screen))
+            args, answers, operation, lambda screen: find_secrets_string(PROMPT.sub("\n", screen))
         )
         return made
 
@@ -150,7 +150,7 @@ class DialoguePpin(LoginPpin):
                 except pexpect.EOF:
                     break
                 # Only the last line can be a prompt. Text above it could imitate one.
-                prompt = _PROMPT.search(_last_line(screen[seen:][-PROMPT_LIMIT:]))
+                prompt = PROMPT.search(last_line(screen[seen:][-PROMPT_LIMIT:]))
                 if prompt:
                     seen = len(screen)
                     kind = prompt.group(1).lower().replace("#", "").replace(" ", "")
@@ -209,10 +209,10 @@ def _low_descriptor_limit() -> t.Iterator[t.Callable[[], None]]:
         restore()
 
 
-_PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
+PROMPT = re.compile(r"\b(setup|pkcs ?#?11|proxy)\s+password\s+for\s+'(.*)'\s*:", re.I)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """Return the last line that is not blank."""
     return printable(text).rstrip().rpartition("\n")[2]
 

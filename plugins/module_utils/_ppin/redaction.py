@@ -9,6 +9,8 @@ import re
 import typing as t
 import urllib.parse
 
+NOT_SHOWN = "(not shown, as a password is in it)"
+
 # A whole secrets file in base64, on one line or several, or one of its encrypted values.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9+/]{60,}\s*)+[A-Za-z0-9+/]*={0,2}")
 
@@ -24,7 +26,7 @@ def redact(secrets: t.Iterable[str], text: str) -> str:
             length = max(8, len(form) // 2)
             pieces = [form[i : i + length] for i in range(max(1, len(form) - length + 1))]
             if len(form) >= 4 and any(piece in compact for piece in pieces):
-                return "(not shown, as a password is in it)"
+                return NOT_SHOWN
     return text
 
 

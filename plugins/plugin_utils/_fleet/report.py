@@ -499,6 +499,10 @@ def to_json(data: Data) -> str:
 
 
 def to_html(data: Data) -> str:
+    return render("report.html.j2", data)
+
+
+def render(template: str, data: Data) -> str:
     """Return one page without external files. Its content security policy permits only its own style and script."""
     directory = Path(__file__).parent
     environment = jinja2.Environment(
@@ -514,10 +518,9 @@ def to_html(data: Data) -> str:
         ["default-src 'none'", "base-uri 'none'", "form-action 'none'", "img-src data:"]
         + ["%s-src 'sha256-%s'" % (name, _digest(text)) for name, text in parts.items()]
     )
-    template = environment.get_template("report.html.j2")
     # These two files of this collection are the only text that is not escaped.
     safe = {name: Markup(text) for name, text in parts.items()}  # noqa: S704
-    return template.render(data, policy=policy, **safe)
+    return environment.get_template(template).render(data, policy=policy, **safe)
 
 
 def _digest(text: str) -> str:

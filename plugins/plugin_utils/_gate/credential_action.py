@@ -106,6 +106,25 @@ class GatedSecret(GatedCredential):
         )
 
 
+class GatedProxiedSecret(GatedSecret):
+    """The same, and the password of the service user in front of the partition, if it is given."""
+
+    def subject(self, gate: Gate) -> Subject:
+        setup = super().subject(gate)
+        user, password = self.options.get("proxy_user"), self.options.get("proxy_password")
+        if password is None:
+            return setup
+        proxy = gate.password_subject(rules.PROXY, str(user), str(password))
+        if gate.accepted(proxy):
+            return setup._replace(parts=(*setup.parts, proxy))
+        # ppin does not report which of the two was rejected, so they are one subject.
+        return gate.combined_subject(setup, proxy)
+
+    @property
+    def vouched(self) -> bool:
+        return self.options.get("proxy_password") is not None or super().vouched
+
+
 class GatedProxyPassword(GatedCredential):
     """A service proxy password."""
 

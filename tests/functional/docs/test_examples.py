@@ -69,7 +69,8 @@ def names():
 def test_names_on_a_page(page):
     """What a page calls a variable, a tag, a module, a playbook or a target of make is one."""
     text = page.read_text()
-    called = set(re.findall(r"(?<![\w/.])primus_(?:client|provider|secret|service_proxy|rotate|report)_\w+", text))
+    places = "client|provider|secret|service_proxy|rotate|report|qualify"
+    called = set(re.findall(rf"(?<![\w/.])primus_(?:{places})_\w+", text))
     assert called <= set(names())
     modules = re.findall(r"-m hsmops\.primus\.(\w+)", text)
     assert not [name for name in modules if not (COLLECTION / f"plugins/modules/{name}.py").exists()]

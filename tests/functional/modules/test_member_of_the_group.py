@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 
 import pytest
-from emulated_hsm import SETUP, working_copies
+from emulated_hsm import PINS, SETUP, working_copies, wrap_ppin
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 
@@ -67,3 +67,21 @@ def test_a_file_of_the_member_can_be_replaced(client):
     assert facts(client.ledger) == (MEMBER, GROUP, 0o600)
     assert working_copies(client.secrets) == []
     assert client.secret(state="updated", setup_password=SETUP["P2"])["action"] == "none"
+
+
+def test_a_ppin_can_be_qualified(client):
+    before = client.state()
+    given = {"user_name": "P2", "setup_password": SETUP["P2"], "pkcs11_password": PINS["P2"], "accept": True}
+    result = client.run("ppin_qualify", **given)
+    findings = result["profile"]["findings"]
+    assert not {name for name, found in findings.items() if found["verdict"] == "differs"}
+    assert findings["read_only_file"]["seen"] == "0x80005007"
+    assert client.state() == before and working_copies(client.secrets) == []
+
+
+def test_what_a_ppin_writes_to_the_file_itself_is_undone(client):
+    before = client.state()
+    wrap_ppin(client.ppin, f'case "$5" in -r) echo other > "{client.secrets}";; esac\nexec "$0.real" "$@"')
+    result = client.run("ppin_qualify", user_name="P2")
+    assert result["failed"] and result["profile"]["findings"]["own_file"]["seen"] == "changed"
+    assert client.state() == before
