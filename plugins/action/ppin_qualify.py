@@ -28,7 +28,7 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts impor
 
 PASSWORDS = ("setup_password", "pkcs11_password", "proxy_password", "wrong_setup_password")
 LOCK_TIMEOUT = 60
-WRONG = {"code": "0x80005017", "class": "rejected", "name": "a wrong attempt that was asked for"}
+WRONG = {"code": "0x80005017", "class": "rejected", "name": "a wrong attempt of ppin_qualify"}
 
 
 class GatedQualification(GatedProxiedSecret):
@@ -69,22 +69,22 @@ class ActionModule(CredentialAction):
         subjects: t.Mapping[GatedCredential, Subject],
         changes: t.Mapping[str, t.Any],
     ) -> Result:
-        """Also let the gate count the wrong attempt, for which it must have room."""
-        wrong = None
+        """Also let the gate count the wrong attempts, and make the one that was asked for only if it has room."""
         if self._is_true("wrong_attempt"):
-            wrong = gate.password_subject(
-                rules.SECRET, str(self._credential_name), self._arguments["wrong_setup_password"]
-            )
             try:
-                gate.check_permission(wrong)
+                gate.check_permission(self._wrong_subject(gate))
             except rules.AttemptRefused as exc:
                 display.warning("No wrong attempt is made: %s" % exc.failure()["msg"])
-                changes, wrong = {**changes, "wrong_attempt": False}, None
+                changes = {**changes, "wrong_attempt": False}
         result = super()._run_and_record(gate, credentials, subjects, changes)
-        if wrong is not None and self._credentials[0].outcome.get("wrong_attempts"):
+        for _attempt in range(int(self._credentials[0].outcome.get("wrong_attempts") or 0)):
             with rules.warn_on_gate_error(display.warning):
-                gate.record_verdict(wrong, Verdict(REJECTED, sanitized_error(WRONG)))
+                gate.record_verdict(self._wrong_subject(gate), Verdict(REJECTED, sanitized_error(WRONG)))
         return result
+
+    def _wrong_subject(self, gate: Gate) -> Subject:
+        """Return a setup password that nobody has, so that what counts against the partition rejects nobody's."""
+        return gate.password_subject(rules.SECRET, str(self._credential_name), secrets.token_hex(16))
 
     def _finish(self, result: Result) -> None:
         """Make the profile safe to be shown, and write it. :raises OSError, PpinError:"""

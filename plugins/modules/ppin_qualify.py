@@ -108,7 +108,9 @@ logins:
   returned: always
   type: int
 wrong_attempts:
-  description: How many of them were made with the wrong setup password.
+  description:
+    - How many of them the HSM rejected, or may have, after the first one. The wrong setup password is one, and so is
+      the permanent secret from before the update, where an update ends it. The attempt gate counts them.
   returned: always
   type: int
 profile:

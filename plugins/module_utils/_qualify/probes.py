@@ -513,6 +513,11 @@ class Probes:
         bench.content = first if failed else second
         self.library()
 
+    def wrong_attempts(self) -> int:
+        """How many logins were, or may have been, counted against the partition, but for the first one."""
+        rejected = [_is_not_accepted(self.bench.seen(name)) for name in ("setup_twice", "before_update")]
+        return sum(rejected) + (self.bench.seen("reprompt") is not None)
+
     def fortinet(self, setup: str, pin: str) -> None:
         wanted, bench = self.wanted, self.bench
         user = wanted.service_user if wanted.proxy_password is not None else None
@@ -605,11 +610,15 @@ _WITH_LOGINS = ("proxy_add", "proxy_existing", "questions", "prompt_pkcs11", *_W
 _AT_PROMPT = ("prompt_order", "prompt_setup", "prompt_line", "echo_off", "typeahead", "prompt_source")
 
 
+def _is_not_accepted(code: t.Optional[str]) -> bool:
+    return CODES.get(code or "", ("", ""))[1] in NOT_ACCEPTED
+
+
 def rotation(seen: t.Optional[str]) -> str:
     """The way of rotation that follows from what was seen as before_update."""
     if seen == "logs in":
         return "Clients keep their access while others are updated: rotate host by host, at any time."
-    if CODES.get(seen or "", ("", ""))[1] in NOT_ACCEPTED:
+    if _is_not_accepted(seen):
         return (
             "An update ends the access of every client that has the secret from before: rotate all hosts of a "
             "partition in one window."

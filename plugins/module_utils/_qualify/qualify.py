@@ -73,7 +73,7 @@ def qualify(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
         try:
             probes.run()
         finally:
-            result["logins"], result["wrong_attempts"] = bench.logins, int(bench.seen("reprompt") is not None)
+            result["logins"], result["wrong_attempts"] = bench.logins, probes.wrong_attempts()
             for file in own:
                 if not file.is_as_it_was():
                     file.put_back()

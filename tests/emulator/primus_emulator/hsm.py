@@ -32,6 +32,7 @@ DEFAULT_LIMITS = {
     # The vendor's documentation does not say these:
     "client_log_off": "refused",  # what a client gets without client_log
     "client_log_code": "0x80000069",
+    "fetch_renews_secret": False,  # does each fetch give another permanent secret, and end the one before?
     "success_resets": False,  # does a successful login reset the wrong attempts?
     "expiry_counts": False,  # is an expired setup password a wrong attempt?
     "locked_code": "0x80005017",
@@ -270,6 +271,8 @@ class Hsm:
             if not setup.valid(self.now, partition.limits):
                 return {"code": partition.code("expired_code")}  # another client was faster
             setup.expire()
+        if partition.limits["fetch_renews_secret"]:
+            partition.generation += 1
         text = "Interaction: User: %s, Client: %s@%s, Protocol: pkcs11, Retrieved permanent login credentials"
         self._write(name, node, "notice", "Crypto", text % (name, client, peer))
         return {"code": codes.OK, "secret": self.permanent_secret(name)}

@@ -6,7 +6,7 @@ import json
 import stat
 
 import pytest
-from emulated_hsm import PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP
+from emulated_hsm import CONFIG, LIMITS, PINS, PROXY_PASSWORD, REJECTED, SETUP, WRONG_SETUP
 from find_secrets import all_forms
 from fleet import ansible_playbook
 
@@ -89,3 +89,11 @@ def test_the_gate_counts_a_wrong_attempt(fleet):
     run = fleet.run(qualify(fleet, wrong_attempt=True, gate_budget=1))
     assert "No wrong attempt is made" in run.output and run.results()["host0000"]["wrong_attempts"] == 0
     assert fleet.verdicts("setup")[REJECTED] == 1
+
+
+def test_the_gate_counts_a_secret_that_the_update_ended(fleet):
+    fleet.hsm.reset({**CONFIG, "limits": {**LIMITS, "fetch_renews_secret": True}})
+    result = fleet.run(qualify(fleet)).results()["host0000"]
+    assert not result["failed"] and result["wrong_attempts"] == 1
+    refused = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP, gate_budget=1)).failures()
+    assert "Attempt limit reached for 'P2': 1 of 1" in refused["host0000"]

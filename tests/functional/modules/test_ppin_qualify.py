@@ -8,7 +8,18 @@ import signal
 
 import pytest
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.findings import BY_NAME
-from emulated_hsm import PINS, PROXY_PASSWORD, SETUP, WRONG_SETUP, wait_for, working_copies, wrap_ppin
+from emulated_hsm import (
+    CONFIG,
+    LIMITS,
+    PINS,
+    PROXY_PASSWORD,
+    REJECTED,
+    SETUP,
+    WRONG_SETUP,
+    wait_for,
+    working_copies,
+    wrap_ppin,
+)
 from find_secrets import all_forms
 from primus_emulator.client import install
 from softhsm import LIBRARY, make_token
@@ -45,6 +56,14 @@ def test_the_emulator_by_default(configured):
     assert made.count("setup") == 4 and made.count("permanent") == 3  # the PINs go with the setup passwords
     assert configured.hsm.trials("P1") == result["wrong_attempts"] == 1
     assert configured.state() == before and working_copies(configured.secrets) == []
+
+
+def test_an_update_that_ends_the_secret_before(configured):
+    configured.hsm.reset({**CONFIG, "limits": {**LIMITS, "fetch_renews_secret": True}})
+    result = qualify(configured, "P2", accept=True)
+    assert seen(result, "update_secret") == "another" and seen(result, "before_update") == REJECTED
+    assert "rotate all hosts of a partition in one window" in result["profile"]["rotation"]
+    assert configured.hsm.trials("P2") == result["wrong_attempts"] == 1
 
 
 def test_the_library(configured, tmp_path, monkeypatch):
