@@ -108,7 +108,7 @@ def test_a_store_whose_key_is_lost_is_cleared_deliberately(new_fleet):
     assert len(failures) == 2
     for message in failures.values():
         assert "is missing, but the records" in message and "No credential was used." in message
-        assert "hsmops.primus.attempt_gate -a 'all=true state=absent'" in message
+        assert f"attempt_gate -a 'all=true state=absent gate_store={fleet.store}'" in message
     assert fleet.verdicts("setup") == {REJECTED: 1}
     assert clear(fleet, kind="secret") == (True, {("P2", "rejected")})
     assert damaged.exists()

@@ -63,7 +63,7 @@ def test_a_client_whose_files_are_to_be_moved_is_looked_at_where_they_are(fleet)
         assert result["plan"]["move"] == [".secrets.cfg.ledger", ".secrets.cfg", "primus.cfg"]
         now = etc if arguments else fleet.folder / "host0000/new"
         assert result["plan"]["now"]["secrets"] == str(now / ".secrets.cfg")
-        assert {each["user_name"]: each["configured"] for each in result["look"]["partitions"]} == {
+        assert {each["user_name"]: each["configured"] for each in result["facts"]["partitions"]} == {
             "P1": False,
             "P2": True,
         }
