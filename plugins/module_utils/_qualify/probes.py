@@ -387,7 +387,10 @@ class Probes:
         try:
             worked = do()
         except PpinError as exc:
-            self.bench.find(finding, exc.code or NO_CODE, exc.msg)
+            if exc.code is None and exc.cls in ("dialogue", "timeout"):  # it was ended: other findings tell why
+                self.bench.skip(self.bench.redaction.text(exc.msg), finding)
+            else:
+                self.bench.find(finding, exc.code or NO_CODE, exc.msg)
             return exc
         except Stop as exc:
             self.failure = PpinError("%s failed: %s" % (BY_NAME[finding].how, exc), cls="unknown")

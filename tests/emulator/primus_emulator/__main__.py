@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 
-from . import admin, client
+from . import admin, client, profile
 
 
 def main() -> int:
@@ -44,6 +44,7 @@ def client_arguments(parser):
     parser.add_argument("--state", help="state folder of the emulator; without it only the switches are changed")
     parser.add_argument("--partition", action="append", default=[], metavar="NAME[:SLOT_ID[:PROXY_USER]]")
     parser.add_argument("--behaviour", "--set", action="append", default=[], metavar="KEY=VALUE", help="a switch")
+    parser.add_argument("--profile", metavar="FILE", help="primus_qualification.json of the ppin to behave as")
     parser.add_argument("--clear", action="store_true", help="first return all switches to their defaults")
 
 
@@ -54,7 +55,10 @@ def admin_arguments(parser):
 
 
 def run_client(options):
-    switches = {}
+    switches, not_reproduced = profile.read(options.profile) if options.profile else ({}, [])
+    if not_reproduced:
+        lines = ["client: %s: the emulator does not reproduce" % options.profile, *not_reproduced]
+        print("\n  ".join(lines), file=sys.stderr)
     for text in options.behaviour:
         name, equals, value = text.partition("=")
         if not equals:
