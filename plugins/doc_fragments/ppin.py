@@ -139,7 +139,7 @@ notes:
 """
 
     # GATE_FINDINGS_ARGUMENTS in module_utils/_client/gate_options.py
-    GATE_SAYS = r"""
+    GATE_FINDINGS = r"""
 options:
   gate_findings:
     description: Information from the attempt gate. The action plugin sets it.

@@ -648,6 +648,3 @@ def _quoted(text: str) -> str:
 
 def _is_text(text: str) -> bool:
     return "\ufffd" not in text and not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f]", text)
-
-
-assert set(_WITH_LOGINS + _WITH_SERVICE_USER + _AT_PROMPT) <= set(BY_NAME)  # noqa: S101

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.hsmops.primus.plugins.module_utils._qualify import findings
+from ansible_collections.hsmops.primus.plugins.module_utils._qualify import findings, probes
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.findings import BY_NAME, FINDINGS, FREE
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.own_file import OwnFile
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.probes import rotation
@@ -17,6 +17,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted im
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.terminal import APART, PIPES, TERMINAL, watch
 
 ROOT = Path(findings.__file__).parents[3]
+
+
+def test_what_is_not_tried_are_findings():
+    assert set(probes._WITH_LOGINS + probes._WITH_SERVICE_USER + probes._AT_PROMPT) <= set(BY_NAME)
 
 
 @pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.name)
