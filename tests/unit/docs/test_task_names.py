@@ -13,11 +13,11 @@ VERBS = re.findall(
     r"\w+",
     """
     Add Allow Apply Ask Break Bring Build Change Check Clear Compare Configure Continue Copy Correct Create
-    Decommission Decrypt Describe Disable Download Enable Encrypt End Expect Expire Fail Fetch Fill Find Free
-    Gather Ignore Include Inspect Install Keep Kill Leave Link List Load Log Make Measure Mount
-    Move Name Pack Plan Prepare Provision Publish Put Qualify Query Read Record Remember Remove Rename Render Replace Report
-    Reset Restart Restore Rotate Run Search Serve Set Show Start Stop Store Test Try Unmount Unpack Update
-    Use Validate Verify Wait Write
+    Decommission Decrypt Describe Disable Download Enable Encrypt End Expect Expire Fail Fetch Fill Find Free Gather
+    Ignore Include Inspect Install Keep Kill Leave Link List Load Log Make Measure Mount Move Name Pack Plan Prepare
+    Provision Publish Put Qualify Query Read Record Remember Remove Rename Render Replace Report Reset Restart
+    Restore Rotate Run Search Serve Set Show Start Stop Store Test Try Unmount Unpack Update Use Validate Verify
+    Wait Write
     """,
 )
 
