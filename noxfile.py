@@ -221,7 +221,9 @@ def installed(session: nox.Session) -> None:
     """the artifact, installed in build/installed"""
     artifact = build_artifact(session)
     shutil.rmtree(ROOT / "build/installed", ignore_errors=True)
-    session.run("ansible-galaxy", "collection", "install", "--collections-path", "build/installed", str(artifact))
+    # By force, as ansible-galaxy finds this tree under build/ and would have nothing to do.
+    words = ["--force", "--collections-path", "build/installed"]
+    session.run("ansible-galaxy", "collection", "install", *words, str(artifact))
 
 
 def find_python(version: str) -> str:

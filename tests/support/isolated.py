@@ -19,6 +19,8 @@ def copy_collection(directory: Path, *paths: str) -> Path:
     What users get comes from the collection that ANSIBLE_COLLECTIONS_PATH names, which may be an installed one.
     """
     used = Path(os.environ.get("ANSIBLE_COLLECTIONS_PATH", ROOT / "build"), "ansible_collections/hsmops/primus")
+    if not used.is_dir():
+        raise FileNotFoundError(f"{used}: the collection is not there")
     shutil.rmtree(directory, ignore_errors=True)
     copy = directory / "ansible_collections/hsmops/primus"
     git = ["git", "-c", f"safe.directory={ROOT}"]  # for root, whose repository it need not be
