@@ -193,8 +193,17 @@ def credentials_of(params: t.Mapping[str, t.Any]) -> t.List[Credential]:
     return sorted(credentials, key=lambda each: processing_order(each.kind, each.params["state"]))
 
 
+class Module(AnsibleModule):  # type: ignore[misc]
+    def _log_invocation(self) -> None:
+        """Keep lists with passwords out of the log: there, Ansible masks a password as it is, not as `repr` has it."""
+        params: t.Dict[str, t.Any] = self.params
+        self.params = {key: value for key, value in params.items() if key not in ("partitions", "service_users")}
+        super()._log_invocation()
+        self.params = params
+
+
 def main() -> None:
-    module = AnsibleModule(
+    module = Module(
         argument_spec=dict(
             CREDENTIAL_ARGUMENTS,
             service_users={"type": "list", "elements": "dict", "options": SERVICE_USER, "default": []},

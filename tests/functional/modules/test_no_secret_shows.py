@@ -104,25 +104,30 @@ def test_a_ppin_that_prints_its_passwords(client, setup_password):
     assert result["logins"] == 2 if setup_password == SETUP["P1"] else result["failed"]
 
 
-def test_syslog(client, tmp_path):
-    """What AnsibleModule logs of its invocation."""
+ODD_PIN = 'it\'s a "pin" \\ of P1'
+
+
+@pytest.mark.parametrize("name", ["ppin_secret", "ppin_credentials"])
+def test_syslog(client, tmp_path, name):
+    """What AnsibleModule logs of its invocation, also of passwords that `repr` does not leave as they are."""
     log = tmp_path / "syslog"
-    module = COLLECTION / "plugins/modules/ppin_secret.py"
+    module = COLLECTION / f"plugins/modules/{name}.py"
     wrapper = (
         "import runpy, sys, syslog\n"
-        f"syslog.syslog = lambda *words: open({str(log)!r}, 'a').write(repr(words))\n"
+        f"syslog.syslog = lambda *words: open({str(log)!r}, 'a').write(str(words[-1]))\n"
         f"sys.argv = [{str(module)!r}]\n"
         f"runpy.run_path({str(module)!r}, run_name='__main__')\n"
     )
-    passwords = {"setup_password": SETUP["P1"], "pkcs11_password": PINS["P1"]}
-    arguments = {"user_name": "P2", **passwords, "primus_home": str(client.home)}
+    options = {"user_name": "P2", "setup_password": SETUP["P1"], "pkcs11_password": ODD_PIN}
+    if name == "ppin_credentials":
+        options = {"service_users": [{"name": "svc1", "password": ODD_PIN}], "partitions": [options]}
     subprocess.run(
         [sys.executable, "-c", wrapper],
         env=dict(os.environ, PYTHONPATH=str(COLLECTION.parents[2])),
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}).encode(),
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "primus_home": str(client.home)}}).encode(),
         stdout=subprocess.DEVNULL,
         check=False,
     )
     content = log.read_bytes()
-    assert b"Invoked with" in content and b"P2" in content
-    assert not any(form in content for form in FORMS)
+    assert b"Invoked with" in content and str(client.home).encode() in content
+    assert not any(form in content for form in [*FORMS, *all_forms([ODD_PIN]), b"of P1"])
