@@ -194,9 +194,11 @@ def credentials_of(params: t.Mapping[str, t.Any]) -> t.List[Credential]:
 
 
 class Module(AnsibleModule):  # type: ignore[misc]
+    params: t.Dict[str, t.Any]
+
     def _log_invocation(self) -> None:
         """Keep lists with passwords out of the log: there, Ansible masks a password as it is, not as `repr` has it."""
-        params: t.Dict[str, t.Any] = self.params
+        params = self.params
         self.params = {key: value for key, value in params.items() if key not in ("partitions", "service_users")}
         super()._log_invocation()
         self.params = params
