@@ -86,9 +86,8 @@ class Bench(DialoguePpin):
         if self.findings.get(name, {}).get("verdict", NOT_TRIED) != NOT_TRIED:
             return
         if seen not in finding.values:
-            seen = self.redaction.names(seen)
-        if seen not in finding.values:
-            seen = self.redaction.text(seen)
+            named = self.redaction.names(seen)
+            seen = named if named in finding.values else self.redaction.text(seen)
         verdict = HOLDS if finding.expected in (None, seen) else DIFFERS
         self._note(name, verdict, seen, self.redaction.text(note) or finding.cannot.get(seen, ""))
 
