@@ -169,6 +169,9 @@ class Probes:
             bench.find("config_flag", "ignored" if ignored else "honoured")
         with bench.using(secrets=copy):
             wins = bench.listing_of(bench.watch("-l", env_secrets=bench.none)) is not None
+            code = None if wins else find_code(bench.watch("-l").text())
+            if code:
+                bench.stop("ppin -l fails with the copies of both files: %s %s" % (code, CODES.get(code, ("",))[0]))
             bench.find("flags_or_environment", "flags" if wins else "environment")
         asked = self._flags_of((("-a", name), ("-u", name), ("-p", self.wanted.service_user)))
         # One that asks before it reads the file does so with each; and where the client has the entry, -a would not

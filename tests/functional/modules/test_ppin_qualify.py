@@ -96,6 +96,22 @@ def test_a_rejected_credential_is_not_tried_again(configured):
     assert seen(result, "add") == "0x80005017" and "setup_twice" in verdicts(result, "not tried")
 
 
+def test_a_primus_cfg_that_includes_another(configured):
+    configured.config.rename(configured.etc / "hsms.cfg")
+    configured.config.write_text('@include "hsms.cfg"\n')
+    before = configured.state()
+    result = qualify(configured, "P2")
+    assert verdicts(result, "differs") == set() and seen(result, "listing") == "complete"
+    assert configured.state() == before
+
+
+def test_files_that_ppin_does_not_read_are_not_held_against_it(configured):
+    configured.secrets.write_bytes(b"")
+    result = qualify(configured, "P2", accept=True)
+    assert verdicts(result, "differs") == set() and result["logins"] == 0
+    assert "fails with the copies of both files: 0x80005006" in result["profile"]["stopped"]
+
+
 def test_a_rejected_permanent_secret_is_not_tried_again(configured):
     configured.before_test("rotate-secret", "P2")
     result = qualify(configured, "P2", accept=True)
