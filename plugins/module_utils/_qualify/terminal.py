@@ -31,8 +31,8 @@ TIMED_OUT, TOO_MUCH = "timed out", "printed too much"
 _POLL = 0.02
 
 _ECHO_TIMEOUTS = {TERMINAL: float(ECHO_TIMEOUT), APART: 1.0}
-"""Seconds to wait at a prompt for the echo to go off: it stays on where ppin reads from a pipe. With PIPES none is waited
-for, as no prompt is."""
+"""Seconds to wait at a prompt for the echo to go off. It stays on where ppin reads from a pipe. With PIPES no prompt is
+waited for."""
 
 
 class Seen:
