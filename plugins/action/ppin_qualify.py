@@ -13,7 +13,7 @@ import typing as t
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import make_directory, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
-from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import PpinError
+from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import CODES, NOT_ACCEPTED, PpinError
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import Redaction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.qualification import FILE_NAME, build, to_page
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
@@ -77,10 +77,30 @@ class ActionModule(CredentialAction):
                 display.warning("No wrong attempt is made: %s" % exc.failure()["msg"])
                 changes = {**changes, "wrong_attempt": False}
         result = super()._run_and_record(gate, credentials, subjects, changes)
-        for _attempt in range(int(self._credentials[0].outcome.get("wrong_attempts") or 0)):
+        outcome = self._credentials[0].outcome
+        wrong = int(outcome.get("wrong_attempts") or 0)
+        spent = self._setup_rejected_later(outcome)
+        if spent and self._credentials[0] in subjects:
+            with rules.warn_on_gate_error(display.warning):
+                gate.record_verdict(subjects[self._credentials[0]], spent)
+            wrong -= 1
+        for _attempt in range(wrong):
             with rules.warn_on_gate_error(display.warning):
                 gate.record_verdict(self._wrong_subject(gate), Verdict(REJECTED, sanitized_error(WRONG)))
         return result
+
+    def _setup_rejected_later(self, outcome: Result) -> t.Optional[Verdict]:
+        """Return the verdict on a setup password that was accepted first, and then not: no other run may use it.
+
+        The profile is taken for hostile.
+        """
+        findings = build(outcome.get("profile"), Redaction([]))["findings"]
+        for name in ("setup_twice", "fortinet"):
+            code = findings[name]["seen"]
+            meaning, cls = CODES.get(code or "", ("", ""))
+            if cls in NOT_ACCEPTED:
+                return Verdict(REJECTED, sanitized_error({"code": code, "class": cls, "name": meaning}))
+        return None
 
     def _wrong_subject(self, gate: Gate) -> Subject:
         """Return a setup password that nobody has, so that what counts against the partition rejects nobody's."""

@@ -48,7 +48,7 @@ class Stop(Exception):
 class Bench(DialoguePpin):
     """A ppin whose every command is recorded, and after which the client's own files are compared.
 
-    :arg paths: those of the client; both files are replaced by copies.
+    :arg paths: those of the client; both files are replaced by copies, but not a primus.cfg that includes another.
     :arg total: seconds for all commands together.
     :ivar findings: by name, as in the profile.
     :ivar stopped: why no other command is run, or None.
@@ -64,6 +64,8 @@ class Bench(DialoguePpin):
         redaction: Redaction,
     ) -> None:
         config, secrets = (place.write(name, file.content) for name, file in zip(("primus.cfg", ".secrets.cfg"), own))
+        if re.search(rb"^\s*@include\b", own[0].content, re.M):
+            config = own[0].path  # a copy would not find what it includes
         super().__init__(paths._replace(config=config, secrets=secrets), timeout)
         self.place, self.redaction = place, redaction
         self.none = place.write("none.cfg", b"this is no file of ppin {\n")
@@ -86,9 +88,8 @@ class Bench(DialoguePpin):
         if self.findings.get(name, {}).get("verdict", NOT_TRIED) != NOT_TRIED:
             return
         if seen not in finding.values:
-            seen = self.redaction.names(seen)
-        if seen not in finding.values:
-            seen = self.redaction.text(seen)
+            named = self.redaction.names(seen)
+            seen = named if named in finding.values else self.redaction.text(seen)
         verdict = HOLDS if finding.expected in (None, seen) else DIFFERS
         self._note(name, verdict, seen, self.redaction.text(note) or finding.cannot.get(seen, ""))
 

@@ -14,8 +14,10 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.connectivity_t
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.dialogue import PROMPT
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import (
     CODES,
+    DUPLICATE_CODES,
     NOT_ACCEPTED,
     PpinError,
+    error_from_os_error,
     find_code,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.listing import printable
@@ -113,6 +115,7 @@ class Probes:
         self.name = wanted.user_name
         self.failure: t.Optional[PpinError] = None
         self.fetched = b""  # the copy with the permanent secret
+        self.rejected = 0  # logins that were not announced, or not evaluated for sure
 
     def run(self) -> None:
         bench = self.bench
@@ -121,9 +124,7 @@ class Probes:
             self.flags()
             self.listing()
             self.missing()
-            self.service_user()
-            self.errors()
-            self.unreachable()
+            self.without_credentials()
             self.fortinet_option()
             if self.asks():
                 self.with_logins()
@@ -131,6 +132,9 @@ class Probes:
                 bench.skip("ppin asked for no password that is known, and none was given to it", *_WITH_LOGINS)
         except Stop:
             pass
+        except (OSError, PpinError) as exc:  # such as a copy that ppin has removed
+            self.failure = self.failure or (exc if isinstance(exc, PpinError) else error_from_os_error(exc))
+            bench.stopped = bench.stopped or self.failure.msg
         finally:
             bench.close()
 
@@ -165,25 +169,53 @@ class Probes:
             bench.find("config_flag", "ignored" if ignored else "honoured")
         with bench.using(secrets=copy):
             wins = bench.listing_of(bench.watch("-l", env_secrets=bench.none)) is not None
+            code = None if wins else find_code(bench.watch("-l").text())
+            if code:
+                bench.stop("ppin -l fails with the copies of both files: %s %s" % (code, CODES.get(code, ("",))[0]))
             bench.find("flags_or_environment", "flags" if wins else "environment")
-        commands = {
-            "r": ("-r", "-e", name),
-            "u": ("-u", "-e", name),
-            "a": ("-a", "-e", name),
-            "test": ("--test", "--user", name),
-            "fetchlog": ("--fetchlog", "--user", name, "--hsm", self.wanted.slot.hsm),
-        }
-        if self.wanted.service_user:
-            commands.update({flag[1]: (flag, "-e", self.wanted.service_user) for flag in ("-x", "-p")})
-        with bench.using(secrets=bench.none):
-            found = {key: bench.watch(*words, way=TERMINAL) for key, words in commands.items()}
-        ignoring = [key for key, seen in found.items() if bench.listing_of(seen) or self._logged_in(seen)]
-        bench.find("secrets_flag_commands", " ".join(sorted(ignoring)) or "all")
+        asked = self._flags_of((("-a", name), ("-u", name), ("-p", self.wanted.service_user)))
+        # One that asks before it reads the file does so with each; and where the client has the entry, -a would not
+        # ask, and where it has not, -u would not.
+        there = name in secret_entries(bench.content)
+        self._ignores(
+            "-a" in asked and "-u" not in asked and not there and "-a",
+            "-u" in asked and "-a" not in asked and there and "-u",
+            "-p" in asked and not asked & {"-a", "-u"} and "-p",
+        )
+        self._flags_of((("-r", name), ("-x", self.wanted.service_user), ("--test", name), ("--fetchlog", name)))
+        bench.find("secrets_flag_commands", "all")
+
+    def _flags_of(self, commands: t.Sequence[t.Tuple[str, t.Optional[str]]]) -> t.Set[str]:
+        """Which of the commands ask, with a secrets file that is none. :raises Stop: when one works nevertheless."""
+        bench, asked = self.bench, set()
+        for flag, entry in commands:
+            if entry is None:
+                continue
+            at = ("--user", entry, "--hsm", self.wanted.slot.hsm) if flag.startswith("--") else ("-e", entry)
+            with bench.using(secrets=bench.none):
+                seen = bench.watch(flag, *at, way=TERMINAL)
+            if seen.prompt:
+                asked.add(flag)
+            logged_in = self._logged_in(seen)
+            self._ignores((bench.listing_of(seen) or logged_in or find_code(seen.text()) in DUPLICATE_CODES) and flag)
+        return asked
+
+    def _ignores(self, *flags: t.Any) -> None:
+        """:raises Stop: when one of them ignores -s."""
+        ignoring = [flag for flag in flags if flag]
+        if ignoring:
+            self.bench.find("secrets_flag_commands", " ".join(flag.strip("-") for flag in ignoring))
+            self.bench.stop("This ppin ignores -s with %s: it would work on the client's own file" % ignoring[0])
 
     def _logged_in(self, seen: Seen) -> bool:
-        return any(slot.ok for slot in parse_connectivity_test(seen.text(), [self.name]).slots) or bool(
-            parse_log(seen.text())[0]
-        )
+        """Whether the secret of the client's own file was tried. It is counted."""
+        slots = parse_connectivity_test(seen.text(), [self.name]).slots
+        tried = [slot for slot in slots if slot.counts_as_login]
+        rejected = _is_not_accepted(find_code(seen.text()))
+        logins = len(tried) or int(rejected or bool(parse_log(seen.text())[0]))
+        self.bench.logins += logins
+        self.rejected += rejected
+        return logins > 0
 
     def listing(self) -> None:
         bench = self.bench
@@ -246,8 +278,19 @@ class Probes:
         coded = [line for line in lines if find_code(line)]
         bench.find("error_text", _first(_ERRORS, coded[0]) if coded else NO_CODE)
 
-    def errors(self) -> None:
-        """What is said of a partition that has no secret."""
+    def without_credentials(self) -> None:
+        """What would log in if the copy had a credential."""
+        bench = self.bench
+        with bench.throw_away():
+            self.service_user()
+            if self.name in secret_entries(bench.content):
+                bench.skip("ppin -r has not removed the permanent secret, so it would log in", *_WITHOUT_SECRET)
+            else:
+                self.errors()
+            self.unreachable()
+
+    def errors(self, behind_proxy: bool = False) -> None:
+        """What is said of a partition that has no secret. behind_proxy: the service proxy lets the test through."""
         bench, at = self.bench, ("--user", self.name, "--hsm", self.wanted.slot.hsm)
         letters = re.search(r"0[xX](?=\d*[A-Fa-f])[0-9A-Fa-f]{8}", bench.watch("--fetchlog", *at).text())
         if letters:
@@ -258,7 +301,7 @@ class Probes:
         seen = bench.watch("--test", *at)
         self._test_output(seen)
         failed = [slot.message for slot in parse_connectivity_test(seen.text(), [self.name]).slots if not slot.ok]
-        if failed:
+        if failed and (behind_proxy or not self.wanted.service_user):  # else it may be of the HSM, which is not reached
             bench.find("test_failure", _first(_SLOT_FAILURES, failed[0]))
 
     def _test_output(self, seen: Seen) -> None:
@@ -305,9 +348,8 @@ class Probes:
         if not user:
             bench.skip(NO_SERVICE_USER, "proxy_remove_missing", *_WITH_SERVICE_USER)
             return
-        with bench.throw_away():
-            self._remove_service_user(user)
-            bench.find("proxy_remove_missing", bench.outcome(bench.watch("-x", "-e", user), "service_users", user))
+        self._remove_service_user(user)
+        bench.find("proxy_remove_missing", bench.outcome(bench.watch("-x", "-e", user), "service_users", user))
 
     def _remove_service_user(self, user: str) -> None:
         """A listing of a success ends with the lines of service users only, or with all."""
@@ -370,6 +412,8 @@ class Probes:
             return
         if wanted.service_user and wanted.proxy_password is not None:
             self.add_proxy(wanted.service_user, wanted.proxy_password)
+            if not self.failure:
+                self.errors(behind_proxy=True)
         else:
             bench.skip("No service proxy password was given", *_WITH_SERVICE_USER)
         if wanted.setup_password is None or wanted.pkcs11_password is None:
@@ -454,7 +498,10 @@ class Probes:
         if self.has("test"):
             self._try("login", self._log_in)
         bench.find("reads_change_file", "no" if bench.content == self.fetched else "yes")
-        self._try("log", self._fetch_log)
+        if self._is_rejected("login"):
+            bench.skip("The permanent secret was not accepted", "log")
+        else:
+            self._try("log", self._fetch_log)
         seen = bench.watch("-a", "-e", name, way=TERMINAL)
         bench.find("add_present", bench.outcome(seen, "partitions", name))
         if os.geteuid() == 0:
@@ -501,7 +548,11 @@ class Probes:
             second = bench.content
             entries = [secret_entries(content).get(name) for content in (first, second)]
             bench.content = first
-            rejected = self._try("before_update", self._log_in) if self.has("test") else None
+            rejected = None
+            if self._is_rejected("login", "log"):
+                bench.skip("The permanent secret from before was not accepted before", "before_update")
+            elif self.has("test"):
+                rejected = self._try("before_update", self._log_in)
             if entries[0] == entries[1]:
                 bench.find("update_secret", "same")
             elif rejected and rejected.is_rejection:
@@ -518,8 +569,10 @@ class Probes:
 
     def wrong_attempts(self) -> int:
         """How many logins were, or may have been, counted against the partition, but for the first one."""
-        rejected = [_is_not_accepted(self.bench.seen(name)) for name in ("setup_twice", "before_update")]
-        return sum(rejected) + (self.bench.seen("reprompt") is not None)
+        return self.rejected + sum(map(self._is_rejected, ("login", "log", "setup_twice", "before_update", "fortinet")))
+
+    def _is_rejected(self, *findings: str) -> bool:
+        return any(_is_not_accepted(self.bench.seen(name)) for name in findings)
 
     def fortinet(self, setup: str, pin: str) -> None:
         wanted, bench = self.wanted, self.bench
@@ -545,6 +598,8 @@ class Probes:
             code, again = LISTS, False
         except PpinError as exc:
             code, again = exc.code or NO_CODE, "asked twice" in exc.msg
+        finally:
+            self.rejected += bench.logins > logins
         if bench.logins == logins:
             bench.skip("The HSM evaluated no password", *_WRONG)
             return
@@ -587,6 +642,7 @@ class Probes:
 
 _WITH_SERVICE_USER = ("prompt_proxy", "proxy_add", "proxy_existing", "proxy_remove_listing")
 _WITH_TEST = ("test_form", "test_counters", "test_failure", "test_hsm_failure", "login", "before_update")
+_WITHOUT_SECRET = ("error_digits", "test_failure")
 _WRONG = ("failed_update", "failed_update_code", "reprompt")
 _WITH_SETUP = (
     "secrets_shown",

@@ -27,12 +27,17 @@ from ansible_collections.hsmops.primus.plugins.module_utils._ppin.paths import (
     find_paths,
 )
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.bench import Bench, values_of
-from ansible_collections.hsmops.primus.plugins.module_utils._qualify.findings import BY_NAME, FORMAT
+from ansible_collections.hsmops.primus.plugins.module_utils._qualify.findings import BY_NAME, FINDINGS, FORMAT
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.own_file import OwnFile
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.probes import Probes, Wanted, rotation
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import Redaction
 
+_WORDS = (repr(FINDINGS) + " holds differs not tried by itself platform outputs rotation planned made").lower()
+
 PASSWORDS = ("setup_password", "pkcs11_password", "proxy_password", "wrong_setup_password")
+
+SHORTEST = 4
+"""Characters of a password that can be cut out of a profile without showing what it is."""
 
 
 class Ended(Exception):
@@ -49,6 +54,7 @@ def qualify(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
     check_name("user_name", params["user_name"])
     for option in PASSWORDS:
         check_password(option, params[option])
+        _check_hideable(option, params[option])
     if params["setup_password_format_check"]:
         check_setup_password(params["setup_password"])
     check_timeout(params["total_timeout"])
@@ -91,6 +97,20 @@ def qualify(module: AnsibleModule, result: t.Dict[str, t.Any]) -> None:
         )
     if probes.failure:
         raise probes.failure
+
+
+def _check_hideable(option: str, password: t.Optional[str]) -> None:
+    """Check that a password does not show by what is missing where it was cut out. :raises PpinError:
+
+    Ansible also cuts it out of the result, so that of one such as "1" or "holds" nothing would be understood.
+    """
+    if password and (len(password) < SHORTEST or password.lower() in _WORDS):
+        raise PpinError(
+            "%s is shorter than %d characters, or a word that each profile has: where it is cut out would show what "
+            "it is" % (option, SHORTEST),
+            cls="config",
+            hint="Qualify with a partition that has another password. Nothing was tried.",
+        )
 
 
 def _wanted(params: t.Mapping[str, t.Any], client: Ppin) -> Wanted:

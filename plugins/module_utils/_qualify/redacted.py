@@ -32,37 +32,53 @@ class Redaction:
     def __init__(self, secrets: t.Iterable[t.Optional[str]]) -> None:
         self.secrets = {secret for secret in secrets if secret}
         self._names: t.Dict[str, str] = {}
-        self._pattern = re.compile(r"(?!)")
 
     def name(self, kind: str, names: t.Iterable[t.Optional[str]]) -> None:
         """Give each name a stand-in, in this order: the kind and a number."""
         for name in names:
-            if name and name.strip() and name.lower() not in self._names:
-                number = len([found for found in self._names.values() if found.rstrip("0123456789") == kind])
-                self._names[name.lower()] = "%s%d" % (kind, number + 1)
-        longest = sorted(self._names, key=len, reverse=True)
-        # One of a letter or two would be found everywhere.
-        parts = [re.escape(name) if len(name) > 2 else r"(?<!\w)%s(?!\w)" % re.escape(name) for name in longest]
-        self._pattern = re.compile("|".join(parts) or r"(?!)", re.I)
+            if not name or not name.strip():
+                continue
+            name = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as outputs are decoded
+            if name not in self._names:
+                same = [found for known, found in self._names.items() if known.lower() == name.lower()]
+                number = len({found for found in self._names.values() if found.rstrip("0123456789") == kind})
+                self._names[name] = same[0] if same else "%s%d" % (kind, number + 1)
 
     def text(self, text: str) -> str:
         """A text without names, addresses, secrets and what looks like a serial number."""
-        shown = redact(self.secrets, text)
-        if shown == NOT_SHOWN:
-            return shown
-        text = self.names(shown)
+        if redact(self.secrets, text) == NOT_SHOWN:
+            return NOT_SHOWN
+        # Together, as a password may be part of a name, and a name part of a password.
+        text = redact(self.secrets, self._replace(text, {**self._names, **dict.fromkeys(self.secrets, _HIDDEN)}))
         text = _ADDRESS.sub(self._address, text)
         return _UNSEEN.sub("\ufffd", _SERIAL.sub(_HIDDEN, text))
 
     def names(self, text: str) -> str:
         """A text with the stand-ins of all names."""
-        return self._pattern.sub(lambda found: self._names[found.group().lower()], text)
+        return self._replace(text, self._names)
+
+    @staticmethod
+    def _replace(text: str, known: t.Mapping[str, str]) -> str:
+        """Replace what is known, the longest first. The group that has matched tells which it is."""
+        longest = sorted(known, key=len, reverse=True)
+        # One of a letter or two would be found everywhere.
+        parts = [
+            re.escape(word) if len(word) > 2 or known[word] == _HIDDEN else r"(?<!\w)%s(?!\w)" % re.escape(word)
+            for word in longest
+        ]
+        # A host is replaced with its domain.
+        parts = [
+            part + r"(?:\.[\w-]+)*" if known[word].startswith(("HOST", "NODE")) else part
+            for word, part in zip(longest, parts)
+        ]
+        pattern = re.compile("|".join("(%s)" % part for part in parts) or r"(?!)", re.I)
+        return pattern.sub(lambda found: known[longest[(found.lastindex or 1) - 1]], text)
 
     def _address(self, found: t.Match[str]) -> str:
         if _TIME.match(found.group()):
             return found.group()
         self.name("ADDR", [found.group()])
-        return self._names[found.group().lower()]
+        return self._names[found.group()]
 
     def output(self, text: str) -> str:
         """The same for a whole output, without the lines after the first OUTPUT_LIMIT characters."""

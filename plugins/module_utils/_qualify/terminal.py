@@ -28,7 +28,11 @@ ENDED, AT_PROMPT, UNKNOWN_PROMPT = "by itself", "terminated at a prompt", "waite
 TIMED_OUT, TOO_MUCH = "timed out", "printed too much"
 """How it ended; or C(signal N)."""
 
-_POLL = 0.1
+_POLL = 0.02
+
+_ECHO_TIMEOUTS = {TERMINAL: float(ECHO_TIMEOUT), APART: 1.0}
+"""Seconds to wait at a prompt for the echo to go off. It stays on where ppin reads from a pipe. With PIPES no prompt is
+waited for."""
 
 
 class Seen:
@@ -86,7 +90,7 @@ def watch(argv: t.Sequence[str], env: t.Mapping[str, str], timeout: float, way: 
             if stream is not None:
                 readable[stream.fileno()] = name
         try:
-            _follow(seen, process, readable, master, slave, time.monotonic() + timeout, way != PIPES)
+            _follow(seen, process, readable, master, slave, time.monotonic() + timeout, way)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # those that it has started, too
@@ -100,9 +104,9 @@ def _follow(
     master: int,
     slave: int,
     deadline: float,
-    may_ask: bool,
+    way: str,
 ) -> None:
-    over = False
+    over, may_ask = False, way != PIPES
     while True:
         ready = select.select(list(readable), [], [], 0 if over else _POLL)[0]
         for stream in ready:
@@ -112,7 +116,7 @@ def _follow(
             seen.ended = TOO_MUCH
             return
         if may_ask and not over and _asks(seen):
-            _look_at_prompt(seen, process.pid, master, slave, deadline)
+            _look_at_prompt(seen, process.pid, master, slave, min(deadline, time.monotonic() + _ECHO_TIMEOUTS[way]))
             seen.ended = AT_PROMPT
             return
         if over and not ready:
@@ -149,8 +153,7 @@ def _asks(seen: Seen) -> bool:
     return False
 
 
-def _look_at_prompt(seen: Seen, pid: int, master: int, slave: int, deadline: float) -> None:
-    until = min(deadline, time.monotonic() + ECHO_TIMEOUT)
+def _look_at_prompt(seen: Seen, pid: int, master: int, slave: int, until: float) -> None:
     seen.echo = "before the prompt"
     while termios.tcgetattr(master)[3] & termios.ECHO:
         seen.echo = "after the prompt"

@@ -82,6 +82,15 @@ def test_the_gate_knows_of_a_rejection(fleet):
     assert fleet.verdicts("setup") == {REJECTED: 1}
 
 
+def test_the_gate_knows_of_a_setup_password_that_the_run_has_spent(fleet):
+    fleet.hsm.reset({**CONFIG, "limits": {**LIMITS, "lifespan_setup_pwd": 0}})
+    result = fleet.run(qualify(fleet)).results()["host0000"]
+    assert result["profile"]["findings"]["setup_twice"]["seen"] == "0x80005018"
+    evaluated = fleet.verdicts("setup")
+    again = fleet.run(qualify(fleet)).failures()
+    assert "host0000" in again and fleet.verdicts("setup") == evaluated
+
+
 def test_the_gate_counts_a_wrong_attempt(fleet):
     result = fleet.run(qualify(fleet, wrong_attempt=True, gate_budget=1)).results()["host0000"]
     assert not result["failed"] and result["wrong_attempts"] == 1

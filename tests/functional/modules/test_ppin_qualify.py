@@ -96,6 +96,55 @@ def test_a_rejected_credential_is_not_tried_again(configured):
     assert seen(result, "add") == "0x80005017" and "setup_twice" in verdicts(result, "not tried")
 
 
+def test_a_primus_cfg_that_includes_another(configured):
+    configured.config.rename(configured.etc / "hsms.cfg")
+    configured.config.write_text('@include "hsms.cfg"\n')
+    before = configured.state()
+    result = qualify(configured, "P2")
+    assert verdicts(result, "differs") == set() and seen(result, "listing") == "complete"
+    assert configured.state() == before
+
+
+def test_files_that_ppin_does_not_read_are_not_held_against_it(configured):
+    configured.secrets.write_bytes(b"")
+    result = qualify(configured, "P2", accept=True)
+    assert verdicts(result, "differs") == set() and result["logins"] == 0
+    assert "fails with the copies of both files: 0x80005006" in result["profile"]["stopped"]
+
+
+def test_a_rejected_permanent_secret_is_not_tried_again(configured):
+    configured.before_test("rotate-secret", "P2")
+    result = qualify(configured, "P2", accept=True)
+    assert seen(result, "login") == REJECTED and {"log", "before_update"} <= verdicts(result, "not tried")
+    assert configured.hsm.trials("P2") == result["wrong_attempts"] == len(configured.hsm.logins("permanent")) == 1
+
+
+def test_a_stored_service_proxy_password_is_used_with_the_logins_only(configured):
+    assert qualify(configured)["logins"] == 0 and configured.hsm("report") == []
+    configured.hsm("set-proxy-password", user="svc1", value="changed")
+    result = qualify(configured, accept=True)
+    assert result["failed"] and result["logins"] == 1
+    assert [login["verdict"] for login in configured.hsm("report")] == [REJECTED]
+
+
+def test_a_wrong_attempt_of_a_ppin_that_dies_is_counted(configured):
+    counts = f'n=$(cat "{configured.home}/n" || echo 0); n=$((n + 1)); echo $n > "{configured.home}/n"'
+    dies = 'if [ $n = 4 ]; then "$0.real" "$@"; kill -9 $$; fi'  # two are ended before, and the third works
+    wrap_ppin(configured.ppin, f'case "$5" in -u) {counts}; {dies};; esac\nexec "$0.real" "$@"')
+    result = qualify(configured, "P2", accept=True, wrong_attempt=True, wrong_setup_password=WRONG_SETUP)
+    assert result["profile"]["stopped"] == "ppin was terminated by signal 9"
+    assert configured.hsm.trials("P2") == result["wrong_attempts"] == 1
+
+
+@pytest.mark.parametrize("pin", ["1", "ok", "Holds"])
+def test_a_password_that_would_show_by_its_absence_is_refused(configured, pin):
+    configured.hsm("set-pkcs11-password", partition="P2", value=pin)
+    process = configured.start("ppin_qualify", user_name="P2", setup_password=SETUP["P2"], pkcs11_password=pin)
+    text = process.communicate(timeout=60)[0].decode()
+    assert "pkcs11_password is shorter than 4 characters, or a word" in text.replace("********", pin)
+    assert configured.hsm.logins() == []
+
+
 def test_a_setup_password_that_is_for_one_client(configured):
     """Which is spent with the first use, and is not tried a third time."""
     configured.hsm.reset(
@@ -126,6 +175,24 @@ def test_a_ppin_that_ignores_s_changes_nothing(configured):
     assert result["logins"] == 0 and "add" in verdicts(result, "not tried")
     assert [output["command"].split()[1] for output in result["profile"]["outputs"]] == ["-v", "-h", "-l"]
     assert configured.state() == before
+
+
+@pytest.mark.parametrize(("flag", "logins"), [("-u", 0), ("-a", 0), ("-p", 0), ("--test", 1)])
+def test_a_ppin_that_ignores_s_with_one_command_is_found_before_it_changes_anything(configured, flag, logins):
+    before = configured.state()
+    does = WITHOUT_S % {"own": configured.secrets, "config": configured.config}
+    wrap_ppin(configured.ppin, f'case "$5" in {flag}) {does};; esac\nexec "$0.real" "$@"')
+    result = qualify(configured, accept=True, **PROXY)
+    assert seen(result, "secrets_flag_commands") == flag.strip("-") and seen(result, "own_file") == "unchanged"
+    assert f"ignores -s with {flag}" in result["profile"]["stopped"]
+    assert result["logins"] == len(configured.hsm.logins()) == logins
+    assert configured.state() == before
+
+
+def test_a_ppin_that_removes_the_copy(configured):
+    wrap_ppin(configured.ppin, 'case "$5" in -v) rm -f "$4";; esac\nexec "$0.real" "$@"')
+    result = qualify(configured, "P2", accept=True)
+    assert set(result["profile"]["findings"]) == set(BY_NAME) and result["logins"] == 0
 
 
 @pytest.mark.parametrize("change", ["ppin", "mode", "another", "gone"])

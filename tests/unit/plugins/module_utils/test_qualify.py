@@ -76,6 +76,28 @@ def test_what_is_shown(redaction, text):
     assert redaction.text(text) == SHOWN[text]
 
 
+@pytest.mark.parametrize(
+    ("secret", "name", "text", "shown"),
+    [
+        ("2024", "PROD2024", "user 'PROD2024', PIN 2024", "user 'P1', PIN ********"),
+        ("PROD2024-x", "PROD", "PROD2024-x of PROD", "******** of P1"),
+        ("pin-1234", "slots", "5 \u017flots", "5 P1"),  # the long s, which is an s where case is ignored
+        ("pin-1234", "\u0130stanbul", "user '\u0130stanbul'", "user 'P1'"),
+        ("pin-1234", "Z\udcfcrich", "user 'Z\ufffdrich'", "user 'P1'"),  # not UTF-8
+    ],
+)
+def test_names_and_passwords_that_contain_others(secret, name, text, shown):
+    redaction = Redaction([secret])
+    redaction.name("P", [name])
+    assert redaction.text(text) == shown
+
+
+def test_a_host_is_replaced_with_its_domain():
+    redaction = Redaction([])
+    redaction.name("HOST", ["app1"])
+    assert redaction.text("from app1.corp.example.com to app1.") == "from HOST1 to HOST1."
+
+
 def test_a_long_output_is_cut_between_lines(redaction):
     shown = redaction.output("the name is PROD\n" * 10000)
     assert len(shown) <= OUTPUT_LIMIT + 10 and shown.endswith("P1\n[…]\n") and "PR" not in shown
