@@ -121,3 +121,5 @@ class ActionModule(CredentialAction):
             for name, text in files.items():
                 replace_file(os.path.join(dest, "%s.%s" % (FILE_NAME, name)), text.encode())
         result["files"] = {name: os.path.join(dest, "%s.%s" % (FILE_NAME, name)) for name in files}
+        if result.get("failed"):  # the playbook ends here
+            result["msg"] = "%s What was found is in %s." % (result.get("msg", ""), result["files"]["html"])

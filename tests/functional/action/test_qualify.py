@@ -75,8 +75,10 @@ def qualify(fleet, **options):
 
 
 def test_the_gate_knows_of_a_rejection(fleet):
-    first = fleet.run(qualify(fleet, setup_password=WRONG_SETUP))
+    page = fleet.folder / "found/primus_qualification.html"
+    first = fleet.run(qualify(fleet, setup_password=WRONG_SETUP, dest=str(page.parent)))
     assert "failed: 0x80005017" in first.failures()["host0000"]
+    assert first.failures()["host0000"].endswith(f"What was found is in {page}.") and page.is_file()
     again = fleet.run(qualify(fleet, setup_password=WRONG_SETUP))
     assert "was rejected when host0000 tried" in again.failures()["host0000"]
     assert fleet.verdicts("setup") == {REJECTED: 1}
