@@ -14,7 +14,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible_collections.hsmops.primus.plugins.module_utils._client.files import make_directory, replace_file
 from ansible_collections.hsmops.primus.plugins.module_utils._client.lock import locked
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.errors import CODES, NOT_ACCEPTED, PpinError
-from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import Redaction
+from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import PASSWORDS, Redaction
 from ansible_collections.hsmops.primus.plugins.plugin_utils._fleet.qualification import FILE_NAME, build, to_page
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate import rules
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_action import (
@@ -26,7 +26,6 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.gated_action i
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import REJECTED, Verdict, sanitized_error
 
-PASSWORDS = ("setup_password", "pkcs11_password", "proxy_password", "wrong_setup_password")
 LOCK_TIMEOUT = 60
 WRONG = {"code": "0x80005017", "class": "rejected", "name": "a wrong attempt of ppin_qualify"}
 

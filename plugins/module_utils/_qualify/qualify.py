@@ -30,11 +30,9 @@ from ansible_collections.hsmops.primus.plugins.module_utils._qualify.bench impor
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.findings import BY_NAME, FINDINGS, FORMAT
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.own_file import OwnFile
 from ansible_collections.hsmops.primus.plugins.module_utils._qualify.probes import Probes, Wanted, rotation
-from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import Redaction
+from ansible_collections.hsmops.primus.plugins.module_utils._qualify.redacted import PASSWORDS, Redaction
 
 _WORDS = (repr(FINDINGS) + " holds differs not tried by itself platform outputs rotation planned made").lower()
-
-PASSWORDS = ("setup_password", "pkcs11_password", "proxy_password", "wrong_setup_password")
 
 SHORTEST = 4
 """Characters of a password that can be cut out of a profile without showing what it is."""

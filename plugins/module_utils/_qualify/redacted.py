@@ -8,6 +8,9 @@ import typing as t
 
 from ansible_collections.hsmops.primus.plugins.module_utils._ppin.redaction import NOT_SHOWN, redact
 
+PASSWORDS = ("setup_password", "pkcs11_password", "proxy_password", "wrong_setup_password")
+"""The options of ppin_qualify whose values are never shown."""
+
 OUTPUT_LIMIT = 8000
 """Characters of one output that a profile has."""
 
