@@ -24,7 +24,13 @@ from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.credential_act
 )
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.gated_action import Result, display
 from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.rules import Gate, Subject
-from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import REJECTED, Verdict, sanitized_error
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.store import LIST_LIMIT
+from ansible_collections.hsmops.primus.plugins.plugin_utils._gate.verdicts import (
+    REJECTED,
+    Verdict,
+    count_logins,
+    sanitized_error,
+)
 
 LOCK_TIMEOUT = 60
 WRONG = {"code": "0x80005017", "class": "rejected", "name": "a wrong attempt of ppin_qualify"}
@@ -77,7 +83,8 @@ class ActionModule(CredentialAction):
                 changes = {**changes, "wrong_attempt": False}
         result = super()._run_and_record(gate, credentials, subjects, changes)
         outcome = self._credentials[0].outcome
-        wrong = int(outcome.get("wrong_attempts") or 0)
+        # The host is not trusted: no budget is larger than LIST_LIMIT, so more attempts would not change anything.
+        wrong = min(count_logins({"logins": outcome.get("wrong_attempts")}) or 0, LIST_LIMIT)
         spent = self._setup_rejected_later(outcome)
         if spent and self._credentials[0] in subjects:
             with rules.warn_on_gate_error(display.warning):

@@ -108,3 +108,15 @@ def test_the_gate_counts_a_secret_that_the_update_ended(fleet):
     assert not result["failed"] and result["wrong_attempts"] == 1
     refused = fleet.run(fleet.secret("P2", setup_password=WRONG_SETUP, gate_budget=1)).failures()
     assert "Attempt limit reached for 'P2': 1 of 1" in refused["host0000"]
+
+
+def test_a_host_that_lies_about_its_wrong_attempts(fleet):
+    """It may use up the budget, as it could with wrong attempts, but the run ends."""
+    ppin_qualify = {"changed": False, "logins": 0, "wrong_attempts": 10**12, "planned": []}
+    fake = fleet.folder / "python"
+    fake.write_text(f"#!/bin/sh\ncat >/dev/null\necho '{json.dumps(ppin_qualify)}'\n")
+    fake.chmod(0o755)
+    run = fleet.run(qualify(fleet, task={"vars": {"ansible_python_interpreter": str(fake)}}))
+    assert run.results()["host0000"]["wrong_attempts"] == 10**12
+    refused = fleet.run(fleet.secret("P2")).failures()["host0000"]
+    assert "Attempt limit reached for 'P2'" in refused
